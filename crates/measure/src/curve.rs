@@ -1,0 +1,255 @@
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// One row of `metrics.csv`: a training step, and the held-out loss where it was evaluated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Stage, from 0.
+    pub stage: usize,
+    /// Optimizer steps made, over all stages.
+    pub step: u64,
+    /// Tokens trained on, over all stages.
+    pub tokens: u64,
+    /// 6 N per token, summed over all stages.
+    pub compute_flops: f64,
+    /// Mean cross-entropy of the step's batch before the update, nats per token.
+    pub train_loss: f64,
+    /// Mean cross-entropy of the fixed evaluation set after the update, nats per token.
+    pub val_loss: Option<f64>,
+    /// Learning rate of the step, before any factor for a parameter's role.
+    pub learning_rate: f64,
+    /// Euclidean norm of the whole gradient before clipping.
+    pub grad_norm: f64,
+    /// Tokens of this step over its wall-clock time.
+    pub tokens_per_second: f64,
+    /// Wall-clock time of the whole run so far.
+    pub wall_seconds: f64,
+}
+
+/// A run's record: its points in the order of their steps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LearningCurve {
+    /// Points, in the order of their steps.
+    pub points: Vec<CurvePoint>,
+}
+
+/// A curve that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CurveError {
+    /// The file cannot be opened, read or written.
+    #[error("{path}: {cause}")]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// What went wrong.
+        cause: std::io::Error,
+    },
+    /// A row is not a curve point.
+    #[error("{path}: row {row}: {reason}")]
+    Row {
+        /// File.
+        path: PathBuf,
+        /// Row, the header being row 1.
+        row: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl LearningCurve {
+    /// Reads a whole `metrics.csv`.
+    ///
+    /// # Errors
+    /// An unreadable file, or a row that is not a curve point.
+    pub fn read(path: &Path) -> Result<Self, CurveError> {
+        let io = |cause| CurveError::Io { path: path.to_path_buf(), cause };
+        let text = std::fs::read(path).map_err(io)?;
+        let mut points = Vec::new();
+        for (i, row) in csv::Reader::from_reader(text.as_slice()).deserialize().enumerate() {
+            points.push(row.map_err(|error| CurveError::Row {
+                path: path.to_path_buf(),
+                row: i + 2,
+                reason: error.to_string(),
+            })?);
+        }
+        Ok(Self { points })
+    }
+
+    /// The points that carry a held-out loss.
+    pub fn evaluated(&self) -> impl Iterator<Item = (&CurvePoint, f64)> {
+        self.points.iter().filter_map(|point| point.val_loss.map(|loss| (point, loss)))
+    }
+}
+
+/// Appends points to a `metrics.csv`; every point is on disk, as the system sees it, when
+/// [`CurveWriter::append`] returns.
+pub struct CurveWriter {
+    path: PathBuf,
+    file: File,
+}
+
+impl CurveWriter {
+    /// Continues a file after `last_step`: keeps the rows up to it and drops what follows, a torn
+    /// last row included. Without such a file, starts one.
+    ///
+    /// # Errors
+    /// The file cannot be read or written, or a row to keep is broken.
+    pub fn resume(path: &Path, last_step: u64) -> Result<(Self, LearningCurve), CurveError> {
+        let kept = if path.exists() { rows_up_to(path, last_step)? } else { Vec::new() };
+        Ok((Self::with_rows(path, &kept)?, LearningCurve { points: kept }))
+    }
+
+    /// Appends one point.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn append(&mut self, point: &CurvePoint) -> Result<(), CurveError> {
+        let row = encode(std::slice::from_ref(point), false);
+        self.file.write_all(&row).map_err(|cause| self.io(cause))
+    }
+
+    /// Forces the rows to the disk itself.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn sync(&mut self) -> Result<(), CurveError> {
+        self.file.sync_data().map_err(|cause| self.io(cause))
+    }
+
+    fn with_rows(path: &Path, rows: &[CurvePoint]) -> Result<Self, CurveError> {
+        let io = |cause| CurveError::Io { path: path.to_path_buf(), cause };
+        let fresh = path.with_extension("csv.partial");
+        let mut file = File::create(&fresh).map_err(io)?;
+        file.write_all(&encode(rows, true)).map_err(io)?;
+        file.sync_data().map_err(io)?;
+        std::fs::rename(&fresh, path).map_err(io)?;
+        Ok(Self { path: path.to_path_buf(), file })
+    }
+
+    fn io(&self, cause: std::io::Error) -> CurveError {
+        CurveError::Io { path: self.path.clone(), cause }
+    }
+}
+
+/// Points up to a step; rows after it are not looked at.
+fn rows_up_to(path: &Path, last_step: u64) -> Result<Vec<CurvePoint>, CurveError> {
+    let io = |cause| CurveError::Io { path: path.to_path_buf(), cause };
+    let text = std::fs::read(path).map_err(io)?;
+    let mut kept = Vec::new();
+    let rows = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_slice());
+    for (i, row) in rows.into_deserialize::<CurvePoint>().enumerate() {
+        let done = kept.last().is_some_and(|point: &CurvePoint| point.step >= last_step);
+        match row {
+            _ if done => break,
+            Ok(point) if point.step <= last_step => kept.push(point),
+            Err(error) if last_step > 0 => {
+                return Err(CurveError::Row {
+                    path: path.to_path_buf(),
+                    row: i + 2,
+                    reason: error.to_string(),
+                });
+            }
+            _ => break,
+        }
+    }
+    Ok(kept)
+}
+
+fn encode(points: &[CurvePoint], header: bool) -> Vec<u8> {
+    const COLUMNS: &str = "stage,step,tokens,compute_flops,train_loss,val_loss,learning_rate,\
+                           grad_norm,tokens_per_second,wall_seconds\n";
+    let mut text = if header { COLUMNS.to_string() } else { String::new() };
+    for p in points {
+        let val_loss = p.val_loss.map_or(String::new(), |loss| loss.to_string());
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{},{},{},{:e},{},{val_loss},{},{},{:.1},{:.3}",
+            p.stage,
+            p.step,
+            p.tokens,
+            p.compute_flops,
+            p.train_loss,
+            p.learning_rate,
+            p.grad_norm,
+            p.tokens_per_second,
+            p.wall_seconds,
+        );
+    }
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn point(step: u64) -> CurvePoint {
+        CurvePoint {
+            stage: 0,
+            step,
+            tokens: step * 4096,
+            compute_flops: step as f64 * 1.9e10,
+            train_loss: 5.5 / step as f64,
+            val_loss: step.is_multiple_of(2).then_some(1.0 / 3.0),
+            learning_rate: 0.008,
+            grad_norm: 0.7,
+            tokens_per_second: 9000.0,
+            wall_seconds: 0.5,
+        }
+    }
+
+    fn write(path: &Path, steps: std::ops::RangeInclusive<u64>) {
+        let (mut writer, _) = CurveWriter::resume(path, 0).unwrap();
+        steps.for_each(|step| writer.append(&point(step)).unwrap());
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.csv");
+        write(&path, 1..=5);
+        let curve = LearningCurve::read(&path).unwrap();
+        assert_eq!(curve.points, (1..=5).map(point).collect::<Vec<_>>());
+        assert_eq!(curve.evaluated().map(|(p, _)| p.step).collect::<Vec<_>>(), [2, 4]);
+    }
+
+    #[test]
+    fn resuming_drops_later_rows_and_a_torn_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, straight) = (folder.path().join("a.csv"), folder.path().join("b.csv"));
+        write(&path, 1..=5);
+        let torn = std::fs::read_to_string(&path).unwrap() + "0,6,245";
+        std::fs::write(&path, torn).unwrap();
+        let (mut writer, kept) = CurveWriter::resume(&path, 3).unwrap();
+        assert_eq!(kept.points.len(), 3);
+        (4..=8).for_each(|step| writer.append(&point(step)).unwrap());
+        write(&straight, 1..=8);
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&straight).unwrap());
+    }
+
+    #[test]
+    fn a_broken_row_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.csv");
+        write(&path, 1..=2);
+        let text = std::fs::read_to_string(&path).unwrap().replace("0,2,8192", "0,two,8192");
+        std::fs::write(&path, text).unwrap();
+        let message = LearningCurve::read(&path).unwrap_err().to_string();
+        assert!(message.contains("row 3"), "{message}");
+    }
+
+    proptest! {
+        #[test]
+        fn losses_survive_the_file_bit_for_bit(loss in 1e-9f64..1e9, compute in 1.0f64..1e30) {
+            let original = CurvePoint { train_loss: loss, compute_flops: compute, ..point(1) };
+            let row = encode(std::slice::from_ref(&original), true);
+            let back: CurvePoint =
+                csv::Reader::from_reader(row.as_slice()).deserialize().next().unwrap().unwrap();
+            prop_assert_eq!(back, original);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The field's quantities and records.
+//!
+//! Counts are plain integers whose name carries the unit (`n_params`, `n_tokens`, `step`); compute
+//! has a type of its own, because FLOPs and PF-days are easily mixed up.
+
+mod compute;
+mod curve;
+mod parametrization;
+mod precision;
+mod shape;
+
+pub use compute::{Flops, PfDays};
+pub use curve::{CurveError, CurvePoint, CurveWriter, LearningCurve};
+pub use parametrization::Parametrization;
+pub use precision::Precision;
+pub use shape::{GptShape, ShapeError};

@@ -1,0 +1,71 @@
+//! The schedule file as written: names and types, no checks.
+
+use crate::{
+    AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, LearningRate, Machine, Until,
+};
+use measure::Parametrization;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScheduleFile {
+    pub version: u32,
+    pub name: String,
+    pub seed: u64,
+    pub data: DataSource,
+    pub model: ModelFile,
+    #[serde(default = "mup")]
+    pub parametrization: Parametrization,
+    pub optimizer: AdamWSettings,
+    pub learning_rate: LearningRate,
+    pub batch: BatchFile,
+    pub evaluation: EvaluationSettings,
+    pub checkpoint: CheckpointSettings,
+    #[serde(default)]
+    pub machine: Machine,
+    pub stages: Vec<StageFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ModelFile {
+    pub context_len: usize,
+    #[serde(default = "yes")]
+    pub tied_head: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BatchFile {
+    pub tokens: u64,
+    pub micro_batch: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<RampFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RampFile {
+    pub from_tokens: u64,
+    pub steps: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StageFile {
+    pub n_layers: usize,
+    pub d_model: usize,
+    pub n_heads: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub d_ff: Option<usize>,
+    pub until: Until,
+}
+
+/// mu-P tuned at a width of 64, which suits the first models of a CPU.
+fn mup() -> Parametrization {
+    Parametrization::mup(64)
+}
+
+fn yes() -> bool {
+    true
+}

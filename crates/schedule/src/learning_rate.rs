@@ -1,0 +1,127 @@
+use serde::{Deserialize, Serialize};
+use std::f64::consts::PI;
+
+/// How the learning rate goes on after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecayShape {
+    /// Stays at the peak.
+    Constant,
+    /// Falls in a straight line from the end of the warm-up to the last step.
+    Linear,
+    /// Falls along half a cosine from the end of the warm-up to the last step.
+    Cosine,
+    /// Warm-up, stable, decay: stays at the peak and falls in a straight line at the end.
+    Wsd,
+}
+
+/// The learning rate as a pure function of the step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearningRate {
+    /// What follows the warm-up.
+    pub shape: DecayShape,
+    /// Highest learning rate, at the base width under mu-P.
+    pub peak: f64,
+    /// Steps over which the rate rises in a straight line from 0 to the peak.
+    #[serde(default)]
+    pub warmup_steps: u64,
+    /// Rate at the last step over the peak (`linear`, `cosine`, `wsd`).
+    #[serde(default)]
+    pub final_fraction: f64,
+    /// Share of all steps that the final decay takes (`wsd`).
+    #[serde(default = "default_decay_fraction")]
+    pub decay_fraction: f64,
+}
+
+fn default_decay_fraction() -> f64 {
+    0.2
+}
+
+impl LearningRate {
+    /// The rate of the update that makes `step` (the first is 1) in a run of `n_steps`.
+    pub fn at(&self, step: u64, n_steps: u64) -> f64 {
+        let warmup = if self.warmup_steps == 0 {
+            1.0
+        } else {
+            (step as f64 / self.warmup_steps as f64).min(1.0)
+        };
+        self.peak * warmup * self.decay_at(step, n_steps)
+    }
+
+    /// The share of the peak that the decay leaves at `step`.
+    fn decay_at(&self, step: u64, n_steps: u64) -> f64 {
+        let decay_steps = (self.decay_fraction * n_steps as f64).round() as u64;
+        let start = match self.shape {
+            DecayShape::Constant => return 1.0,
+            DecayShape::Linear | DecayShape::Cosine => self.warmup_steps,
+            DecayShape::Wsd => n_steps.saturating_sub(decay_steps),
+        };
+        if step <= start || n_steps <= start {
+            return 1.0;
+        }
+        let done = ((step - start) as f64 / (n_steps - start) as f64).min(1.0);
+        let left = if self.shape == DecayShape::Cosine {
+            f64::midpoint(1.0, (PI * done).cos())
+        } else {
+            1.0 - done
+        };
+        self.final_fraction + (1.0 - self.final_fraction) * left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rate(shape: DecayShape) -> LearningRate {
+        LearningRate {
+            shape,
+            peak: 0.01,
+            warmup_steps: 10,
+            final_fraction: 0.1,
+            decay_fraction: 0.2,
+        }
+    }
+
+    #[test]
+    fn the_warmup_is_a_straight_line_that_ends_at_the_peak() {
+        for shape in [DecayShape::Constant, DecayShape::Cosine, DecayShape::Wsd] {
+            assert_eq!(rate(shape).at(5, 100), 0.005);
+            assert_eq!(rate(shape).at(10, 100), 0.01);
+        }
+    }
+
+    #[test]
+    fn each_shape_ends_at_its_final_fraction() {
+        for shape in [DecayShape::Linear, DecayShape::Cosine, DecayShape::Wsd] {
+            assert!((rate(shape).at(100, 100) - 0.001).abs() < 1e-15);
+        }
+        assert_eq!(rate(DecayShape::Constant).at(100, 100), 0.01);
+    }
+
+    #[test]
+    fn wsd_is_stable_until_the_last_fifth() {
+        assert_eq!(rate(DecayShape::Wsd).at(80, 100), 0.01);
+        assert!((rate(DecayShape::Wsd).at(90, 100) - 0.0055).abs() < 1e-15);
+    }
+
+    #[test]
+    fn cosine_is_half_way_down_in_the_middle() {
+        assert!((rate(DecayShape::Cosine).at(55, 100) - 0.0055).abs() < 1e-15);
+    }
+
+    proptest! {
+        #[test]
+        fn the_rate_stays_between_zero_and_the_peak_and_falls_after_the_warmup(
+            n_steps in 11u64..5000, a in 10u64..5000, b in 10u64..5000,
+        ) {
+            let (early, late) = (a.min(b).min(n_steps), a.max(b).min(n_steps));
+            for shape in [DecayShape::Constant, DecayShape::Linear, DecayShape::Cosine, DecayShape::Wsd] {
+                let (first, second) = (rate(shape).at(early, n_steps), rate(shape).at(late, n_steps));
+                prop_assert!(second <= first && first <= 0.01 && second >= 0.001 - 1e-15);
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The parts of a schedule that pass from the file to the run as they are.
+
+use measure::Precision;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Where the tokens come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "source", rename_all = "lowercase")]
+pub enum DataSource {
+    /// The synthetic language: unlimited, generated while training, with a known entropy rate.
+    Synthetic(SyntheticData),
+    /// Text files, turned into tokens at the start of the run.
+    Text(TextData),
+    /// A token file, prepared beforehand.
+    Tokens(TokenData),
+}
+
+/// Which synthetic language.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyntheticData {
+    /// Words of the language, its vocabulary.
+    pub n_words: usize,
+    /// Seed of the language itself; the run's seed only picks the sample.
+    pub language_seed: u64,
+}
+
+/// Text files and how they become tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextData {
+    /// Files, in order; relative to the current directory. The command line may name them instead.
+    #[serde(default)]
+    pub files: Vec<PathBuf>,
+    /// `bytes`, `bpe:SIZE`, `gpt2:FOLDER` or the path of a tokenizer.json.
+    #[serde(default = "bytes")]
+    pub tokenizer: String,
+    /// Whether carriage returns are dropped.
+    #[serde(default)]
+    pub strip_cr: bool,
+    /// Whether what is not UTF-8 becomes U+FFFD; otherwise it is an error. Bytes take any text.
+    #[serde(default)]
+    pub lossy: bool,
+    /// Share of the tokens, at the end, that is held out.
+    #[serde(default = "validation_fraction")]
+    pub validation_fraction: f64,
+}
+
+/// A token file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenData {
+    /// The file; relative to the current directory.
+    pub file: PathBuf,
+    /// Share of the tokens, at the end, that is held out.
+    #[serde(default = "validation_fraction")]
+    pub validation_fraction: f64,
+}
+
+/// AdamW (Loshchilov and Hutter 2019, algorithm 2), with the gradient clipped by its global norm.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdamWSettings {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment, at the base width under mu-P.
+    pub eps: f64,
+    /// Decoupled weight decay of the hidden matrices, at the base width under mu-P.
+    pub weight_decay: f64,
+    /// Largest norm of the whole gradient.
+    pub clip_norm: f64,
+}
+
+/// When and on how much the held-out loss is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationSettings {
+    /// Steps from one evaluation to the next; the last step is always evaluated.
+    pub every_steps: u64,
+    /// Tokens of the fixed evaluation set, rounded down to whole sequences.
+    pub tokens: u64,
+}
+
+/// When the state is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// Steps from one checkpoint to the next; the last step is always saved.
+    pub every_steps: u64,
+    /// Newest checkpoints that are kept.
+    pub keep: usize,
+}
+
+/// How the machine is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Number format of the forward and backward pass.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Threads on the CPU; all cores when it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+}
+
+/// When a stage ends: at the first of its limits that is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Until {
+    /// Optimizer steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Tokens, rounded up to a whole step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// 6 N D in FLOPs, rounded up to a whole step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute: Option<f64>,
+    /// Held-out loss in nats per token; needs one of the other limits beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+}
+
+impl Default for TextData {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            tokenizer: bytes(),
+            strip_cr: false,
+            lossy: false,
+            validation_fraction: validation_fraction(),
+        }
+    }
+}
+
+fn bytes() -> String {
+    "bytes".to_string()
+}
+
+fn validation_fraction() -> f64 {
+    0.05
+}
