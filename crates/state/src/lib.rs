@@ -1,0 +1,18 @@
+//! The training state as plain data: named host tensors with their roles, both moments, the
+//! position in the schedule, and the checkpoint files that hold them.
+
+mod checkpoint;
+mod error;
+mod file;
+mod init;
+mod param;
+mod rule;
+mod store;
+mod training_state;
+
+pub use checkpoint::{Checkpoint, CheckpointInfo};
+pub use error::StateError;
+pub use param::{ParamId, ParamRole, inventory};
+pub use rule::UpdateRule;
+pub use store::{CheckpointStore, Skipped};
+pub use training_state::{HostTensor, ModelConstants, Moments, Origin, Position, TrainingState};

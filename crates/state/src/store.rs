@@ -1,0 +1,268 @@
+use crate::file::sync_folder;
+use crate::{Checkpoint, StateError, TrainingState};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Ends the names of folders that are being written or replaced.
+const PARTIAL: &str = ".partial";
+/// Ends the name of a checkpoint that makes way for another of the same step.
+const REPLACED: &str = ".old.partial";
+
+/// The checkpoints of one run: `step-XXXXXXXX` folders, each whole or absent.
+pub struct CheckpointStore {
+    root: PathBuf,
+}
+
+/// A checkpoint that was passed over because it is not whole.
+#[derive(Debug)]
+pub struct Skipped {
+    /// The folder.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl CheckpointStore {
+    /// The store in a folder, for its only writer: the folder is made if it is absent, and what
+    /// interrupted writes left is put right.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn open(root: &Path) -> Result<Self, StateError> {
+        fs::create_dir_all(root).map_err(StateError::io(root))?;
+        for name in names(root)? {
+            let path = root.join(&name);
+            match name.strip_suffix(REPLACED).map(|step| root.join(step)) {
+                Some(step) if !step.exists() => {
+                    fs::rename(&path, &step).map_err(StateError::io(&path))?;
+                }
+                _ if name.ends_with(PARTIAL) => {
+                    fs::remove_dir_all(&path).map_err(StateError::io(&path))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(Self { root: root.to_path_buf() })
+    }
+
+    /// The store in a folder, for a reader beside the writer: nothing is changed.
+    pub fn reader(root: &Path) -> Self {
+        Self { root: root.to_path_buf() }
+    }
+
+    /// Saves a state and keeps the newest `keep` checkpoints up to it. The folder appears under its name
+    /// only once every file is on disk; a failure leaves the older checkpoints as they were.
+    ///
+    /// # Errors
+    /// The file system refuses, the disk being full for one.
+    pub fn save(&self, state: &TrainingState, keep: usize) -> Result<PathBuf, StateError> {
+        let name = format!("step-{:08}", state.position.step);
+        let (target, partial) = (self.root.join(&name), self.root.join(name.clone() + PARTIAL));
+        let written = self.write(state, &partial, &target);
+        if written.is_err() {
+            // The first error is the one to report; the next open removes what this cannot.
+            let _ = fs::remove_dir_all(&partial);
+        }
+        written?;
+        let not_later = self.steps()?.into_iter().filter(|(step, _)| *step <= state.position.step);
+        for (_, old) in not_later.rev().skip(keep.max(1)) {
+            fs::remove_dir_all(&old).map_err(StateError::io(&old))?;
+        }
+        Ok(target)
+    }
+
+    fn write(
+        &self,
+        state: &TrainingState,
+        partial: &Path,
+        target: &Path,
+    ) -> Result<(), StateError> {
+        if partial.exists() {
+            fs::remove_dir_all(partial).map_err(StateError::io(partial))?;
+        }
+        fs::create_dir(partial).map_err(StateError::io(partial))?;
+        state.write_files(partial)?;
+        if target.exists() {
+            let mut aside = target.as_os_str().to_owned();
+            aside.push(REPLACED);
+            let aside = PathBuf::from(aside);
+            fs::rename(target, &aside).map_err(StateError::io(target))?;
+            fs::rename(partial, target).map_err(StateError::io(target))?;
+            fs::remove_dir_all(&aside).map_err(StateError::io(&aside))?;
+        } else {
+            fs::rename(partial, target).map_err(StateError::io(target))?;
+        }
+        sync_folder(&self.root)
+    }
+
+    /// The newest whole checkpoint, and the newer ones that were passed over.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn newest_whole(&self) -> Result<(Option<Checkpoint>, Vec<Skipped>), StateError> {
+        let mut skipped = Vec::new();
+        for (_, path) in self.steps()?.into_iter().rev() {
+            match Checkpoint::open(&path) {
+                Ok(checkpoint) => return Ok((Some(checkpoint), skipped)),
+                Err(error) => skipped.push(Skipped { path, reason: error.to_string() }),
+            }
+        }
+        Ok((None, skipped))
+    }
+
+    /// Checkpoint folders with their steps, the oldest first.
+    fn steps(&self) -> Result<Vec<(u64, PathBuf)>, StateError> {
+        let is_step = |name: &str| {
+            name.strip_prefix("step-").is_some_and(|step| step.bytes().all(|b| b.is_ascii_digit()))
+        };
+        let mut steps: Vec<(u64, PathBuf)> = names(&self.root)?
+            .into_iter()
+            .filter(|name| is_step(name))
+            .map(|name| (name[5..].parse().unwrap_or(u64::MAX), self.root.join(name)))
+            .collect();
+        steps.sort();
+        Ok(steps)
+    }
+}
+
+fn names(root: &Path) -> Result<Vec<String>, StateError> {
+    let entries = fs::read_dir(root).map_err(StateError::io(root))?;
+    entries
+        .map(|entry| Ok(entry.map_err(StateError::io(root))?.file_name().to_string_lossy().into()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::tests::small_state;
+    use proptest::prelude::*;
+
+    fn at_step(step: u64) -> TrainingState {
+        let mut state = small_state(true);
+        state.position.step = step;
+        state.position.compute_flops = step as f64 / 3.0;
+        state
+    }
+
+    fn newest_step(store: &CheckpointStore) -> Option<u64> {
+        store.newest_whole().unwrap().0.map(|checkpoint| checkpoint.info().position.step)
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        for tied_head in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = CheckpointStore::open(folder.path()).unwrap();
+            let mut state = small_state(tied_head);
+            for tensor in state.moments.second.values_mut() {
+                tensor.data[0] = 0.1;
+            }
+            let path = store.save(&state, 2).unwrap();
+            assert_eq!(Checkpoint::open(&path).unwrap().load().unwrap(), state);
+        }
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_a_step_can_be_saved_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::open(folder.path()).unwrap();
+        for step in [10, 20, 30, 30] {
+            store.save(&at_step(step), 2).unwrap();
+        }
+        assert_eq!(names(folder.path()).unwrap().len(), 2);
+        assert_eq!(newest_step(&store), Some(30));
+    }
+
+    #[test]
+    fn a_broken_later_checkpoint_does_not_push_out_a_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::open(folder.path()).unwrap();
+        let later = store.save(&at_step(1000), 1).unwrap();
+        fs::remove_file(later.join("state.json")).unwrap();
+        store.save(&at_step(100), 1).unwrap();
+        assert_eq!(newest_step(&store), Some(100));
+        store.save(&at_step(1000), 1).unwrap();
+        assert_eq!(newest_step(&store), Some(1000));
+        assert_eq!(names(folder.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_being_replaced_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::open(folder.path()).unwrap();
+        let path = store.save(&at_step(7), 1).unwrap();
+        fs::rename(&path, folder.path().join("step-00000007.old.partial")).unwrap();
+        assert_eq!(newest_step(&store), None);
+        assert_eq!(newest_step(&CheckpointStore::open(folder.path()).unwrap()), Some(7));
+    }
+
+    #[test]
+    fn remains_of_an_interrupted_write_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("step-00000040.partial")).unwrap();
+        let store = CheckpointStore::open(folder.path()).unwrap();
+        assert_eq!(newest_step(&store), None);
+        assert!(names(folder.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn identical_states_give_identical_files() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for folder in [&a, &b] {
+            CheckpointStore::open(folder.path()).unwrap().save(&at_step(5), 1).unwrap();
+        }
+        for name in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+            let read = |folder: &Path| fs::read(folder.join("step-00000005").join(name)).unwrap();
+            assert_eq!(read(a.path()), read(b.path()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_or_a_cut_one_sends_the_reader_to_the_previous_checkpoint() {
+        for name in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = CheckpointStore::open(folder.path()).unwrap();
+            store.save(&at_step(1), 2).unwrap();
+            let file = store.save(&at_step(2), 2).unwrap().join(name);
+            let bytes = fs::read(&file).unwrap();
+            fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+            assert_eq!(newest_step(&store), Some(1), "{name} cut");
+            fs::remove_file(&file).unwrap();
+            let (found, skipped) = store.newest_whole().unwrap();
+            assert_eq!(found.unwrap().info().position.step, 1);
+            assert!(skipped[0].reason.contains(name), "{}", skipped[0].reason);
+        }
+    }
+
+    #[test]
+    fn tensors_of_another_model_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::open(folder.path()).unwrap();
+        let mut state = at_step(1);
+        let id = crate::ParamId::outside(crate::ParamRole::HeadWeight);
+        state.params.insert(id, crate::HostTensor::zeros(vec![2, 2]));
+        let path = store.save(&state, 1).unwrap();
+        let message = Checkpoint::open(&path).unwrap().load().unwrap_err().to_string();
+        assert!(message.contains("lm_head.weight does not belong"), "{message}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_flipped_bit_is_noticed(file in 0usize..3, at in 0.0f64..1.0, bit in 0u32..8) {
+            let folder = tempfile::tempdir().unwrap();
+            let store = CheckpointStore::open(folder.path()).unwrap();
+            let name = ["model.safetensors", "optimizer.safetensors", "state.json"][file];
+            let file = store.save(&at_step(1), 1).unwrap().join(name);
+            let mut bytes = fs::read(&file).unwrap();
+            let at = (at * bytes.len() as f64) as usize;
+            let blank = bytes[at].is_ascii_whitespace();
+            bytes[at] ^= 1 << bit;
+            fs::write(&file, &bytes).unwrap();
+            // White space between the entries of the JSON carries nothing.
+            prop_assume!(!(blank && bytes[at].is_ascii_whitespace()));
+            prop_assert_eq!(newest_step(&store), None);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+use crate::ParamId;
+use measure::{GptShape, Parametrization};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A tensor in host memory, row by row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    /// Dimensions.
+    pub dims: Vec<usize>,
+    /// Elements, the last dimension fastest.
+    pub data: Vec<f32>,
+}
+
+impl HostTensor {
+    /// A tensor of zeros.
+    pub fn zeros(dims: Vec<usize>) -> Self {
+        let data = vec![0.0; dims.iter().product()];
+        Self { dims, data }
+    }
+}
+
+/// Numbers of the model that are neither parameters nor dimensions, and that growth may change.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConstants {
+    /// Factor on the logits.
+    pub output_multiplier: f64,
+    /// Added to the variance in every layer norm.
+    pub norm_eps: f64,
+}
+
+/// Where a run stands in its schedule. Learning rate, batch and data order follow from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Stage, from 0.
+    pub stage: usize,
+    /// Optimizer steps made, over all stages.
+    pub step: u64,
+    /// Tokens trained on, over all stages.
+    pub tokens: u64,
+    /// 6 N per token, summed over all stages, in FLOPs.
+    pub compute_flops: f64,
+}
+
+/// Where a state comes from: what must agree for a run to go on from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// Seed of initialisation and data order.
+    pub seed: u64,
+    /// The vocabulary that token numbers refer to.
+    pub vocabulary: String,
+    /// The tokens themselves: a checksum, or the language they are drawn from.
+    pub data: String,
+    /// Device that computed the state.
+    pub device: String,
+    /// Threads that computed the state.
+    pub threads: usize,
+    /// Name and version of the program and of the tensor library.
+    pub versions: String,
+}
+
+/// Adam's moments, for every parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moments {
+    /// Running mean of the gradient, m.
+    pub first: BTreeMap<ParamId, HostTensor>,
+    /// Running mean of the squared gradient, v.
+    pub second: BTreeMap<ParamId, HostTensor>,
+}
+
+/// Everything that the next step depends on, apart from the schedule and the data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingState {
+    /// Shape of the model.
+    pub shape: GptShape,
+    /// How initialisation and learning rates depend on the width.
+    pub parametrization: Parametrization,
+    /// Numbers that growth may change.
+    pub constants: ModelConstants,
+    /// Where the run stands.
+    pub position: Position,
+    /// Where the state comes from.
+    pub origin: Origin,
+    /// Parameters.
+    pub params: BTreeMap<ParamId, HostTensor>,
+    /// Adam's moments.
+    pub moments: Moments,
+}
