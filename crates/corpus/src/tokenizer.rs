@@ -1,0 +1,428 @@
+use crate::byte_level::Words;
+use crate::text::{Cleaning, TextOptions, TextPieces};
+use crate::{CorpusError, TokenFileInfo};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer as Trained};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What GPT-2 puts between documents.
+const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// Most tokens that a BPE is trained for.
+const LARGEST_BPE: usize = 1_000_000;
+
+/// Which tokenizer to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenizerChoice {
+    /// Each byte is a token.
+    Bytes,
+    /// Byte-level BPE with this many tokens, trained on the text.
+    Bpe(usize),
+    /// GPT-2's, from a folder with encoder.json and vocab.bpe.
+    Gpt2(PathBuf),
+    /// A tokenizer.json file.
+    File(PathBuf),
+}
+
+impl FromStr for TokenizerChoice {
+    type Err = CorpusError;
+
+    fn from_str(text: &str) -> Result<Self, CorpusError> {
+        let wrong = |what: &str| {
+            CorpusError::Choice(format!(
+                "tokenizer = \"{text}\": {what}; use bytes, bpe:SIZE, gpt2:FOLDER or the path of a \
+                 tokenizer.json"
+            ))
+        };
+        if text == "bytes" {
+            Ok(Self::Bytes)
+        } else if let Some(size) = text.strip_prefix("bpe:") {
+            let size = size.parse().map_err(|_| wrong("SIZE is a number of tokens"))?;
+            if !(257..=LARGEST_BPE).contains(&size) {
+                return Err(wrong("SIZE is from 257 to 1000000"));
+            }
+            Ok(Self::Bpe(size))
+        } else if let Some(folder) = text.strip_prefix("gpt2:") {
+            Ok(Self::Gpt2(folder.into()))
+        } else if Path::new(text).extension().is_some_and(|extension| extension == "json") {
+            Ok(Self::File(text.into()))
+        } else {
+            Err(wrong("unknown"))
+        }
+    }
+}
+
+/// Turns text into tokens and back.
+pub struct Tokenizer {
+    kind: Kind,
+}
+
+enum Kind {
+    Bytes,
+    Words(usize),
+    /// `by_words`: it splits text as GPT-2 does and encodes the words one by one.
+    Trained {
+        trained: Box<Trained>,
+        by_words: bool,
+    },
+}
+
+impl Tokenizer {
+    /// One token a byte.
+    pub fn bytes() -> Self {
+        Self { kind: Kind::Bytes }
+    }
+
+    /// One token a word of the synthetic language, which is written in made-up syllables.
+    pub fn words(n_words: usize) -> Self {
+        Self { kind: Kind::Words(n_words) }
+    }
+
+    /// The chosen tokenizer; `texts` are what a BPE is trained on.
+    ///
+    /// # Errors
+    /// Files that are missing or not what they should be, text that is not UTF-8.
+    pub fn choose(
+        choice: &TokenizerChoice,
+        texts: &[PathBuf],
+        cleaning: Cleaning,
+    ) -> Result<Self, CorpusError> {
+        match choice {
+            TokenizerChoice::Bytes => Ok(Self::bytes()),
+            TokenizerChoice::Bpe(n_vocab) => train_bpe(*n_vocab, texts, cleaning),
+            TokenizerChoice::Gpt2(folder) => gpt2(folder),
+            TokenizerChoice::File(path) => Self::from_file(path),
+        }
+    }
+
+    /// The tokenizer that a token file was made with, where it is known.
+    ///
+    /// # Errors
+    /// A tokenizer.json that cannot be read.
+    pub fn of_token_file(path: &Path, info: &TokenFileInfo) -> Result<Option<Self>, CorpusError> {
+        let json = TokenFileInfo::tokenizer_path_for(path);
+        if info.vocabulary == "bytes" {
+            Ok(Some(Self::bytes()))
+        } else if json.exists() {
+            Self::from_file(&json).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// A tokenizer.json file.
+    ///
+    /// # Errors
+    /// An unreadable file, or one that is not a tokenizer.
+    pub fn from_file(path: &Path) -> Result<Self, CorpusError> {
+        let text = std::fs::read(path).map_err(CorpusError::io(path))?;
+        let trained = Trained::from_bytes(text)
+            .map_err(|error| CorpusError::file(path, format!("not a tokenizer.json: {error}")))?;
+        Ok(Self::trained(trained))
+    }
+
+    fn trained(mut trained: Trained) -> Self {
+        // A corpus is neither cut nor filled up, whatever the file was made for.
+        trained.with_padding(None);
+        let _ = trained.with_truncation(None);
+        let splits_as_gpt2 = matches!(
+            trained.get_pre_tokenizer(),
+            Some(PreTokenizerWrapper::ByteLevel(level)) if level.use_regex && !level.add_prefix_space
+        );
+        let plain_additions =
+            trained.get_added_tokens_decoder().values().any(|token| !token.special);
+        let by_words = splits_as_gpt2 && trained.get_normalizer().is_none() && !plain_additions;
+        Self { kind: Kind::Trained { trained: Box::new(trained), by_words } }
+    }
+
+    /// Tokens in the vocabulary: the largest number and one.
+    pub fn n_vocab(&self) -> usize {
+        match &self.kind {
+            Kind::Bytes => 256,
+            Kind::Words(n_words) => *n_words,
+            Kind::Trained { trained, .. } => {
+                trained.get_vocab(true).values().max().map_or(0, |largest| *largest as usize + 1)
+            }
+        }
+    }
+
+    /// What identifies the vocabulary: two tokenizers with the same string give the same numbers
+    /// the same meaning.
+    ///
+    /// # Errors
+    /// The tokenizer library cannot write the tokenizer.
+    pub fn vocabulary(&self) -> Result<String, CorpusError> {
+        Ok(match &self.kind {
+            Kind::Bytes => "bytes".to_string(),
+            Kind::Words(n_words) => format!("words:{n_words}"),
+            Kind::Trained { .. } => {
+                let json = self.to_json()?.unwrap_or_default();
+                format!("tokenizer:{}:{:016x}", self.n_vocab(), xxh3_64(json.as_bytes()))
+            }
+        })
+    }
+
+    /// The tokenizer.json, for tokenizers that have one.
+    ///
+    /// # Errors
+    /// The tokenizer library cannot write the tokenizer.
+    pub fn to_json(&self) -> Result<Option<String>, CorpusError> {
+        match &self.kind {
+            Kind::Trained { trained, .. } => trained.to_string(false).map(Some).map_err(library),
+            Kind::Bytes | Kind::Words(_) => Ok(None),
+        }
+    }
+
+    /// Whether text must be UTF-8 and be cut between words.
+    pub fn reads_words(&self) -> bool {
+        !matches!(self.kind, Kind::Bytes)
+    }
+
+    /// The token that separates documents, if the vocabulary has one.
+    pub fn end_of_text(&self) -> Option<u32> {
+        match &self.kind {
+            Kind::Trained { trained, .. } => trained.token_to_id(END_OF_TEXT),
+            Kind::Bytes | Kind::Words(_) => None,
+        }
+    }
+
+    /// The tokens of a text.
+    ///
+    /// # Errors
+    /// Text that is not UTF-8, a word that the synthetic language does not have.
+    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>, CorpusError> {
+        let utf8 = || {
+            std::str::from_utf8(text)
+                .map_err(|error| CorpusError::Choice(format!("the text is not UTF-8: {error}")))
+        };
+        match &self.kind {
+            Kind::Bytes => Ok(text.iter().map(|byte| u32::from(*byte)).collect()),
+            Kind::Words(n_words) => {
+                utf8()?.split_whitespace().map(|word| number_of_word(word, *n_words)).collect()
+            }
+            Kind::Trained { trained, by_words: true } => encode_words(trained, utf8()?),
+            Kind::Trained { trained, by_words: false } => {
+                Ok(trained.encode_fast(utf8()?, false).map_err(library)?.get_ids().to_vec())
+            }
+        }
+    }
+
+    /// The text of tokens; bytes that are not UTF-8 become replacement characters.
+    ///
+    /// # Errors
+    /// The tokenizer library refuses.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, CorpusError> {
+        match &self.kind {
+            Kind::Bytes => {
+                let bytes: Vec<u8> = tokens.iter().map(|token| *token as u8).collect();
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            Kind::Words(_) => {
+                let words: Vec<String> =
+                    tokens.iter().map(|token| word_of_number(*token as usize)).collect();
+                Ok(words.join(" "))
+            }
+            Kind::Trained { trained, .. } => trained.decode(tokens, false).map_err(library),
+        }
+    }
+}
+
+/// Encodes each different word once. In this way text that spells a special token is plain text,
+/// too.
+fn encode_words(trained: &Trained, text: &str) -> Result<Vec<u32>, CorpusError> {
+    let mut known: HashMap<&str, Vec<u32>> = HashMap::new();
+    let mut tokens = Vec::with_capacity(text.len() / 3);
+    for word in Words::of(text) {
+        let encoded = match known.entry(word) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(new) => {
+                new.insert(trained.encode_fast(word, false).map_err(library)?.get_ids().to_vec())
+            }
+        };
+        tokens.extend_from_slice(encoded);
+    }
+    Ok(tokens)
+}
+
+fn library(error: tokenizers::Error) -> CorpusError {
+    CorpusError::Tokenizer(error.to_string())
+}
+
+fn byte_level(trained: &mut Trained) {
+    let plain = ByteLevel::new(false, true, true);
+    trained.with_pre_tokenizer(Some(plain)).with_decoder(Some(plain));
+}
+
+fn gpt2(folder: &Path) -> Result<Tokenizer, CorpusError> {
+    let file = |name: &str| {
+        let path = folder.join(name);
+        std::fs::metadata(&path).map_err(CorpusError::io(&path))?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    let bpe = BPE::from_file(&file("encoder.json")?, &file("vocab.bpe")?)
+        .build()
+        .map_err(|error| CorpusError::file(folder, format!("not GPT-2's vocabulary: {error}")))?;
+    let mut trained = Trained::new(bpe);
+    byte_level(&mut trained);
+    trained.add_special_tokens([AddedToken::from(END_OF_TEXT, true)]).map_err(library)?;
+    Ok(Tokenizer::trained(trained))
+}
+
+fn train_bpe(
+    n_vocab: usize,
+    texts: &[PathBuf],
+    cleaning: Cleaning,
+) -> Result<Tokenizer, CorpusError> {
+    let mut trained = Trained::new(BPE::default());
+    byte_level(&mut trained);
+    let mut trainer: TrainerWrapper = BpeTrainer::builder()
+        .vocab_size(n_vocab)
+        .show_progress(false)
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
+        .build()
+        .into();
+    let options = TextOptions { cleaning, whole_words: true, piece_bytes: 1 << 20 };
+    let texts: Vec<TextPieces> =
+        texts.iter().map(|path| TextPieces::open(path, options)).collect::<Result<_, _>>()?;
+    // The trainer takes text that cannot fail, so the first failure ends it and is kept aside.
+    let failure = std::sync::Mutex::new(None);
+    let lines = texts.into_iter().flatten().map_while(|piece| match piece {
+        Ok(piece) => String::from_utf8(piece.bytes).ok(),
+        Err(error) => {
+            if let Ok(mut failure) = failure.lock() {
+                failure.get_or_insert(error);
+            }
+            None
+        }
+    });
+    trained.train(&mut trainer, lines).map_err(library)?;
+    if let Some(error) = failure.into_inner().ok().flatten() {
+        return Err(error);
+    }
+    Ok(Tokenizer::trained(trained))
+}
+
+const CONSONANTS: &[u8] = b"bdfghjklmnprstvz";
+const VOWELS: &[u8] = b"aeiou";
+const N_SYLLABLES: usize = CONSONANTS.len() * VOWELS.len();
+
+/// The spelling of a word of the synthetic language: its number in base 80, a syllable a digit.
+fn word_of_number(number: usize) -> String {
+    let digit = number % N_SYLLABLES;
+    let syllable = [CONSONANTS[digit / VOWELS.len()], VOWELS[digit % VOWELS.len()]];
+    let last = syllable.map(char::from).iter().collect::<String>();
+    match number / N_SYLLABLES {
+        0 => last,
+        rest => word_of_number(rest) + &last,
+    }
+}
+
+fn number_of_word(word: &str, n_words: usize) -> Result<u32, CorpusError> {
+    (0..n_words).find(|number| word_of_number(*number) == word).map(|number| number as u32).ok_or_else(
+        || {
+            CorpusError::Choice(format!(
+                "\"{word}\" is not a word of the synthetic language; its words are like \"{}\" and \"{}\"",
+                word_of_number(0),
+                word_of_number(n_words - 1),
+            ))
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TEXT: &str = "It was the best of times, it was the worst of times.\n\n\
+                        It was the age of wisdom, it was the age of foolishness.\n";
+
+    fn trained_on(text: &str) -> Tokenizer {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        std::fs::write(&path, text).unwrap();
+        Tokenizer::choose(&TokenizerChoice::Bpe(300), &[path], Cleaning::default()).unwrap()
+    }
+
+    #[test]
+    fn choices_are_read_and_bad_ones_explained() {
+        assert_eq!("bytes".parse::<TokenizerChoice>().unwrap(), TokenizerChoice::Bytes);
+        assert_eq!("bpe:4096".parse::<TokenizerChoice>().unwrap(), TokenizerChoice::Bpe(4096));
+        for bad in ["byte", "bpe:x", "bpe:12", "gpt3"] {
+            let message = bad.parse::<TokenizerChoice>().unwrap_err().to_string();
+            assert!(message.contains("use bytes, bpe:SIZE"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_trained_bpe_is_shorter_than_bytes_and_survives_its_file() {
+        let tokenizer = trained_on(TEXT);
+        let tokens = tokenizer.encode(TEXT.as_bytes()).unwrap();
+        assert!(tokens.len() < TEXT.len() / 2);
+        assert_eq!(tokenizer.decode(&tokens).unwrap(), TEXT);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        std::fs::write(&path, tokenizer.to_json().unwrap().unwrap()).unwrap();
+        let again = Tokenizer::from_file(&path).unwrap();
+        assert_eq!(again.vocabulary().unwrap(), tokenizer.vocabulary().unwrap());
+        assert_eq!(again.encode(TEXT.as_bytes()).unwrap(), tokens);
+    }
+
+    #[test]
+    fn truncation_and_padding_of_a_file_are_not_for_corpora() {
+        let Kind::Trained { trained, .. } = trained_on(TEXT).kind else { unreachable!() };
+        let whole = trained.encode_fast(TEXT, false).unwrap().get_ids().to_vec();
+        let mut cutting = *trained;
+        let truncation = tokenizers::TruncationParams { max_length: 4, ..Default::default() };
+        cutting.with_truncation(Some(truncation)).unwrap();
+        let strategy = tokenizers::PaddingStrategy::Fixed(50);
+        let padding = tokenizers::PaddingParams { strategy, ..Default::default() };
+        cutting.with_padding(Some(padding));
+        assert_eq!(Tokenizer::trained(cutting).encode(TEXT.as_bytes()).unwrap(), whole);
+    }
+
+    #[test]
+    fn encoding_by_words_is_what_the_library_encodes() {
+        let tokenizer = trained_on(TEXT);
+        let Kind::Trained { trained, by_words: true } = &tokenizer.kind else {
+            panic!("a byte-level BPE is encoded by words");
+        };
+        let text = TEXT.repeat(3) + "  Unseen wörds, 1859!\t\n 'tis  ";
+        let whole = trained.encode_fast(text.as_str(), false).unwrap();
+        assert_eq!(tokenizer.encode(text.as_bytes()).unwrap(), whole.get_ids());
+    }
+
+    #[test]
+    fn a_cut_between_words_changes_no_token() {
+        let tokenizer = trained_on(TEXT);
+        let whole = tokenizer.encode(TEXT.as_bytes()).unwrap();
+        for (cut, _) in TEXT.match_indices([' ', '\n']) {
+            if !TEXT.as_bytes()[cut.max(1) - 1].is_ascii_alphabetic() {
+                continue;
+            }
+            let (left, right) = TEXT.split_at(cut);
+            let mut parts = tokenizer.encode(left.as_bytes()).unwrap();
+            parts.extend(tokenizer.encode(right.as_bytes()).unwrap());
+            assert_eq!(parts, whole, "cut at {cut}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_and_words_come_back(bytes in "\\PC{0,40}", numbers in prop::collection::vec(0u32..500, 0..20)) {
+            let tokenizer = Tokenizer::bytes();
+            let tokens = tokenizer.encode(bytes.as_bytes()).unwrap();
+            prop_assert_eq!(tokenizer.decode(&tokens).unwrap(), bytes);
+            let words = Tokenizer::words(500);
+            let text = words.decode(&numbers).unwrap();
+            prop_assert_eq!(words.encode(text.as_bytes()).unwrap(), numbers);
+        }
+    }
+}
