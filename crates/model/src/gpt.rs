@@ -1,0 +1,330 @@
+use crate::ModelError;
+use crate::forward::Forward;
+use crate::head::Head;
+use crate::host::{elements, to_device};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use measure::{GptShape, Precision};
+use state::{ModelConstants, ParamId, ParamRole, TrainingState};
+use std::collections::BTreeMap;
+
+/// Parameters, gradients or moments on a device.
+pub type Tensors = BTreeMap<ParamId, Tensor<2>>;
+
+/// A GPT-2 decoder: parameters on a device, and what they compute.
+pub struct Gpt {
+    shape: GptShape,
+    constants: ModelConstants,
+    precision: Precision,
+    device: Device,
+    params: Tensors,
+}
+
+/// The loss of a batch and its gradient.
+pub struct LossAndGradients {
+    /// Cross-entropy summed over the batch's targets, in nats.
+    pub loss_sum: f64,
+    /// Gradient of `loss_sum` times the weight asked for, for every parameter, in f32.
+    pub gradients: Tensors,
+}
+
+impl Gpt {
+    /// The model of a training state, on a device that was opened for this precision.
+    pub fn new(state: &TrainingState, device: &Device, precision: Precision) -> Self {
+        Self {
+            shape: state.shape,
+            constants: state.constants,
+            precision,
+            device: device.clone(),
+            params: to_device(&state.params, device),
+        }
+    }
+
+    /// Shape of the model.
+    pub fn shape(&self) -> &GptShape {
+        &self.shape
+    }
+
+    /// How many passes are best made at a time: one on each thread of the CPU, whose kernels mostly
+    /// keep a single core busy, and one on any other device.
+    pub fn passes_at_once(&self, threads: usize) -> usize {
+        if self.device == Device::flex() { threads.max(1) } else { 1 }
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &Tensors {
+        &self.params
+    }
+
+    /// The parameters, for an optimizer to change.
+    pub fn params_mut(&mut self) -> &mut Tensors {
+        &mut self.params
+    }
+
+    /// Loss and gradients of sequences, each with one token more than its positions; the gradient
+    /// is that of the summed loss times `weight`.
+    ///
+    /// The head works in chunks of rows and gives the gradient of its input; the rest of the
+    /// network is then differentiated by autodiff against that gradient. So neither logits nor
+    /// their gradient are ever in memory as a whole.
+    ///
+    /// # Errors
+    /// Tokens outside the vocabulary, sequences longer than the context or of no length.
+    pub fn loss_and_gradients(
+        &self,
+        sequences: &[u32],
+        context_len: usize,
+        weight: f64,
+    ) -> Result<LossAndGradients, ModelError> {
+        let (inputs, targets) = self.inputs_and_targets(sequences, context_len)?;
+        let leaves: Tensors = self
+            .params
+            .iter()
+            .map(|(id, tensor)| (*id, tensor.clone().autodiff().require_grad()))
+            .collect();
+        let hidden = self.forward(&leaves).hidden(inputs);
+        let head = self.head();
+        let (loss_sum, of_head) =
+            head.loss_and_gradients(&hidden.clone().inner(), &targets, weight);
+        let mut found = (hidden * of_head.hidden.autodiff()).sum().backward();
+        let mut gradients: Tensors = leaves
+            .iter()
+            .map(|(id, leaf)| {
+                let gradient = leaf.grad_remove(&mut found);
+                (*id, gradient.unwrap_or_else(|| self.params[id].zeros_like()))
+            })
+            .collect();
+        let id = self.head_id();
+        if let Some(gradient) = gradients.remove(&id) {
+            gradients.insert(id, gradient + of_head.weight);
+        }
+        Ok(LossAndGradients { loss_sum, gradients })
+    }
+
+    /// Cross-entropy of sequences, summed over their targets, in nats.
+    ///
+    /// # Errors
+    /// As [`Gpt::loss_and_gradients`].
+    pub fn loss(&self, sequences: &[u32], context_len: usize) -> Result<f64, ModelError> {
+        let (inputs, targets) = self.inputs_and_targets(sequences, context_len)?;
+        let hidden = self.forward(&self.params).hidden(inputs);
+        Ok(self.head().loss(&hidden, &targets))
+    }
+
+    /// Logits of every position of one sequence, `[tokens][n_vocab]`.
+    ///
+    /// # Errors
+    /// As [`Gpt::loss_and_gradients`].
+    pub fn logits(&self, tokens: &[u32]) -> Result<Vec<Vec<f32>>, ModelError> {
+        let hidden = self.hidden_of(tokens)?;
+        let logits = elements(self.head().logits(hidden));
+        Ok(logits.chunks(self.shape.n_vocab).map(<[f32]>::to_vec).collect())
+    }
+
+    /// Logits of the last position alone.
+    pub(crate) fn last_logits(&self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
+        let (rows, c) = (tokens.len(), self.shape.d_model);
+        let hidden = self.hidden_of(tokens)?.slice([rows - 1..rows, 0..c]);
+        Ok(elements(self.head().logits(hidden)))
+    }
+
+    fn hidden_of(&self, tokens: &[u32]) -> Result<Tensor<2>, ModelError> {
+        self.check(tokens, tokens.len())?;
+        Ok(self.forward(&self.params).hidden(self.integers(tokens, tokens.len())))
+    }
+
+    fn forward<'a>(&'a self, params: &'a Tensors) -> Forward<'a> {
+        Forward {
+            shape: &self.shape,
+            constants: &self.constants,
+            precision: self.precision,
+            params,
+        }
+    }
+
+    fn head_id(&self) -> ParamId {
+        ParamId::outside(if self.shape.tied_head {
+            ParamRole::TokenEmbedding
+        } else {
+            ParamRole::HeadWeight
+        })
+    }
+
+    fn head(&self) -> Head {
+        Head {
+            weight: self.params[&self.head_id()].clone(),
+            output_multiplier: self.constants.output_multiplier,
+            precision: self.precision,
+        }
+    }
+
+    /// `[B, T]` inputs and `[B T, 1]` targets.
+    fn inputs_and_targets(
+        &self,
+        sequences: &[u32],
+        context_len: usize,
+    ) -> Result<(Tensor<2, Int>, Tensor<2, Int>), ModelError> {
+        self.check(sequences, context_len)?;
+        let rows = sequences.chunks_exact(context_len + 1);
+        if sequences.is_empty() || !rows.remainder().is_empty() {
+            return Err(ModelError::Input(format!(
+                "{} tokens do not make whole sequences of {} tokens",
+                sequences.len(),
+                context_len + 1
+            )));
+        }
+        let inputs: Vec<u32> = rows.clone().flat_map(|row| &row[..context_len]).copied().collect();
+        let targets: Vec<u32> = rows.flat_map(|row| &row[1..]).copied().collect();
+        Ok((self.integers(&inputs, context_len), self.integers(&targets, 1)))
+    }
+
+    fn check(&self, tokens: &[u32], context_len: usize) -> Result<(), ModelError> {
+        if context_len == 0 || context_len > self.shape.context_len {
+            return Err(ModelError::Input(format!(
+                "{context_len} positions: the model has from 1 to {}",
+                self.shape.context_len
+            )));
+        }
+        let outside = tokens.iter().find(|token| **token as usize >= self.shape.n_vocab);
+        outside.map_or(Ok(()), |token| {
+            let n_vocab = self.shape.n_vocab;
+            Err(ModelError::Input(format!("token {token} in a vocabulary of {n_vocab}")))
+        })
+    }
+
+    fn integers(&self, tokens: &[u32], columns: usize) -> Tensor<2, Int> {
+        let values: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
+        let dims = [tokens.len() / columns, columns];
+        Tensor::from_data(TensorData::new(values, dims), &self.device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use measure::Parametrization;
+    use proptest::prelude::*;
+    use state::Origin;
+
+    fn gpt(shape: GptShape, precision: Precision) -> Gpt {
+        let origin = Origin {
+            seed: 3,
+            vocabulary: "test".into(),
+            data: "test".into(),
+            device: "cpu".into(),
+            threads: 1,
+            versions: "test".into(),
+        };
+        let state = TrainingState::init(shape, Parametrization::mup(8), origin);
+        Gpt::new(&state, &Device::flex(), precision)
+    }
+
+    fn shape(n_layers: usize, n_heads: usize, d_head: usize, tied_head: bool) -> GptShape {
+        let d_model = n_heads * d_head;
+        GptShape {
+            n_layers,
+            d_model,
+            n_heads,
+            d_ff: 3 * d_model,
+            n_vocab: 17,
+            context_len: 9,
+            tied_head,
+        }
+    }
+
+    fn tokens(n: usize) -> Vec<u32> {
+        (0..n as u32).map(|i| i * 7 % 17).collect()
+    }
+
+    #[test]
+    fn a_position_sees_nothing_that_follows() {
+        let gpt = gpt(shape(2, 2, 8, true), Precision::F32);
+        let mut text = tokens(9);
+        let before = gpt.logits(&text).unwrap();
+        text[6] = 1;
+        let after = gpt.logits(&text).unwrap();
+        assert_eq!(before[..6], after[..6]);
+        assert_ne!(before[6..], after[6..]);
+    }
+
+    #[test]
+    fn a_model_before_training_knows_nothing() {
+        let gpt = gpt(shape(3, 2, 8, true), Precision::F32);
+        let loss = gpt.loss(&tokens(20), 9).unwrap() / 18.0;
+        assert!((loss - 17f64.ln()).abs() < 0.2, "{loss}");
+    }
+
+    #[test]
+    fn bfloat16_stays_close_to_f32_and_gives_f32_gradients() {
+        let shape = shape(2, 2, 8, false);
+        let [full, half] = [Precision::F32, Precision::Bf16].map(|precision| {
+            gpt(shape, precision).loss_and_gradients(&tokens(20), 9, 1.0).unwrap()
+        });
+        assert!((half.loss_sum / full.loss_sum - 1.0).abs() < 0.01);
+        for (id, gradient) in &half.gradients {
+            assert_eq!(gradient.dtype(), burn::tensor::DType::F32, "{id}");
+            let norm = |x: Tensor<2>| x.square().sum().into_scalar::<f32>().sqrt();
+            let due = full.gradients[id].clone();
+            let apart = norm(gradient.clone() - due.clone());
+            assert!(apart < 0.1 * norm(due) + 1e-3, "{id}: {apart}");
+        }
+    }
+
+    #[test]
+    fn bad_input_is_explained() {
+        let gpt = gpt(shape(1, 1, 8, true), Precision::F32);
+        let message =
+            |tokens: &[u32], context_len| gpt.loss(tokens, context_len).unwrap_err().to_string();
+        assert_eq!(message(&[1, 17], 1), "token 17 in a vocabulary of 17");
+        assert_eq!(message(&tokens(11), 10), "10 positions: the model has from 1 to 9");
+        assert_eq!(message(&tokens(5), 2), "5 tokens do not make whole sequences of 3 tokens");
+        assert!(message(&[], 2).contains("0 tokens"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+        /// The derivative along the gradient against differences of the loss itself.
+        #[test]
+        fn gradients_are_the_slope_of_the_loss(
+            n_layers in 1usize..3, n_heads in 1usize..4, d_head in 5usize..10, tied_head: bool,
+            context_len in 1usize..10,
+        ) {
+            let mut gpt = gpt(shape(n_layers, n_heads, d_head, tied_head), Precision::F32);
+            // At their initial size of 0.02 the first layer norm turns embeddings so fast that
+            // differences in f32 see no straight line.
+            for (id, param) in &mut gpt.params {
+                if matches!(id.role, ParamRole::TokenEmbedding | ParamRole::PositionEmbedding) {
+                    *param = param.clone() * 30.0;
+                }
+            }
+            let text = tokens(2 * (context_len + 1));
+            let found = gpt.loss_and_gradients(&text, context_len, 1.0).unwrap();
+            prop_assert!((found.loss_sum - gpt.loss(&text, context_len).unwrap()).abs() < 1e-4);
+            let mut slope = 0.0;
+            let directions: Tensors = found.gradients.iter().map(|(id, gradient)| {
+                let length = gradient.clone().square().sum().into_scalar::<f32>().sqrt();
+                slope += f64::from(length);
+                (*id, gradient.clone() / (length + 1e-12))
+            }).collect();
+            let start = gpt.params.clone();
+            let mut loss_at = |way: f64| {
+                for (id, direction) in &directions {
+                    gpt.params.insert(*id, start[id].clone() + direction.clone() * way);
+                }
+                gpt.loss(&text, context_len).unwrap()
+            };
+            let mut difference = |step: f64| (loss_at(step) - loss_at(-step)) / (2.0 * step);
+            let measured = (4.0 * difference(5e-3) - difference(1e-2)) / 3.0;
+            prop_assert!((measured / slope - 1.0).abs() < 0.01, "{measured} for {slope}");
+        }
+    }
+
+    #[test]
+    fn the_model_has_the_counted_parameters() {
+        for tied_head in [true, false] {
+            let shape = shape(3, 2, 5, tied_head);
+            let gpt = gpt(shape, Precision::F32);
+            let total: usize = gpt.params().values().map(|x| x.dims()[0] * x.dims()[1]).sum();
+            assert_eq!(total as u64, shape.n_params_total());
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Tensors between host and device. Vectors are `[1, n]` on the device, so that every parameter is
+//! a matrix there.
+
+use crate::gpt::Tensors;
+use burn::tensor::{Device, Tensor, TensorData};
+use state::{HostTensor, ParamId};
+use std::collections::BTreeMap;
+
+/// Copies tensors to a device.
+pub fn to_device(tensors: &BTreeMap<ParamId, HostTensor>, device: &Device) -> Tensors {
+    let matrix = |tensor: &HostTensor| {
+        let dims = match tensor.dims[..] {
+            [columns] => [1, columns],
+            [rows, columns] => [rows, columns],
+            _ => unreachable!("GPT-2 has vectors and matrices only"),
+        };
+        Tensor::from_data(TensorData::new(tensor.data.clone(), dims), device)
+    };
+    tensors.iter().map(|(id, tensor)| (*id, matrix(tensor))).collect()
+}
+
+/// Copies tensors to the host, with the dimensions that they have in checkpoints.
+///
+/// # Panics
+/// When the device fails.
+pub fn to_host(tensors: &Tensors, shape: &measure::GptShape) -> BTreeMap<ParamId, HostTensor> {
+    tensors
+        .iter()
+        .map(|(id, tensor)| {
+            (*id, HostTensor { dims: id.role.dims(shape), data: elements(tensor.clone()) })
+        })
+        .collect()
+}
+
+/// The elements of a tensor as f32, row by row.
+pub(crate) fn elements<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.try_into_vec_as::<f32>().expect("the device gives its tensors back")
+}
