@@ -1,0 +1,170 @@
+use burn::tensor::Tensor;
+use measure::{GptShape, Parametrization};
+use model::Tensors;
+use schedule::AdamWSettings;
+use state::{ParamId, UpdateRule};
+
+/// Added to the gradient's norm when it is clipped, as PyTorch's `clip_grad_norm_` does.
+const CLIP_EPS: f64 = 1e-6;
+
+/// AdamW over named parameters (Loshchilov and Hutter 2019, algorithm 2): decoupled decay on
+/// hidden matrices, a learning rate and an eps for each role, clipping by the global norm.
+pub struct AdamW {
+    settings: AdamWSettings,
+    shape: GptShape,
+    parametrization: Parametrization,
+    first_moment: Tensors,
+    second_moment: Tensors,
+}
+
+impl AdamW {
+    /// An optimizer that goes on from these moments.
+    pub fn new(
+        settings: AdamWSettings,
+        shape: GptShape,
+        parametrization: Parametrization,
+        first_moment: Tensors,
+        second_moment: Tensors,
+    ) -> Self {
+        Self { settings, shape, parametrization, first_moment, second_moment }
+    }
+
+    /// First and second moments.
+    pub fn moments(&self) -> (&Tensors, &Tensors) {
+        (&self.first_moment, &self.second_moment)
+    }
+
+    /// Makes the update number `step` (the first is 1), with the gradient's norm from
+    /// [`gradient_norm`].
+    pub fn update(
+        &mut self,
+        params: &mut Tensors,
+        gradients: Tensors,
+        gradient_norm: f64,
+        step: u64,
+        learning_rate: f64,
+    ) {
+        let clip = (self.settings.clip_norm / (gradient_norm + CLIP_EPS)).min(1.0);
+        for (id, gradient) in gradients {
+            let gradient = if clip < 1.0 { gradient * clip } else { gradient };
+            if let Some(param) = params.remove(&id) {
+                params.insert(id, self.updated(id, param, gradient, step, learning_rate));
+            }
+        }
+    }
+
+    fn updated(
+        &mut self,
+        id: ParamId,
+        param: Tensor<2>,
+        gradient: Tensor<2>,
+        step: u64,
+        learning_rate: f64,
+    ) -> Tensor<2> {
+        let AdamWSettings { beta1, beta2, eps, weight_decay, .. } = self.settings;
+        let rule = UpdateRule::of(id.role, &self.shape, &self.parametrization);
+        let learning_rate = learning_rate * rule.learning_rate;
+        let old = |moment: &mut Tensors| moment.remove(&id).unwrap_or_else(|| param.zeros_like());
+        let m = old(&mut self.first_moment) * beta1 + gradient.clone() * (1.0 - beta1);
+        let v = old(&mut self.second_moment) * beta2 + gradient.square() * (1.0 - beta2);
+        let first_correction = 1.0 - beta1.powf(step as f64);
+        let second_correction = 1.0 - beta2.powf(step as f64);
+        let root = v.clone().sqrt() * second_correction.sqrt().recip() + eps * rule.eps;
+        let update = m.clone() / root * (learning_rate / first_correction);
+        self.first_moment.insert(id, m);
+        self.second_moment.insert(id, v);
+        let decay = learning_rate * weight_decay * rule.weight_decay;
+        let kept = if decay > 0.0 { param * (1.0 - decay) } else { param };
+        kept - update
+    }
+}
+
+/// Euclidean norm of the whole gradient.
+///
+/// Rows are summed on the device and their sums in f64 on the host, in a fixed order: a sum over a
+/// whole large tensor is taken in parts whose order changes from call to call.
+pub fn gradient_norm(gradients: &Tensors) -> f64 {
+    let rows = |gradient: &Tensor<2>| gradient.clone().square().sum_dim(1);
+    let sums = Tensor::cat(gradients.values().map(rows).collect(), 0).into_data();
+    sums.convert::<f32>().iter::<f32>().map(f64::from).sum::<f64>().sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, TensorData};
+    use state::ParamRole;
+
+    fn shape(d_model: usize) -> GptShape {
+        GptShape {
+            n_layers: 1,
+            d_model,
+            n_heads: 1,
+            d_ff: 4,
+            n_vocab: 4,
+            context_len: 4,
+            tied_head: true,
+        }
+    }
+
+    fn one(id: ParamId, value: f32) -> Tensors {
+        let data = TensorData::new(vec![value], [1, 1]);
+        Tensors::from([(id, Tensor::from_data(data, &Device::flex()))])
+    }
+
+    fn value(tensors: &Tensors, id: ParamId) -> f64 {
+        f64::from(tensors[&id].clone().into_scalar::<f32>())
+    }
+
+    /// Three updates of one number, written out from the paper's algorithm in f64.
+    #[test]
+    fn updates_are_those_of_the_paper() {
+        let settings =
+            AdamWSettings { beta1: 0.9, beta2: 0.98, eps: 1e-3, weight_decay: 0.1, clip_norm: 1e9 };
+        for (role, decays) in [(ParamRole::QkvWeight, true), (ParamRole::QkvBias, false)] {
+            let id = ParamId::in_block(role, 0);
+            let mut params = one(id, 0.7);
+            // Base width 1 and width 2: hidden matrices take half the rate and twice the decay.
+            let mup = Parametrization::mup(1);
+            let mut adamw = AdamW::new(settings, shape(2), mup, Tensors::new(), Tensors::new());
+            let (mut x, mut m, mut v) = (0.7f64, 0.0f64, 0.0f64);
+            for (t, g) in [0.3, -0.1, 0.5].into_iter().enumerate() {
+                let t = t as i32 + 1;
+                adamw.update(&mut params, one(id, g as f32), 0.0, t as u64, 0.01);
+                m = 0.9 * m + 0.1 * g;
+                v = 0.98 * v + 0.02 * g * g;
+                let rate = if decays { 0.005 } else { 0.01 };
+                let decay = if decays { 0.2 } else { 0.0 };
+                let (m_hat, v_hat) = (m / (1.0 - 0.9f64.powi(t)), v / (1.0 - 0.98f64.powi(t)));
+                x -= rate * decay * x + rate * m_hat / (v_hat.sqrt() + 1e-3 / 2.0);
+            }
+            assert!((value(&params, id) - x).abs() < 1e-6, "{role:?}");
+        }
+    }
+
+    #[test]
+    fn the_norm_of_a_large_gradient_is_the_same_every_time() {
+        let id = ParamId::in_block(ParamRole::QkvWeight, 0);
+        let values: Vec<f32> = (0..5_000_000u32).map(|i| (i as f32 * 0.7).sin()).collect();
+        let data = TensorData::new(values, [5000, 1000]);
+        let gradients = Tensors::from([(id, Tensor::from_data(data, &Device::flex()))]);
+        let first = gradient_norm(&gradients);
+        assert!((first / 2_500_000f64.sqrt() - 1.0).abs() < 1e-3);
+        assert!((0..10).all(|_| gradient_norm(&gradients).to_bits() == first.to_bits()));
+    }
+
+    #[test]
+    fn a_long_gradient_is_scaled_to_the_clip_norm() {
+        let settings =
+            AdamWSettings { beta1: 0.0, beta2: 0.0, eps: 1e6, weight_decay: 0.0, clip_norm: 1.0 };
+        let id = ParamId::in_block(ParamRole::QkvBias, 0);
+        let gradients = one(id, 50.0);
+        let norm = gradient_norm(&gradients);
+        assert_eq!(norm, 50.0);
+        let mut params = one(id, 0.0);
+        let standard = Parametrization::standard();
+        let mut adamw = AdamW::new(settings, shape(1), standard, Tensors::new(), Tensors::new());
+        adamw.update(&mut params, gradients, norm, 1, 1e6);
+        assert!((value(&params, id) + 1.0).abs() < 1e-5);
+    }
+}

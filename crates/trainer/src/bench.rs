@@ -1,0 +1,153 @@
+use crate::gradients::batch_gradients;
+use crate::{AdamW, TrainError, gradient_norm};
+use burn::tensor::{Device, Distribution, Tensor};
+use measure::{GptShape, Parametrization, Precision};
+use model::{DeviceChoice, Gpt, to_device};
+use schedule::AdamWSettings;
+use serde::Serialize;
+use state::{Origin, TrainingState};
+use std::time::Instant;
+
+/// Rows and columns of the matrices whose product is the machine's peak.
+const PEAK_SIZE: usize = 2048;
+/// Steps before the clock counts, and products before the peak does.
+const WARMUP: usize = 2;
+
+/// A training step to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct StepBench {
+    /// Shape of the model.
+    pub shape: GptShape,
+    /// Sequences in a step.
+    pub sequences: u64,
+    /// Sequences in one forward pass.
+    pub micro_batch: u64,
+    /// Steps that are measured.
+    pub steps: usize,
+    /// Where it runs.
+    pub device: DeviceChoice,
+    /// Number format.
+    pub precision: Precision,
+}
+
+/// What a training step takes; seconds are medians over the steps.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// Tokens of a step over its median time.
+    pub tokens_per_second: f64,
+    /// 6 N with attention's products and the head, 10^9 FLOPs a second.
+    pub gflops: f64,
+    /// 10^9 FLOPs a second of a product of two f32 matrices of 2048 x 2048.
+    pub peak_gflops: f64,
+    /// `gflops` over `peak_gflops`.
+    pub peak_fraction: f64,
+    /// A whole step.
+    pub step_seconds: f64,
+    /// Data, forward and backward pass.
+    pub gradients_seconds: f64,
+    /// The gradient's norm and the update.
+    pub optimizer_seconds: f64,
+    /// Most memory that the process has held, where the system tells.
+    pub peak_rss_bytes: Option<u64>,
+    /// Threads on the CPU.
+    pub threads: usize,
+}
+
+impl StepBench {
+    /// Trains on random tokens and measures.
+    ///
+    /// # Errors
+    /// A shape that cannot be built, or a device that cannot be used.
+    pub fn run(&self) -> Result<StepReport, TrainError> {
+        self.shape.check()?;
+        let device = self.device.open(self.precision)?;
+        let peak_gflops = peak_gflops(&device);
+        let parametrization = Parametrization::mup(64);
+        let state = TrainingState::init(self.shape, parametrization, origin());
+        let mut gpt = Gpt::new(&state, &device, self.precision);
+        let moments = |tensors| to_device(tensors, &device);
+        let (first, second) = (moments(&state.moments.first), moments(&state.moments.second));
+        let mut adamw = AdamW::new(SETTINGS, self.shape, parametrization, first, second);
+        let mut clocks: Vec<[f64; 2]> = Vec::new();
+        for step in 1..=self.steps + WARMUP {
+            let began = Instant::now();
+            let fetch = |start, n| self.random_tokens(step as u64, start, n);
+            let context_len = self.shape.context_len;
+            let batch =
+                batch_gradients(&gpt, self.sequences, self.micro_batch, context_len, fetch)?;
+            let middle = began.elapsed().as_secs_f64();
+            let norm = gradient_norm(&batch.gradients);
+            adamw.update(gpt.params_mut(), batch.gradients, norm, step as u64, 1e-3);
+            // Devices that work in the background are waited for.
+            let _ = device.sync();
+            clocks.push([middle, began.elapsed().as_secs_f64() - middle]);
+        }
+        let clocks = &clocks[WARMUP..];
+        let step_seconds = median(clocks.iter().map(|[gradients, rest]| gradients + rest));
+        let tokens = self.sequences as f64 * self.shape.context_len as f64;
+        let gflops = self.shape.flops_per_token_exact().0 * tokens / step_seconds / 1e9;
+        Ok(StepReport {
+            tokens_per_second: tokens / step_seconds,
+            gflops,
+            peak_gflops,
+            peak_fraction: gflops / peak_gflops,
+            step_seconds,
+            gradients_seconds: median(clocks.iter().map(|[gradients, _]| *gradients)),
+            optimizer_seconds: median(clocks.iter().map(|[_, rest]| *rest)),
+            peak_rss_bytes: peak_rss_bytes(),
+            threads: rayon::current_num_threads(),
+        })
+    }
+
+    fn random_tokens(&self, step: u64, start: u64, n: u64) -> Vec<u32> {
+        let len = self.shape.context_len as u64 + 1;
+        let token = |i: u64| {
+            let mixed = (step << 40 | i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            ((mixed >> 32) % self.shape.n_vocab as u64) as u32
+        };
+        (start * len..(start + n) * len).map(token).collect()
+    }
+}
+
+const SETTINGS: AdamWSettings =
+    AdamWSettings { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip_norm: 1.0 };
+
+fn origin() -> Origin {
+    let none = String::new;
+    Origin {
+        seed: 1,
+        vocabulary: none(),
+        data: none(),
+        device: none(),
+        threads: rayon::current_num_threads(),
+        versions: none(),
+    }
+}
+
+fn peak_gflops(device: &Device) -> f64 {
+    let matrix = || Tensor::<2>::random([PEAK_SIZE; 2], Distribution::Default, device);
+    let (a, b) = (matrix(), matrix());
+    let product = || {
+        let began = Instant::now();
+        let product = a.clone().matmul(b.clone()).slice([0..1, 0..1]);
+        let _ = product.into_data();
+        began.elapsed().as_secs_f64()
+    };
+    for _ in 0..WARMUP {
+        product();
+    }
+    2.0 * (PEAK_SIZE as f64).powi(3) / median((0..5).map(|_| product())) / 1e9
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// `VmHWM` of Linux's /proc.
+fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}

@@ -1,0 +1,86 @@
+use crate::{Event, RunFolder, TrainError};
+use corpus::{Cleaning, Corpus, SyntheticLanguage, TokenFile, Tokenizer, TokenizerChoice, prepare};
+use schedule::{DataSource, Schedule, TextData};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The tokens of a run whose text is prepared.
+///
+/// # Errors
+/// Data that is missing, broken or too short.
+pub fn open_corpus(schedule: &Schedule, root: &Path) -> Result<Corpus, TrainError> {
+    let context_len = schedule.context_len();
+    match schedule.data() {
+        DataSource::Synthetic(synthetic) => {
+            let language = SyntheticLanguage::new(synthetic.n_words, synthetic.language_seed);
+            Ok(Corpus::from_language(language, context_len))
+        }
+        DataSource::Tokens(tokens) => {
+            Ok(Corpus::from_file(&tokens.file, tokens.validation_fraction, context_len)?)
+        }
+        DataSource::Text(text) => {
+            let path = RunFolder::tokens_of(root);
+            Ok(Corpus::from_file(&path, text.validation_fraction, context_len)?)
+        }
+    }
+}
+
+/// The tokenizer of a run, if its data came with one.
+///
+/// # Errors
+/// A tokenizer.json that cannot be read.
+pub fn run_tokenizer(schedule: &Schedule, root: &Path) -> Result<Option<Tokenizer>, TrainError> {
+    let own = RunFolder::tokens_of(root);
+    let path = match schedule.data() {
+        DataSource::Synthetic(synthetic) => return Ok(Some(Tokenizer::words(synthetic.n_words))),
+        DataSource::Text(_) => &own,
+        DataSource::Tokens(tokens) => &tokens.file,
+    };
+    let file = TokenFile::open(path)?;
+    Ok(Tokenizer::of_token_file(path, file.info())?)
+}
+
+/// Makes the token file of a run on text, unless `begun` says that the file there is the run's own.
+///
+/// # Errors
+/// Text that cannot be used; `stop` was set.
+pub(crate) fn prepare_text(
+    schedule: &Schedule,
+    root: &Path,
+    begun: bool,
+    observe: &mut dyn FnMut(&Event),
+    stop: &AtomicBool,
+) -> Result<(), TrainError> {
+    let DataSource::Text(text) = schedule.data() else { return Ok(()) };
+    let output = RunFolder::tokens_of(root);
+    if begun && output.exists() {
+        return Ok(());
+    }
+    if text.files.is_empty() {
+        let reason = "data.files = []: name text files there or with --text FILE...".to_string();
+        return Err(corpus::CorpusError::Choice(reason).into());
+    }
+    let mut total = 0;
+    for file in &text.files {
+        total += std::fs::metadata(file).map_err(TrainError::io(file))?.len();
+    }
+    observe(&Event::Preparing { done: 0, total });
+    let choice: TokenizerChoice = text.tokenizer.parse()?;
+    let cleaning = text_cleaning(text);
+    let tokenizer = Tokenizer::choose(&choice, &text.files, cleaning)?;
+    prepare(&text.files, &tokenizer, &text.tokenizer, cleaning, &output, |done| {
+        observe(&Event::Preparing { done, total });
+        if stop.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    Ok(())
+}
+
+/// What a run changes in its text.
+pub fn text_cleaning(text: &TextData) -> Cleaning {
+    Cleaning { strip_cr: text.strip_cr, lossy: text.lossy }
+}

@@ -1,0 +1,67 @@
+use std::path::{Path, PathBuf};
+
+/// A run that cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The schedule cannot be read.
+    #[error(transparent)]
+    Schedule(#[from] schedule::ScheduleError),
+    /// The data cannot be used.
+    #[error(transparent)]
+    Corpus(#[from] corpus::CorpusError),
+    /// The model has a shape that cannot be built.
+    #[error(transparent)]
+    Shape(#[from] measure::ShapeError),
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    State(#[from] state::StateError),
+    /// The model cannot be built or run.
+    #[error(transparent)]
+    Model(#[from] model::ModelError),
+    /// The record cannot be written or read.
+    #[error(transparent)]
+    Curve(#[from] measure::CurveError),
+    /// The file system refuses.
+    #[error("{path}: {cause}")]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// What went wrong.
+        cause: std::io::Error,
+    },
+    /// The run's folder cannot be used for this run.
+    #[error("{path}: {reason}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why, and what would be right.
+        reason: String,
+    },
+    /// The loss or the gradient is no longer a number.
+    #[error(
+        "step {step}: {quantity} is {value}; the last good state is {}. Start a run in another --out \
+         with a lower learning_rate.peak or more learning_rate.warmup_steps",
+        last_good.as_ref().map_or("the start of the run".to_string(), |path| path.display().to_string())
+    )]
+    NotFinite {
+        /// Step whose update was not made.
+        step: u64,
+        /// Loss or gradient norm.
+        quantity: &'static str,
+        /// Its value.
+        value: f64,
+        /// Newest whole checkpoint.
+        last_good: Option<PathBuf>,
+    },
+}
+
+impl TrainError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |cause| Self::Io { path, cause }
+    }
+
+    pub(crate) fn folder(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Folder { path: path.to_path_buf(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,70 @@
+use crate::TrainError;
+use corpus::Corpus;
+use model::Gpt;
+use rayon::prelude::*;
+
+/// A fixed set of held-out sequences.
+pub struct EvaluationSet {
+    sequences: Vec<Vec<u32>>,
+    context_len: usize,
+}
+
+impl EvaluationSet {
+    /// `n_tokens` held-out tokens of a corpus, rounded down to whole sequences, or all that there
+    /// are.
+    pub fn new(corpus: &Corpus, n_tokens: u64, context_len: usize) -> Self {
+        let n = (n_tokens / context_len as u64).max(1);
+        Self { sequences: corpus.held_out(n), context_len }
+    }
+
+    /// The sequences of a text, one after the other, `n_tokens` at most.
+    ///
+    /// # Errors
+    /// The text is shorter than a sequence.
+    pub fn of_tokens(
+        tokens: &[u32],
+        n_tokens: u64,
+        context_len: usize,
+    ) -> Result<Self, TrainError> {
+        let n = usize::try_from(n_tokens / context_len as u64).unwrap_or(usize::MAX).max(1);
+        let starts = (0..tokens.len().saturating_sub(context_len)).step_by(context_len);
+        let sequences: Vec<Vec<u32>> =
+            starts.take(n).map(|start| tokens[start..=start + context_len].to_vec()).collect();
+        if sequences.is_empty() {
+            let reason = format!(
+                "{} tokens: at least {} are needed for a context of {context_len}",
+                tokens.len(),
+                context_len + 1
+            );
+            return Err(corpus::CorpusError::Choice(reason).into());
+        }
+        Ok(Self { sequences, context_len })
+    }
+
+    /// The first sequence.
+    pub(crate) fn first(&self) -> &[u32] {
+        &self.sequences[0]
+    }
+
+    /// Tokens whose loss is measured.
+    pub fn n_tokens(&self) -> u64 {
+        (self.sequences.len() * self.context_len) as u64
+    }
+}
+
+/// Mean cross-entropy over the set, nats per token.
+///
+/// # Errors
+/// The set does not fit the model.
+pub fn mean_loss(gpt: &Gpt, set: &EvaluationSet, micro_batch: usize) -> Result<f64, TrainError> {
+    let micro_batches: Vec<&[Vec<u32>]> = set.sequences.chunks(micro_batch).collect();
+    let mut sum = 0.0;
+    for round in micro_batches.chunks(gpt.passes_at_once(rayon::current_num_threads())) {
+        let losses: Vec<f64> = round
+            .par_iter()
+            .map(|sequences| gpt.loss(&sequences.concat(), set.context_len))
+            .collect::<Result<_, _>>()?;
+        sum += losses.iter().sum::<f64>();
+    }
+    Ok(sum / set.n_tokens() as f64)
+}

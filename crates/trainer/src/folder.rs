@@ -1,0 +1,208 @@
+use crate::{Event, TrainError};
+use corpus::TokenFileInfo;
+use schedule::Schedule;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const SCHEDULE_FILE: &str = "schedule.toml";
+const EVENTS_FILE: &str = "events.jsonl";
+const LOCK_FILE: &str = "lock";
+/// Tells a run's folder from any other, before it has a schedule.
+const LOCK_CONTENT: &[u8] = b"a run of staged\n";
+const DATA_FOLDER: &str = "data";
+
+/// A run's folder: schedule.toml, metrics.csv, events.jsonl, checkpoints/ and data/.
+pub struct RunFolder {
+    root: PathBuf,
+    /// Whether this process made the folder.
+    made: bool,
+    /// Whether the run began earlier.
+    begun: bool,
+    /// Held while the run is on; the system lets go of it when the process ends.
+    _lock: File,
+    events: Option<File>,
+}
+
+impl RunFolder {
+    /// Takes a folder for a run. Nothing but empty folders and the lock is made yet.
+    ///
+    /// # Errors
+    /// Another process works there, the folder holds another run, or this run and `resume` is not
+    /// asked for, or it holds something else.
+    pub fn take(root: &Path, schedule: &Schedule, resume: bool) -> Result<Self, TrainError> {
+        if root.to_str().is_none() {
+            return Err(TrainError::folder(root, "the name must be UTF-8"));
+        }
+        let lock_path = root.join(LOCK_FILE);
+        let ours = fs::read(&lock_path).is_ok_and(|content| content == LOCK_CONTENT);
+        if root.exists() && !ours {
+            check_empty(root)?;
+        }
+        let made = !root.exists();
+        fs::create_dir_all(root).map_err(TrainError::io(root))?;
+        let mut lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(TrainError::io(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(TrainError::folder(root, "another process is working on this run"));
+            }
+            Err(TryLockError::Error(cause)) => {
+                return Err(TrainError::Io { path: lock_path, cause });
+            }
+        }
+        lock.write_all(LOCK_CONTENT).map_err(TrainError::io(&lock_path))?;
+        let begun = root.join(SCHEDULE_FILE).exists();
+        if begun {
+            check_held_run(root, schedule, resume)?;
+        }
+        Ok(Self { root: root.to_path_buf(), made, begun, _lock: lock, events: None })
+    }
+
+    /// Makes the folder this run's: writes the schedule and opens the list of events.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn begin(&mut self, schedule: &Schedule) -> Result<(), TrainError> {
+        if !self.begun {
+            self.write_schedule(schedule)?;
+        }
+        let path = self.root.join(EVENTS_FILE);
+        let torn = fs::read(&path).is_ok_and(|text| !text.is_empty() && !text.ends_with(b"\n"));
+        let mut events = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(TrainError::io(&path))?;
+        if torn {
+            events.write_all(b"\n").map_err(TrainError::io(&path))?;
+        }
+        self.events = Some(events);
+        Ok(())
+    }
+
+    fn write_schedule(&self, schedule: &Schedule) -> Result<(), TrainError> {
+        let path = self.root.join(SCHEDULE_FILE);
+        let partial = path.with_extension("toml.partial");
+        let mut file = File::create(&partial).map_err(TrainError::io(&partial))?;
+        file.write_all(schedule.to_toml().as_bytes()).map_err(TrainError::io(&partial))?;
+        file.sync_all().map_err(TrainError::io(&partial))?;
+        fs::rename(&partial, &path).map_err(TrainError::io(&path))?;
+        let folder = File::open(&self.root).map_err(TrainError::io(&self.root))?;
+        folder.sync_all().map_err(TrainError::io(&self.root))
+    }
+
+    /// Whether the run began earlier, so that what is in the folder is its own.
+    pub fn begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Gives up a folder whose run did not begin: what was made there goes again.
+    pub fn abandon(self) {
+        if self.begun || !self.made {
+            return;
+        }
+        // The folder was made for this run, and only empty folders can be removed this way.
+        let tokens = Self::tokens_of(&self.root);
+        let _ = fs::remove_file(TokenFileInfo::path_for(&tokens));
+        let _ = fs::remove_file(TokenFileInfo::tokenizer_path_for(&tokens));
+        let _ = fs::remove_file(tokens);
+        let _ = fs::remove_file(self.root.join(LOCK_FILE));
+        let _ = fs::remove_dir(self.data());
+        let _ = fs::remove_dir(&self.root);
+    }
+
+    /// Writes an event down; steps have their rows in metrics.csv instead.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn record(&mut self, event: &Event) -> Result<(), TrainError> {
+        let (Some(events), false) =
+            (&mut self.events, matches!(event, Event::Step { .. } | Event::Preparing { .. }))
+        else {
+            return Ok(());
+        };
+        let path = self.root.join(EVENTS_FILE);
+        let mut line = serde_json::to_vec(event)
+            .map_err(|error| TrainError::folder(&path, error.to_string()))?;
+        line.push(b'\n');
+        events.write_all(&line).map_err(TrainError::io(&path))
+    }
+
+    /// metrics.csv.
+    pub fn metrics(&self) -> PathBuf {
+        self.root.join("metrics.csv")
+    }
+
+    /// The folder of checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        Self::checkpoints_of(&self.root)
+    }
+
+    /// The folder of checkpoints of any run.
+    pub fn checkpoints_of(root: &Path) -> PathBuf {
+        root.join("checkpoints")
+    }
+
+    /// The folder of the run's own token file.
+    pub fn data(&self) -> PathBuf {
+        self.root.join(DATA_FOLDER)
+    }
+
+    /// The token file that a run makes of its text.
+    pub fn tokens_of(root: &Path) -> PathBuf {
+        root.join(DATA_FOLDER).join("tokens.bin")
+    }
+
+    /// The schedule of a run.
+    ///
+    /// # Errors
+    /// The folder holds no run, or its schedule is broken.
+    pub fn schedule_of(root: &Path) -> Result<Schedule, TrainError> {
+        let path = root.join(SCHEDULE_FILE);
+        if !path.exists() {
+            return Err(TrainError::folder(root, "holds no run (no schedule.toml)"));
+        }
+        Ok(Schedule::read(&path)?)
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+fn check_held_run(root: &Path, schedule: &Schedule, resume: bool) -> Result<(), TrainError> {
+    if !resume {
+        let reason = "already holds a run; add --resume to go on with it, or choose another --out";
+        return Err(TrainError::folder(root, reason));
+    }
+    let held = RunFolder::schedule_of(root)?;
+    if held == *schedule {
+        return Ok(());
+    }
+    let (held, given) = (held.to_toml(), schedule.to_toml());
+    let differing = held.lines().zip(given.lines()).find(|(held, given)| held != given);
+    let (held, given) = differing.unwrap_or(("fewer lines", "more lines"));
+    let reason = format!("holds another run: `{held}` there, `{given}` here; choose another --out");
+    Err(TrainError::folder(root, reason))
+}
+
+/// Errs if a folder that is no run's holds anything but a lock that was not finished.
+fn check_empty(root: &Path) -> Result<(), TrainError> {
+    for entry in fs::read_dir(root).map_err(TrainError::io(root))? {
+        let entry = entry.map_err(TrainError::io(root))?;
+        let name = entry.file_name();
+        let unfinished = entry.metadata().is_ok_and(|metadata| metadata.len() == 0);
+        if name != LOCK_FILE || !unfinished {
+            let reason = format!("holds {} and no run; choose another --out", name.display());
+            return Err(TrainError::folder(root, reason));
+        }
+    }
+    Ok(())
+}

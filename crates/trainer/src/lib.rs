@@ -1,0 +1,21 @@
+//! Executes a schedule: step, evaluate, save, resume. Prints nothing; what happens is told to an
+//! observer and written to the run's folder.
+
+mod adamw;
+mod bench;
+mod data;
+mod error;
+mod evaluate;
+mod event;
+mod folder;
+mod gradients;
+mod run;
+
+pub use adamw::{AdamW, gradient_norm};
+pub use bench::{StepBench, StepReport};
+pub use data::{open_corpus, run_tokenizer, text_cleaning};
+pub use error::TrainError;
+pub use evaluate::{EvaluationSet, mean_loss};
+pub use event::{Event, Outcome, RunSummary};
+pub use folder::RunFolder;
+pub use run::{RunOptions, train};
