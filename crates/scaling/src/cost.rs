@@ -1,0 +1,260 @@
+use crate::quadrature::integrate;
+use crate::root::root;
+use crate::steps::excess;
+use crate::{BatchPolicy, CriticalBatch, ScalingError, StepLaw, TokenLaw};
+
+/// S / S_min at the critical batch (Kaplan et al. 2020, eq. 5.4 with B = B_crit).
+const STEPS_OVER_STEPS_MIN: f64 = 2.0;
+
+/// What training a model to a loss costs: a law, and a batch policy where the law counts steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TrainingCost {
+    /// A law in steps.
+    Steps {
+        /// The law.
+        law: StepLaw,
+        /// How the batch that pays off depends on the loss.
+        critical: CriticalBatch,
+        /// The batch that is used.
+        policy: BatchPolicy,
+    },
+    /// A law in tokens: C = 6 N D at any batch.
+    Tokens {
+        /// The law.
+        law: TokenLaw,
+    },
+}
+
+impl TrainingCost {
+    /// Loss after endless training.
+    pub fn asymptote(&self, n_params: f64) -> f64 {
+        match self {
+            Self::Steps { law, .. } => law.asymptote(n_params),
+            Self::Tokens { law } => law.asymptote(n_params),
+        }
+    }
+
+    /// C_N(L): compute from scratch to a loss, FLOPs.
+    ///
+    /// # Errors
+    /// A loss at or below the asymptote.
+    pub fn compute_at(&self, n_params: f64, loss: f64) -> Result<f64, ScalingError> {
+        match self {
+            Self::Tokens { law } => Ok(6.0 * n_params * law.tokens_at(n_params, loss)?),
+            Self::Steps { law, critical, policy } => {
+                let steps_min = law.steps_min_at(n_params, loss)?;
+                let b_crit = critical.tokens_at(loss);
+                Ok(6.0
+                    * n_params
+                    * match policy {
+                        BatchPolicy::Fixed { batch_tokens } => steps_min * (batch_tokens + b_crit),
+                        BatchPolicy::CriticalAtEnd => STEPS_OVER_STEPS_MIN * steps_min * b_crit,
+                        BatchPolicy::Critical => tokens_at_critical(law, critical, n_params, loss),
+                    })
+            }
+        }
+    }
+
+    /// d C / d L at a loss, FLOPs per nat; negative.
+    ///
+    /// # Errors
+    /// A loss at or below the asymptote.
+    pub fn marginal_compute(&self, n_params: f64, loss: f64) -> Result<f64, ScalingError> {
+        match self {
+            Self::Tokens { law } => Ok(6.0 * n_params * law.tokens_derivative(n_params, loss)?),
+            Self::Steps { law, critical, policy } => {
+                let steps = law.steps_min_at(n_params, loss)?;
+                let steps_change = law.steps_min_derivative(n_params, loss)?;
+                let (batch, batch_change) =
+                    (critical.tokens_at(loss), critical.derivative_at(loss));
+                Ok(6.0
+                    * n_params
+                    * match policy {
+                        BatchPolicy::Fixed { batch_tokens } => {
+                            steps_change * (batch_tokens + batch) + steps * batch_change
+                        }
+                        BatchPolicy::CriticalAtEnd => {
+                            STEPS_OVER_STEPS_MIN * (steps_change * batch + steps * batch_change)
+                        }
+                        BatchPolicy::Critical => STEPS_OVER_STEPS_MIN * steps_change * batch,
+                    })
+            }
+        }
+    }
+
+    /// d ln L / d ln C of the learning curve at a loss; negative, and 0 at the asymptote.
+    ///
+    /// # Errors
+    /// A loss at or below the asymptote.
+    pub fn loss_slope(&self, n_params: f64, loss: f64) -> Result<f64, ScalingError> {
+        let compute = self.compute_at(n_params, loss)?;
+        Ok(compute / (loss * self.marginal_compute(n_params, loss)?))
+    }
+
+    /// Optimizer steps to a loss; tokens where the law has no steps.
+    ///
+    /// # Errors
+    /// A loss at or below the asymptote.
+    pub fn steps_at(&self, n_params: f64, loss: f64) -> Result<f64, ScalingError> {
+        match self {
+            Self::Tokens { law } => law.tokens_at(n_params, loss),
+            Self::Steps { law, critical, policy } => {
+                let steps_min = law.steps_min_at(n_params, loss)?;
+                Ok(match policy {
+                    BatchPolicy::Fixed { batch_tokens } => {
+                        steps_min * (1.0 + critical.tokens_at(loss) / batch_tokens)
+                    }
+                    BatchPolicy::CriticalAtEnd | BatchPolicy::Critical => {
+                        STEPS_OVER_STEPS_MIN * steps_min
+                    }
+                })
+            }
+        }
+    }
+
+    /// Loss that a model reaches with an amount of compute: the inverse of
+    /// [`TrainingCost::compute_at`].
+    ///
+    /// # Errors
+    /// Compute that is not positive.
+    pub fn loss_at_compute(&self, n_params: f64, compute: f64) -> Result<f64, ScalingError> {
+        positive("compute", compute)?;
+        let target = compute.ln();
+        self.root_in_excess("the loss at this compute", n_params, |loss| {
+            self.compute_at(n_params, loss).map_or(f64::NAN, |found| found.ln() - target)
+        })
+    }
+
+    /// Loss at which the learning curve of a size has a slope d ln L / d ln C.
+    ///
+    /// # Errors
+    /// A slope that the curve never has.
+    pub fn loss_at_slope(&self, n_params: f64, slope: f64) -> Result<f64, ScalingError> {
+        self.root_in_excess("the loss at this slope", n_params, |loss| {
+            self.loss_slope(n_params, loss).map_or(f64::NAN, |found| found - slope)
+        })
+    }
+
+    /// Solves f(L) = 0 over L above the asymptote of a size, in ln(L - asymptote).
+    pub(crate) fn root_in_excess(
+        &self,
+        name: &'static str,
+        n_params: f64,
+        f: impl Fn(f64) -> f64,
+    ) -> Result<f64, ScalingError> {
+        let asymptote = self.asymptote(n_params);
+        let loss = |u: f64| asymptote + u.exp();
+        let (least, most) = ((asymptote * 1e-10).ln(), (asymptote * 1e3).ln());
+        root(name, least, most, |u| f(loss(u))).map(loss)
+    }
+}
+
+/// 2 ∫ B_crit(L(S_min)) dS_min from S_min = 0 to where the loss is `loss`.
+///
+/// With x = (L - L_inf) / L_inf, t = x / (1 + x), p = 1 / a_B and q = 1 / a_S it is
+/// 2 q S_c B* L_inf^-(p + q) ∫ t^(-q - 1) (1 - t)^(p + q - 1) dt from t to 1, taken in ln t.
+fn tokens_at_critical(law: &StepLaw, critical: &CriticalBatch, n_params: f64, loss: f64) -> f64 {
+    let asymptote = law.asymptote(n_params);
+    let (p, q) = (1.0 / critical.exponent, 1.0 / law.steps.exponent);
+    let t = (loss - asymptote) / loss;
+    let integral =
+        integrate(t.ln(), 0.0, |v| (-q * v).exp() * (-v.exp_m1()).max(0.0).powf(p + q - 1.0));
+    STEPS_OVER_STEPS_MIN
+        * q
+        * law.steps.scale
+        * critical.scale
+        * asymptote.powf(-(p + q))
+        * integral
+}
+
+/// Errs unless a number is positive and finite.
+pub(crate) fn positive(name: &'static str, value: f64) -> Result<(), ScalingError> {
+    excess(value, 0.0, 0.0).map(drop).map_err(|_| ScalingError::NotPositive { name, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::published::{
+        AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
+        KAPLAN_TOKENS,
+    };
+    use proptest::prelude::*;
+
+    fn all() -> Vec<TrainingCost> {
+        let policies = [
+            BatchPolicy::Fixed { batch_tokens: 524_288.0 },
+            BatchPolicy::CriticalAtEnd,
+            BatchPolicy::Critical,
+        ];
+        let steps = |law| {
+            policies.map(|policy| TrainingCost::Steps {
+                law,
+                critical: KAPLAN_CRITICAL_BATCH,
+                policy,
+            })
+        };
+        let tokens = [KAPLAN_TOKENS, CHINCHILLA, CHINCHILLA_CORRECTED]
+            .map(|law| TrainingCost::Tokens { law });
+        [steps(AUTHORS_STEPS).to_vec(), steps(KAPLAN_STEPS).to_vec(), tokens.to_vec()].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn marginal_compute_is_the_derivative_of_compute(
+            ln_n in 13.0f64..24.0, above in 0.02f64..3.0,
+        ) {
+            for cost in all() {
+                let n = ln_n.exp();
+                let asymptote = cost.asymptote(n);
+                let loss = asymptote * (1.0 + above);
+                let h = 1e-5 * (loss - asymptote);
+                let at = |loss| cost.compute_at(n, loss).unwrap();
+                let slope = (at(loss + h) - at(loss - h)) / (2.0 * h);
+                let found = cost.marginal_compute(n, loss).unwrap();
+                prop_assert!((found / slope - 1.0).abs() < 1e-6, "{cost:?}: {found} for {slope}");
+            }
+        }
+
+        #[test]
+        fn loss_at_compute_is_the_inverse_of_compute(ln_n in 13.0f64..24.0, above in 0.02f64..3.0) {
+            for cost in all() {
+                let n = ln_n.exp();
+                let loss = cost.asymptote(n) * (1.0 + above);
+                let compute = cost.compute_at(n, loss).unwrap();
+                let found = cost.loss_at_compute(n, compute).unwrap();
+                prop_assert!((found / loss - 1.0).abs() < 1e-9, "{cost:?}: {found} for {loss}");
+            }
+        }
+    }
+
+    #[test]
+    fn laws_are_inverted_exactly() {
+        let (n, loss) = (1e8, 3.5);
+        let steps = AUTHORS_STEPS.steps_min_at(n, loss).unwrap();
+        assert!((AUTHORS_STEPS.loss_at(n, steps) - loss).abs() < 1e-12);
+        for law in [KAPLAN_TOKENS, CHINCHILLA, CHINCHILLA_CORRECTED] {
+            let tokens = law.tokens_at(n, loss).unwrap();
+            assert!((law.loss_at(n, tokens) - loss).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_loss_below_the_asymptote_is_explained() {
+        for cost in all() {
+            let asymptote = cost.asymptote(1e8);
+            for loss in [asymptote, 0.5 * asymptote, f64::NAN, f64::INFINITY] {
+                let error = cost.compute_at(1e8, loss).unwrap_err().to_string();
+                assert!(error.contains("stays above"), "{error}");
+            }
+        }
+    }
+
+    /// Hoffmann et al. 2022 and Besiroglu et al. 2024: tokens per parameter at 1e9 parameters.
+    #[test]
+    fn optimal_tokens_per_parameter_are_the_published_ones() {
+        let ratio = |law: TokenLaw| law.optimal_tokens(1e9).unwrap() / 1e9;
+        assert!((ratio(CHINCHILLA_CORRECTED) - 22.70).abs() < 0.01);
+        assert!((ratio(CHINCHILLA) - 44.03).abs() < 0.01);
+    }
+}

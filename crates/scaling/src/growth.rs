@@ -1,0 +1,143 @@
+//! When to grow.
+//!
+//! A staged run N_1 < ... < N_k that grows at losses L_1 > ... and ends at L_k saves, against the
+//! last size from scratch, sum over i < k of C_{N_{i+1}}(L_i) - C_{N_i}(L_i), over C_{N_k}(L_k). So
+//! each growth point is a problem of its own in one dimension.
+
+use crate::cost::positive;
+use crate::quadrature::integrate;
+use crate::root::minimum;
+use crate::{ScalingError, TrainingCost};
+
+/// The best moment to grow one size into another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GrowthPoint {
+    /// Loss at which both sizes have the same marginal compute, nats per token.
+    pub loss: f64,
+    /// Compute that growing there spares, FLOPs.
+    pub spared: f64,
+    /// d ln L / d ln C of the smaller model there.
+    pub loss_slope: f64,
+    /// Steps of the smaller model from scratch over those of the larger to the same loss.
+    pub step_ratio: f64,
+}
+
+/// A staged run under a law: its sizes, its growth points and what it saves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chain {
+    /// N of each stage.
+    pub sizes: Vec<f64>,
+    /// Between each stage and the next.
+    pub growths: Vec<GrowthPoint>,
+    /// Compute of the last size from scratch to the final loss, FLOPs.
+    pub from_scratch: f64,
+    /// Share of it that the chain spares.
+    pub saving: f64,
+}
+
+impl TrainingCost {
+    /// What growing at a loss spares, and what is told of the point: not necessarily the best one.
+    ///
+    /// # Errors
+    /// A loss at or below the smaller size's asymptote.
+    pub fn growth_at(
+        &self,
+        small: f64,
+        large: f64,
+        loss: f64,
+    ) -> Result<GrowthPoint, ScalingError> {
+        Ok(GrowthPoint {
+            loss,
+            spared: self.compute_at(large, loss)? - self.compute_at(small, loss)?,
+            loss_slope: self.loss_slope(small, loss)?,
+            step_ratio: self.steps_at(small, loss)? / self.steps_at(large, loss)?,
+        })
+    }
+
+    /// The best loss at which to grow `small` into `large`: both have the same marginal compute.
+    ///
+    /// # Errors
+    /// Sizes that do not grow, or no such loss.
+    pub fn growth_point(&self, small: f64, large: f64) -> Result<GrowthPoint, ScalingError> {
+        check_sizes(&[small, large])?;
+        let ln_marginal = |n: f64, loss: f64| {
+            self.marginal_compute(n, loss).map_or(f64::NAN, |found| (-found).ln())
+        };
+        let loss = self.root_in_excess("the growth point", small, |loss| {
+            ln_marginal(small, loss) - ln_marginal(large, loss)
+        })?;
+        self.growth_at(small, large, loss)
+    }
+
+    /// A chain of sizes, each growth at its best loss, to a final loss.
+    ///
+    /// # Errors
+    /// Sizes that do not grow, a final loss that the last size cannot reach, or growths whose best
+    /// losses are not in order above the final loss, so that a stage would have nothing to do.
+    pub fn chain(&self, sizes: &[f64], final_loss: f64) -> Result<Chain, ScalingError> {
+        check_sizes(sizes)?;
+        let growths = sizes
+            .windows(2)
+            .map(|pair| self.growth_point(pair[0], pair[1]))
+            .collect::<Result<Vec<_>, _>>()?;
+        let losses: Vec<f64> =
+            growths.iter().map(|growth| growth.loss).chain([final_loss]).collect();
+        if losses.windows(2).any(|pair| pair[0] <= pair[1]) {
+            return Err(ScalingError::NoSolution("an order of growth losses for these sizes"));
+        }
+        let last = sizes[sizes.len() - 1];
+        let from_scratch = self.compute_at(last, final_loss)?;
+        let spared: f64 = growths.iter().map(|growth| growth.spared).sum();
+        Ok(Chain { sizes: sizes.to_vec(), growths, from_scratch, saving: spared / from_scratch })
+    }
+
+    /// ln N of the smallest model that can fall below a loss, within a factor e^80 of the largest.
+    fn smallest_ln_size_below(&self, loss: f64, ln_largest: f64) -> f64 {
+        let (mut cannot, mut can) = (ln_largest - 80.0, ln_largest);
+        if self.asymptote(cannot.exp()) < loss {
+            return cannot;
+        }
+        while can - cannot > 1e-12 * ln_largest.abs() {
+            let middle = f64::midpoint(cannot, can);
+            *(if self.asymptote(middle.exp()) < loss { &mut can } else { &mut cannot }) = middle;
+        }
+        can
+    }
+
+    /// The saving of endlessly many growths up to `n_params`, each infinitely small: at every loss
+    /// the size trains that pays least for it. No chain of stages saves more.
+    ///
+    /// # Errors
+    /// A final loss that the size cannot reach.
+    pub fn continuous_saving(&self, n_params: f64, final_loss: f64) -> Result<f64, ScalingError> {
+        let from_scratch = self.compute_at(n_params, final_loss)?;
+        let asymptote = self.asymptote(n_params);
+        let marginal = |n: f64, loss: f64| -> f64 {
+            self.marginal_compute(n, loss).map_or(f64::INFINITY, |found| -found)
+        };
+        // What is spared is the excess of the large size's marginal compute over the cheapest one's.
+        let spared_at = |u: f64| {
+            let loss = asymptote + u.exp();
+            let large = n_params.ln();
+            let smallest = self.smallest_ln_size_below(loss, large);
+            let cheapest = minimum("the cheapest size", smallest, large, |ln_n| {
+                marginal(ln_n.exp(), loss).ln().min(f64::MAX)
+            });
+            let least = cheapest.map_or(f64::NAN, |ln_n| marginal(ln_n.exp(), loss));
+            (marginal(n_params, loss) - least).max(0.0) * u.exp()
+        };
+        let (from, to) = ((final_loss - asymptote).ln(), (1e3 * asymptote).ln());
+        Ok(integrate(from, to, spared_at) / from_scratch)
+    }
+}
+
+fn check_sizes(sizes: &[f64]) -> Result<(), ScalingError> {
+    sizes.iter().try_for_each(|n| positive("n_params", *n))?;
+    if sizes.is_empty() || sizes.windows(2).any(|pair| pair[1] <= pair[0]) {
+        return Err(ScalingError::NotGrowing(sizes.to_vec()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

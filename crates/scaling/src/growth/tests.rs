@@ -1,0 +1,206 @@
+//! Golden numbers: computed with scipy (bounded Brent in ln(L - L_inf) to 1e-12) from the published
+//! laws; the reference's own hand-found thresholds beside them.
+
+use super::*;
+use crate::published::{
+    AUTHORS_GROWTH_SLOPES, AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH,
+};
+use crate::{BatchPolicy, TokenLaw};
+use proptest::prelude::*;
+
+const SIZES: [f64; 3] = [1e6, 1e8, 1e10];
+/// N of GPT-2 large.
+const GPT2_LARGE: f64 = 12.0 * 36.0 * 1280.0 * 1280.0;
+
+fn authors(policy: BatchPolicy) -> TrainingCost {
+    TrainingCost::Steps { law: AUTHORS_STEPS, critical: KAPLAN_CRITICAL_BATCH, policy }
+}
+
+/// The compute-optimal point of a step law: (1 + a_N / a_S) L_inf.
+fn optimal_loss(cost: &TrainingCost, n: f64) -> f64 {
+    cost.asymptote(n) * (1.0 + AUTHORS_STEPS.params.exponent / AUTHORS_STEPS.steps.exponent)
+}
+
+/// Saving in percent of a chain that ends at `last`, each size the next over its factor.
+fn saving(cost: &TrainingCost, last: f64, factors: &[f64], final_loss: f64) -> f64 {
+    let mut sizes = vec![last];
+    for factor in factors.iter().rev() {
+        sizes.insert(0, sizes[0] / factor);
+    }
+    100.0 * cost.chain(&sizes, final_loss).unwrap().saving
+}
+
+fn assert_points(found: f64, golden: f64, what: &str) {
+    assert!((found - golden).abs() < 0.05, "{what}: {found:.4} % where {golden} % is due");
+}
+
+#[test]
+fn the_authors_law_gives_the_golden_savings_slopes_and_step_ratios() {
+    let cost = authors(BatchPolicy::CriticalAtEnd);
+    for n in SIZES {
+        let final_loss = optimal_loss(&cost, n);
+        let slope = cost.loss_slope(n, final_loss).unwrap();
+        assert!((slope + 0.0520).abs() < 1e-4, "{slope}");
+        let rows = [
+            (2.0, 6.616, -0.0598, 1.580),
+            (4.0, 7.997, -0.0519, 2.493),
+            (8.0, 7.268, -0.0444, 3.924),
+        ];
+        for (factor, percent, slope, step_ratio) in rows {
+            assert_points(saving(&cost, n, &[factor], final_loss), percent, "one growth");
+            let growth = cost.growth_point(n / factor, n).unwrap();
+            assert!((growth.loss_slope - slope).abs() < 1e-3, "{growth:?}");
+            assert!((growth.step_ratio - step_ratio).abs() < 1e-2, "{growth:?}");
+        }
+        for (factors, percent) in
+            [(&[2.0; 2][..], 9.018), (&[4.0; 2][..], 9.051), (&[2.0; 4][..], 10.206)]
+        {
+            assert_points(saving(&cost, n, factors, final_loss), percent, "several growths");
+        }
+        let continuous = 100.0 * cost.continuous_saving(n, final_loss).unwrap();
+        assert_points(continuous, 10.83, "continuous");
+    }
+}
+
+#[test]
+#[allow(clippy::approx_constant)] // 2.718 is a step ratio
+fn the_authors_thresholds_are_reproduced_as_a_baseline() {
+    let cost = authors(BatchPolicy::CriticalAtEnd);
+    let n = 1e8;
+    let from_scratch = cost.compute_at(n, optimal_loss(&cost, n)).unwrap();
+    let golden = [(6.560, 1.618), (7.768, 2.718), (4.374, 6.256)];
+    for ((factor, slope), (percent, step_ratio)) in AUTHORS_GROWTH_SLOPES.into_iter().zip(golden) {
+        let loss = cost.loss_at_slope(n / factor, slope).unwrap();
+        let growth = cost.growth_at(n / factor, n, loss).unwrap();
+        assert_points(100.0 * growth.spared / from_scratch, percent, "authors' threshold");
+        assert!((growth.step_ratio - step_ratio).abs() < 1e-2, "{growth:?}");
+    }
+    // The notebook's step ratio for depth belongs to the threshold for width.
+    let loss = cost.loss_at_slope(n / 2.0, -0.0475).unwrap();
+    let growth = cost.growth_at(n / 2.0, n, loss).unwrap();
+    assert!((growth.step_ratio - 1.831).abs() < 1e-2, "{growth:?}");
+}
+
+#[test]
+fn the_critical_batch_integrated_gives_the_golden_savings() {
+    let cost = authors(BatchPolicy::Critical);
+    for n in SIZES {
+        let same = optimal_loss(&cost, n);
+        let own = cost.loss_at_slope(n, -0.0520).unwrap();
+        assert!((own / cost.asymptote(n) - 1.1225).abs() < 2e-4, "{own}");
+        let rows = [(2.0, 3.519, 5.324), (4.0, 4.247, 6.426), (8.0, 3.851, 5.826)];
+        for (factor, at_same, at_own) in rows {
+            assert_points(saving(&cost, n, &[factor], same), at_same, "the same loss");
+            assert_points(saving(&cost, n, &[factor], own), at_own, "its own slope");
+        }
+        for (loss, percent) in [(same, 5.76), (own, 8.72)] {
+            assert_points(100.0 * cost.continuous_saving(n, loss).unwrap(), percent, "continuous");
+        }
+    }
+}
+
+#[test]
+fn a_fixed_batch_gives_the_golden_savings() {
+    let rows = [
+        (524_288.0, 1.15, &[2.0][..], 14.513),
+        (524_288.0, 1.10, &[2.0][..], 7.242),
+        (524_288.0, 1.05, &[2.0][..], 2.437),
+        (524_288.0, 1.15, &[4.0][..], 18.353),
+        (524_288.0, 1.10, &[4.0][..], 9.158),
+        (524_288.0, 1.05, &[4.0][..], 3.081),
+        (524_288.0, 1.15, &[8.0][..], 17.627),
+        (524_288.0, 1.10, &[8.0][..], 8.796),
+        (524_288.0, 1.05, &[8.0][..], 2.959),
+        (524_288.0, 1.15, &[4.0, 4.0][..], 21.276),
+        (524_288.0, 1.10, &[4.0, 4.0][..], 10.617),
+        (524_288.0, 1.05, &[4.0, 4.0][..], 3.572),
+        (2_097_152.0, 1.15, &[4.0][..], 20.424),
+        (2_097_152.0, 1.05, &[4.0][..], 3.918),
+        (2_097_152.0, 1.15, &[8.0][..], 20.726),
+        (2_097_152.0, 1.05, &[8.0][..], 3.976),
+        (2_097_152.0, 1.15, &[4.0, 4.0][..], 24.273),
+        (2_097_152.0, 1.05, &[4.0, 4.0][..], 4.657),
+    ];
+    for (batch_tokens, stop, factors, percent) in rows {
+        let cost = authors(BatchPolicy::Fixed { batch_tokens });
+        let final_loss = stop * cost.asymptote(GPT2_LARGE);
+        let found = saving(&cost, GPT2_LARGE, factors, final_loss);
+        assert_points(found, percent, &format!("B {batch_tokens}, stop {stop}, {factors:?}"));
+    }
+    let continuous = [
+        (524_288.0, 1.15, 24.87),
+        (524_288.0, 1.10, 12.41),
+        (524_288.0, 1.05, 4.18),
+        (2_097_152.0, 1.15, 27.71),
+        (2_097_152.0, 1.05, 5.32),
+    ];
+    for (batch_tokens, stop, percent) in continuous {
+        let cost = authors(BatchPolicy::Fixed { batch_tokens });
+        let final_loss = stop * cost.asymptote(GPT2_LARGE);
+        let found = 100.0 * cost.continuous_saving(GPT2_LARGE, final_loss).unwrap();
+        assert_points(found, percent, &format!("continuous, B {batch_tokens}, stop {stop}"));
+    }
+}
+
+#[test]
+fn chinchilla_gives_the_golden_savings() {
+    let golden: [(TokenLaw, [f64; 5]); 2] = [
+        (CHINCHILLA_CORRECTED, [4.022, 4.075, 3.090, 5.062, 5.86]),
+        (CHINCHILLA, [2.903, 2.664, 1.820, 3.529, 4.09]),
+    ];
+    for (law, [by_2, by_4, by_8, by_2_2, continuous]) in golden {
+        let (cost, n) = (TrainingCost::Tokens { law }, 1e9);
+        let final_loss = law.loss_at(n, law.optimal_tokens(n).unwrap());
+        let rows =
+            [(&[2.0][..], by_2), (&[4.0][..], by_4), (&[8.0][..], by_8), (&[2.0; 2][..], by_2_2)];
+        for (factors, percent) in rows {
+            assert_points(saving(&cost, n, factors, final_loss), percent, &format!("{factors:?}"));
+        }
+        let found = 100.0 * cost.continuous_saving(n, final_loss).unwrap();
+        assert_points(found, continuous, "continuous");
+    }
+}
+
+#[test]
+fn bad_chains_are_explained() {
+    let cost = authors(BatchPolicy::CriticalAtEnd);
+    let message = |sizes: &[f64], loss| cost.chain(sizes, loss).unwrap_err().to_string();
+    assert!(message(&[2e6, 1e6], 4.0).contains("each must be larger"));
+    assert!(message(&[], 4.0).contains("each must be larger"));
+    assert!(message(&[1e6, f64::NAN], 4.0).contains("n_params = NaN: must be positive"));
+    assert!(message(&[1e6], 1.0).contains("stays above"));
+    assert!(message(&[1e6, 2e6], 9.0).contains("no solution"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_other_loss_spares_more_than_the_growth_point(
+        ln_n in 13.0f64..24.0, factor in 1.5f64..16.0, policy in 0usize..3, away in -0.5f64..0.5,
+    ) {
+        let policy = [
+            BatchPolicy::Fixed { batch_tokens: 524_288.0 },
+            BatchPolicy::CriticalAtEnd,
+            BatchPolicy::Critical,
+        ][policy];
+        let (cost, n) = (authors(policy), ln_n.exp());
+        let best = cost.growth_point(n / factor, n).unwrap();
+        let asymptote = cost.asymptote(n / factor);
+        let other = asymptote + (best.loss - asymptote) * away.exp();
+        let spared = cost.growth_at(n / factor, n, other).unwrap().spared;
+        prop_assert!(spared <= best.spared * (1.0 + 1e-9), "{spared:e} {best:?}");
+    }
+
+    #[test]
+    fn more_stages_save_more_and_the_continuous_limit_most(ln_n in 13.0f64..24.0) {
+        let (cost, n) = (authors(BatchPolicy::CriticalAtEnd), ln_n.exp());
+        let loss = optimal_loss(&cost, n);
+        let savings = [
+            saving(&cost, n, &[4.0], loss),
+            saving(&cost, n, &[2.0, 2.0], loss),
+            saving(&cost, n, &[2.0, 2.0, 2.0], loss),
+            100.0 * cost.continuous_saving(n, loss).unwrap(),
+        ];
+        prop_assert!(savings.windows(2).all(|pair| pair[0] < pair[1]), "{savings:?}");
+    }
+}

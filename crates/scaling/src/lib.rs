@@ -1,0 +1,24 @@
+//! Scaling laws of language models, what training to a loss costs under them, and the losses at
+//! which a smaller model is best grown into a larger one.
+//!
+//! Everything is f64 and pure: no tensor, no file, no clock. Losses are in nats per token, compute
+//! in FLOPs, data in tokens.
+
+mod batch;
+mod cost;
+mod error;
+mod growth;
+mod power_law;
+pub mod published;
+mod quadrature;
+mod root;
+mod steps;
+mod tokens;
+
+pub use batch::{BatchPolicy, CriticalBatch};
+pub use cost::TrainingCost;
+pub use error::ScalingError;
+pub use growth::{Chain, GrowthPoint};
+pub use power_law::PowerLaw;
+pub use steps::StepLaw;
+pub use tokens::TokenLaw;

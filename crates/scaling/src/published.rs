@@ -1,0 +1,84 @@
+//! Every published constant, with its source. Where a source contradicts itself both are named, and
+//! the one used is said.
+
+use crate::{CriticalBatch, PowerLaw, StepLaw, TokenLaw};
+
+/// L(N), Kaplan et al. 2020, eq. 1.1 and table 5.
+pub const KAPLAN_PARAMS: PowerLaw = PowerLaw { scale: 8.8e13, exponent: 0.076 };
+
+/// L(D) in tokens, Kaplan et al. 2020, eq. 1.2.
+pub const KAPLAN_DATA: PowerLaw = PowerLaw { scale: 5.4e13, exponent: 0.095 };
+
+/// L(C_min) in PF-days, Kaplan et al. 2020, eq. 1.3; their figure 13 has a scale of 2.3e8.
+pub const KAPLAN_COMPUTE_PF_DAYS: PowerLaw = PowerLaw { scale: 3.1e8, exponent: 0.050 };
+
+/// L(N, D), Kaplan et al. 2020, eq. 1.5 and table 2.
+pub const KAPLAN_TOKENS: TokenLaw = TokenLaw::Kaplan {
+    params: PowerLaw { scale: 6.4e13, exponent: 0.076 },
+    data: PowerLaw { scale: 1.8e13, exponent: 0.103 },
+};
+
+/// L(N, S_min), Kaplan et al. 2020, eq. 1.6 and table 3.
+pub const KAPLAN_STEPS: StepLaw = StepLaw {
+    params: PowerLaw { scale: 6.5e13, exponent: 0.077 },
+    steps: PowerLaw { scale: 2.1e3, exponent: 0.76 },
+};
+
+/// L(N, S_min) as the staged-training authors plan with it: the constants of L(N) in the first term
+/// (allenai/staged-training, `remove_oracle.ipynb`), and S = 2 S_min.
+pub const AUTHORS_STEPS: StepLaw =
+    StepLaw { params: KAPLAN_PARAMS, steps: PowerLaw { scale: 2.1e3, exponent: 0.76 } };
+
+/// B_crit(L) in tokens, Kaplan et al. 2020, eq. 5.3.
+pub const KAPLAN_CRITICAL_BATCH: CriticalBatch = CriticalBatch { scale: 2.1e8, exponent: 0.21 };
+
+/// L(N, D), Hoffmann et al. 2022, approach 3.
+pub const CHINCHILLA: TokenLaw = TokenLaw::Sum {
+    floor: 1.69,
+    params_factor: 406.4,
+    params_exponent: 0.34,
+    data_factor: 410.7,
+    data_exponent: 0.28,
+};
+
+/// The same law fitted again, Besiroglu et al. 2024.
+pub const CHINCHILLA_CORRECTED: TokenLaw = TokenLaw::Sum {
+    floor: 1.8172,
+    params_factor: 482.01,
+    params_exponent: 0.3478,
+    data_factor: 2085.43,
+    data_exponent: 0.3658,
+};
+
+/// Compute-optimal parameters at a compute of C_min in PF-days, Kaplan et al. 2020, figure 14.
+pub fn kaplan_optimal_params(compute_min_pf_days: f64) -> f64 {
+    1.3e9 * compute_min_pf_days.powf(0.73)
+}
+
+/// Learning rate of the staged-training reference for a size (`cheatsheet.txt`), with log10; the
+/// paper's ln would make it three to five times lower.
+pub fn authors_learning_rate(n_params: f64) -> f64 {
+    0.003_239 - 0.000_139_5 * n_params.log10()
+}
+
+/// Slopes d log10 L / d log10 C at which the staged-training authors grow depth, width or both by
+/// two: `remove_oracle.ipynb`.
+pub const AUTHORS_GROWTH_SLOPES: [(f64, f64); 3] = [(2.0, -0.0575), (4.0, -0.0475), (8.0, -0.03)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number that the reference prints for GPT-2 small.
+    #[test]
+    fn the_authors_learning_rate_is_reproduced() {
+        let rate = authors_learning_rate(84_934_656.0);
+        assert!((rate / 0.002_132_892_651_963_921 - 1.0).abs() < 1e-12, "{rate}");
+    }
+
+    /// Kaplan et al. 2020, table 6: the optimal size at 1 PF-day is 1.3e9.
+    #[test]
+    fn the_optimal_size_at_one_pf_day_is_the_published_one() {
+        assert_eq!(kaplan_optimal_params(1.0), 1.3e9);
+    }
+}
