@@ -1,0 +1,118 @@
+use crate::{output, train};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use measure::{GptShape, Precision};
+use trainer::{StepBench, StepReport};
+
+/// Arguments of `staged bench`.
+#[derive(Args)]
+#[command(after_help = "Example: staged bench step --shape 4x128x4 --json")]
+pub struct Bench {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Subcommand)]
+enum BenchCommand {
+    /// Measure a training step on random tokens
+    Step(Step),
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example: staged bench step --shape 4x128x4 --context 128 --vocab 512 --batch 16"
+)]
+struct Step {
+    /// LAYERSxWIDTHxHEADS
+    #[arg(long, default_value = "4x128x4")]
+    shape: String,
+    /// Positions in a sequence
+    #[arg(long, default_value_t = 128)]
+    context: usize,
+    /// Tokens in the vocabulary
+    #[arg(long, default_value_t = 512)]
+    vocab: usize,
+    /// Sequences in a step
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    batch: u64,
+    /// Sequences in one forward pass [default: half of a thread's share of the batch]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    micro_batch: Option<u64>,
+    /// Steps that are measured, after two that are not
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    steps: u64,
+    /// Threads on the CPU [default: all cores]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// cpu, cuda or cuda:NUMBER
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Compute in bfloat16 (CUDA only)
+    #[arg(long)]
+    bf16: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Bench {
+    pub fn run(self) -> Result<()> {
+        let BenchCommand::Step(step) = self.command;
+        step.run()
+    }
+}
+
+impl Step {
+    fn run(self) -> Result<()> {
+        let shape = self.shape()?;
+        train::use_threads(self.threads)?;
+        let threads = rayon::current_num_threads() as u64;
+        let bench = StepBench {
+            shape,
+            sequences: self.batch,
+            micro_batch: self.micro_batch.unwrap_or((self.batch / (2 * threads)).max(1)),
+            steps: self.steps as usize,
+            device: self.device.parse()?,
+            precision: if self.bf16 { Precision::Bf16 } else { Precision::F32 },
+        };
+        let report = bench.run()?;
+        if self.json { output::json(&report) } else { print(&report) }
+    }
+
+    fn shape(&self) -> Result<GptShape> {
+        let numbers = self.shape.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>();
+        let numbers = numbers.with_context(|| format!("--shape {}: not numbers", self.shape))?;
+        let [n_layers, d_model, n_heads] = numbers[..] else {
+            bail!("--shape {}: must be LAYERSxWIDTHxHEADS, as 4x128x4", self.shape);
+        };
+        Ok(GptShape {
+            n_layers,
+            d_model,
+            n_heads,
+            d_ff: d_model.saturating_mul(4),
+            n_vocab: self.vocab,
+            context_len: self.context,
+            tied_head: true,
+        })
+    }
+}
+
+fn print(report: &StepReport) -> Result<()> {
+    let memory = report
+        .peak_rss_bytes
+        .map_or("unknown".to_string(), |bytes| format!("{} MB", bytes / 1_000_000));
+    output::line(&format!("{:.0} tokens/s, {} threads", report.tokens_per_second, report.threads))?;
+    output::line(&format!(
+        "{:.1} GFLOP/s, {:.1} % of the matrix product's {:.0}",
+        report.gflops,
+        100.0 * report.peak_fraction,
+        report.peak_gflops,
+    ))?;
+    output::line(&format!(
+        "step {:.1} ms: gradients {:.1} ms, optimizer {:.1} ms",
+        1e3 * report.step_seconds,
+        1e3 * report.gradients_seconds,
+        1e3 * report.optimizer_seconds,
+    ))?;
+    output::line(&format!("peak memory {memory}"))
+}

@@ -1,0 +1,108 @@
+use crate::checkpoint::OpenedCheckpoint;
+use crate::output;
+use anyhow::{Context, Result};
+use clap::Args;
+use corpus::{Cleaning, TokenFile, encode_text};
+use schedule::DataSource;
+use serde::Serialize;
+use std::f64::consts::LN_2;
+use std::path::PathBuf;
+use trainer::{EvaluationSet, mean_loss, open_corpus, text_cleaning};
+
+/// Most tokens that are measured, since they are held in memory.
+const MOST_TOKENS: u64 = 1 << 27;
+
+/// Arguments of `staged eval`.
+#[derive(Args)]
+#[command(after_help = "Example: staged eval runs/dickens-scratch --text oliver_twist.txt")]
+pub struct Eval {
+    /// A checkpoint, or a run for its newest one
+    checkpoint: PathBuf,
+    /// Text to measure, instead of the run's held-out tokens
+    #[arg(long, value_name = "FILE", conflicts_with = "tokens")]
+    text: Option<PathBuf>,
+    /// Token file to measure, instead of the run's held-out tokens
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
+    /// Tokens to measure at most [default: the run's own for its held-out tokens, else 134217728]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_TOKENS))]
+    n_tokens: Option<u64>,
+    /// cpu, cuda or cuda:NUMBER
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    checkpoint: PathBuf,
+    step: u64,
+    /// Nats per token.
+    loss: f64,
+    perplexity: f64,
+    bits_per_byte: Option<f64>,
+    n_tokens: u64,
+}
+
+impl Eval {
+    pub fn run(self) -> Result<()> {
+        let opened = OpenedCheckpoint::open(&self.checkpoint, &self.device)?;
+        crate::train::use_threads(opened.schedule.machine().threads)?;
+        let (set, bytes_per_token) = self.evaluation_set(&opened)?;
+        let loss = mean_loss(&opened.gpt, &set, opened.schedule.micro_batch())?;
+        let report = Report {
+            step: opened.info.position.step,
+            checkpoint: opened.path,
+            loss,
+            perplexity: loss.exp(),
+            bits_per_byte: bytes_per_token.map(|bytes| loss / LN_2 / bytes),
+            n_tokens: set.n_tokens(),
+        };
+        if self.json {
+            return output::json(&report);
+        }
+        let bits =
+            report.bits_per_byte.map_or(String::new(), |bits| format!(", {bits:.4} bits per byte"));
+        output::line(&format!(
+            "step {}: loss {:.4} nats per token, perplexity {:.3}{bits}, over {} tokens",
+            report.step,
+            report.loss,
+            report.perplexity,
+            output::count(report.n_tokens),
+        ))
+    }
+
+    /// What to measure, and the bytes of text in a token where they are known.
+    fn evaluation_set(&self, opened: &OpenedCheckpoint) -> Result<(EvaluationSet, Option<f64>)> {
+        let context_len = opened.info.shape.context_len;
+        let limit = self.n_tokens.unwrap_or(MOST_TOKENS);
+        if let Some(path) = &self.text {
+            let cleaning = match opened.schedule.data() {
+                DataSource::Text(text) => text_cleaning(text),
+                DataSource::Synthetic(_) | DataSource::Tokens(_) => Cleaning::default(),
+            };
+            let (tokens, n_bytes) = encode_text(path, &opened.tokenizer()?, cleaning)?;
+            let bytes_per_token = n_bytes as f64 / tokens.len().max(1) as f64;
+            let set = EvaluationSet::of_tokens(&tokens, limit, context_len)
+                .with_context(|| path.display().to_string())?;
+            return Ok((set, Some(bytes_per_token)));
+        }
+        if let Some(path) = &self.tokens {
+            let file = TokenFile::open(path)?;
+            if file.is_described() {
+                opened.check_vocabulary(&path.display().to_string(), &file.info().vocabulary)?;
+            }
+            let n = file.len().min(limit as usize + 1);
+            let set = EvaluationSet::of_tokens(&file.tokens(0..n), limit, context_len)
+                .with_context(|| path.display().to_string())?;
+            return Ok((set, None));
+        }
+        let corpus = open_corpus(&opened.schedule, &opened.root)?;
+        opened.check_vocabulary("the run's data", &corpus.vocabulary())?;
+        let n_tokens = self.n_tokens.unwrap_or(opened.schedule.evaluation().tokens);
+        let set = EvaluationSet::new(&corpus, n_tokens, context_len);
+        Ok((set, corpus.bytes_per_token()))
+    }
+}

@@ -1,0 +1,65 @@
+//! `staged`: staged training of transformer language models.
+
+mod allocator;
+mod bench;
+mod checkpoint;
+mod data;
+mod demo;
+mod eval;
+mod output;
+mod progress;
+mod sample;
+mod train;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Bad input, and anything else that keeps a command from its result.
+const EXIT_ERROR: u8 = 2;
+
+#[derive(Parser)]
+#[command(
+    name = "staged",
+    version,
+    about = "Staged training of transformer language models: train a small model, grow it, train on",
+    after_help = "Try it: staged demo"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a small model on the synthetic language and compare its loss with the known floor
+    Demo(demo::Demo),
+    /// Run a schedule
+    Train(train::Train),
+    /// Measure a checkpoint's held-out loss
+    Eval(eval::Eval),
+    /// Draw text from a checkpoint
+    Sample(sample::Sample),
+    /// Measure the speed of a training step
+    Bench(bench::Bench),
+    /// Turn text into token files, and look into them
+    Data(data::Data),
+}
+
+fn main() -> ExitCode {
+    allocator::keep_memory();
+    let result = match Arguments::parse().command {
+        Command::Demo(demo) => demo.run(),
+        Command::Train(train) => train.run(),
+        Command::Eval(eval) => eval.run(),
+        Command::Sample(sample) => sample.run(),
+        Command::Bench(bench) => bench.run(),
+        Command::Data(data) => data.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}

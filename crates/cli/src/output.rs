@@ -1,0 +1,72 @@
+//! The one place that writes to the terminal.
+
+use anyhow::Result;
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// A line of results.
+pub fn line(text: &str) -> Result<()> {
+    written(writeln!(io::stdout(), "{text}"))
+}
+
+/// Results for programs.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    line(&serde_json::to_string_pretty(value)?)
+}
+
+/// A remark beside the results.
+pub fn note(text: &str) {
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Why a command failed.
+pub fn error(text: &str) {
+    note(&format!("error: {text}"));
+}
+
+/// A reader that has seen enough, as in `staged ... | head`, is not an error.
+fn written(result: io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => Ok(other?),
+    }
+}
+
+/// `1h02m`, `3m20s`, `12s`.
+pub fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s:02}s"),
+        (h, m, _) => format!("{h}h{m:02}m"),
+    }
+}
+
+/// A count with thousands set apart: `12,345`.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut parts: Vec<&str> = Vec::new();
+    let mut end = digits.len();
+    while end > 3 {
+        parts.push(&digits[end - 3..end]);
+        end -= 3;
+    }
+    parts.push(&digits[..end]);
+    parts.reverse();
+    parts.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(count(12), "12");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(duration(12.9), "12s");
+        assert_eq!(duration(200.0), "3m20s");
+        assert_eq!(duration(3720.0), "1h02m");
+    }
+}

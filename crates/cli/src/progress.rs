@@ -1,0 +1,149 @@
+use crate::output;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use measure::CurvePoint;
+use std::time::{Duration, Instant};
+use trainer::Event;
+
+/// Seconds between two lines where there is no terminal to redraw.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Share of a new measurement in the shown speed and loss.
+const SMOOTHING: f64 = 0.1;
+
+/// Shows a run's events: one line that is drawn again on a terminal, a line now and then elsewhere.
+/// What matters most comes first, for narrow terminals cut it off at the end.
+pub struct Progress {
+    bar: ProgressBar,
+    shown: Option<Shown>,
+    last_line: Option<Instant>,
+    /// Tokens of the whole run.
+    n_tokens: u64,
+}
+
+/// Running means of what jumps from step to step.
+struct Shown {
+    loss: f64,
+    tokens_per_second: f64,
+    val_loss: Option<f64>,
+    first_tokens: u64,
+    began: Instant,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, shown: None, last_line: None, n_tokens: 0 }
+    }
+
+    /// Shows one event.
+    pub fn show(&mut self, event: &Event) {
+        match event {
+            Event::Preparing { done, total } => self.preparing(*done, *total),
+            Event::Started { first_step, n_steps, n_tokens, .. } => {
+                self.n_tokens = *n_tokens;
+                self.bar.set_length(*n_steps);
+                self.bar.set_position(*first_step);
+                self.started(event);
+            }
+            Event::Step { point, n_steps } => self.step(point, *n_steps),
+            Event::Skipped { path, reason } => {
+                self.note(&format!("warning: {} is passed over: {reason}", path.display()));
+            }
+            Event::MachineChanged { before, now } => self.note(&format!(
+                "warning: the state comes from {before}, the run goes on with {now}: the curve may \
+                 differ in the last bits"
+            )),
+            Event::Saved { .. } => {}
+            Event::Ended(_) => self.bar.finish_and_clear(),
+        }
+    }
+
+    fn note(&self, text: &str) {
+        self.bar.suspend(|| output::note(text));
+    }
+
+    fn preparing(&mut self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        let share = 100.0 * done as f64 / total.max(1) as f64;
+        self.update(&format!("text to tokens: {share:.0} % of {} bytes", output::count(total)));
+    }
+
+    fn started(&self, event: &Event) {
+        let Event::Started {
+            shape,
+            n_params,
+            n_params_total,
+            flops_per_token,
+            flops_per_token_exact,
+            first_step,
+            n_steps,
+            n_tokens,
+            device,
+            threads,
+            loss_floor,
+            ..
+        } = event
+        else {
+            return;
+        };
+        self.note(&format!(
+            "{shape} GPT (layers x width x heads), {} parameters ({} without embeddings), {device}, \
+             {threads} threads",
+            output::count(*n_params_total),
+            output::count(*n_params),
+        ));
+        self.note(&format!(
+            "{flops_per_token} a token (6 N), {flops_per_token_exact} with attention and head"
+        ));
+        let tokens = output::count(*n_tokens);
+        let from = match first_step {
+            0 => String::new(),
+            step => format!(", from step {step}"),
+        };
+        let floor = loss_floor.map_or(String::new(), |floor| {
+            format!("; no model's loss is below {floor:.4} nats per token")
+        });
+        self.note(&format!("{n_steps} steps, {tokens} tokens{from}{floor}"));
+    }
+
+    fn step(&mut self, point: &CurvePoint, n_steps: u64) {
+        let shown = self.shown.get_or_insert_with(|| Shown {
+            loss: point.train_loss,
+            tokens_per_second: point.tokens_per_second,
+            val_loss: None,
+            first_tokens: point.tokens,
+            began: Instant::now(),
+        });
+        shown.loss += SMOOTHING * (point.train_loss - shown.loss);
+        shown.tokens_per_second += SMOOTHING * (point.tokens_per_second - shown.tokens_per_second);
+        shown.val_loss = point.val_loss.or(shown.val_loss);
+        let done = point.tokens.saturating_sub(shown.first_tokens);
+        let to_do = self.n_tokens.saturating_sub(point.tokens) as f64;
+        let left = match done {
+            0 => "?".to_string(),
+            done => output::duration(shown.began.elapsed().as_secs_f64() / done as f64 * to_do),
+        };
+        let val_loss = shown.val_loss.map_or(String::new(), |loss| format!("  held-out {loss:.4}"));
+        let text = format!(
+            "step {}/{n_steps}  loss {:.4}  {:.0} % of compute  {left} left  {} tokens/s{val_loss}",
+            point.step,
+            shown.loss,
+            100.0 * point.tokens as f64 / self.n_tokens.max(1) as f64,
+            output::count(shown.tokens_per_second as u64),
+        );
+        self.bar.set_position(point.step);
+        self.update(&text);
+    }
+
+    fn update(&mut self, text: &str) {
+        self.bar.set_message(text.to_string());
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if self.bar.is_hidden() && due {
+            self.last_line = Some(Instant::now());
+            output::note(text);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+use crate::output;
+use crate::progress::Progress;
+use anyhow::{Context, Result};
+use clap::Args;
+use measure::{Flops, PfDays};
+use schedule::Schedule;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use trainer::{Outcome, RunOptions, RunSummary, train};
+
+/// Arguments of `staged train`.
+#[derive(Args)]
+#[command(
+    after_help = "Example: staged train schedules/dickens_scratch.toml --text dickens.txt\n\n\
+    Ctrl-C or SIGTERM saves the state and ends with exit code 0; --resume goes on from there."
+)]
+pub struct Train {
+    /// The schedule: a complete run
+    schedule: PathBuf,
+    /// Text files to train on, instead of those in the schedule
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    text: Vec<PathBuf>,
+    /// The run's folder [default: runs/NAME of the schedule]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// cpu, cuda or cuda:NUMBER
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Go on from the newest whole checkpoint, or start if there is none
+    #[arg(long)]
+    resume: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Train {
+    pub fn run(self) -> Result<()> {
+        let mut schedule = Schedule::read(&self.schedule)?;
+        if !self.text.is_empty() {
+            schedule = schedule.with_text(self.text)?;
+        }
+        let folder = self.out.unwrap_or_else(|| Path::new("runs").join(schedule.name()));
+        let device = self.device.parse()?;
+        let summary = run(RunOptions { schedule, folder, device, resume: self.resume })?;
+        if summary.outcome == Outcome::Interrupted {
+            output::note("interrupted; add --resume to the same command to go on");
+        }
+        if self.json { output::json(&summary) } else { report(&summary) }
+    }
+}
+
+/// Runs with progress and signals connected.
+pub fn run(options: RunOptions) -> Result<RunSummary> {
+    use_threads(options.schedule.machine().threads)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let handler_stop = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if handler_stop.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        output::note("stopping after this step; once more to stop at once, without saving");
+    })
+    .context("signals cannot be caught")?;
+    let mut progress = Progress::new();
+    Ok(train(&options, &mut |event| progress.show(event), &stop)?)
+}
+
+/// Sets the number of threads of everything that runs on the CPU.
+pub fn use_threads(threads: Option<usize>) -> Result<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .with_context(|| format!("machine.threads = {threads}: the threads cannot be started"))
+}
+
+/// Prints the end of a run.
+pub fn report(summary: &RunSummary) -> Result<()> {
+    let how = match summary.outcome {
+        Outcome::Finished => "finished",
+        Outcome::TargetReached => "target loss reached",
+        Outcome::Interrupted => "interrupted",
+    };
+    let flops = Flops(summary.compute_flops);
+    output::line(&format!(
+        "{how}: step {}, {} tokens, {flops} ({})",
+        summary.step,
+        output::count(summary.tokens),
+        PfDays::from(flops),
+    ))?;
+    let loss = |loss: Option<f64>| loss.map_or("none".into(), |loss| format!("{loss:.4}"));
+    output::line(&format!(
+        "loss {} nats per token, held-out {}",
+        loss(summary.train_loss),
+        loss(summary.val_loss),
+    ))?;
+    if let (Some(floor), Some(val_loss)) = (summary.loss_floor, summary.val_loss) {
+        output::line(&format!(
+            "floor {floor:.4} nats per token (the source's own entropy): {:.4} left to learn",
+            val_loss - floor,
+        ))?;
+    }
+    output::line(&format!(
+        "{:.0} tokens/s, {:.2} % of it spent on data, {} in all",
+        summary.tokens_per_second,
+        100.0 * summary.data_share,
+        output::duration(summary.wall_seconds),
+    ))?;
+    output::line(&format!("checkpoint: {}", summary.checkpoint.display()))
+}

@@ -1,0 +1,278 @@
+//! Bad input gives one clear error and exit code 2, and nothing is lost or left behind.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A folder with a schedule, texts and a finished run of a few steps.
+struct World {
+    folder: tempfile::TempDir,
+}
+
+const SCHEDULE: &str = r#"
+version = 1
+name = "tiny"
+seed = 1
+data = { source = "text", files = ["good.txt"], validation_fraction = 0.2 }
+model = { context_len = 16 }
+parametrization = { kind = "mup", base_width = 16 }
+optimizer = { beta1 = 0.9, beta2 = 0.98, eps = 1e-9, weight_decay = 0.1, clip_norm = 1.0 }
+learning_rate = { shape = "constant", peak = 0.01 }
+batch = { tokens = 64, micro_batch = 4 }
+evaluation = { every_steps = 2, tokens = 64 }
+checkpoint = { every_steps = 2, keep = 2 }
+machine = { threads = 1 }
+
+[[stages]]
+n_layers = 1
+d_model = 16
+n_heads = 2
+until = { steps = 4 }
+"#;
+
+impl World {
+    fn new() -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap() };
+        world.write("good.txt", "It was the best of times, it was the worst of times. ".repeat(20));
+        world.write("empty.txt", "");
+        world.write("short.txt", "Too short.");
+        world.write("latin1.txt", b"caf\xe9 ".repeat(200));
+        world.write("tiny.toml", SCHEDULE);
+        let schedule = |name: &str, from: &str, to: &str| {
+            assert!(SCHEDULE.contains(from));
+            world.write(name, SCHEDULE.replacen(from, to, 1));
+        };
+        schedule("unknown_key.toml", "seed = 1", "seed = 1\nsede = 1");
+        schedule("heads.toml", "n_heads = 2", "n_heads = 3");
+        schedule("bpe.toml", "source = \"text\"", "source = \"text\", tokenizer = \"bpe:300\"");
+        schedule("other.toml", "seed = 1", "seed = 2");
+        schedule("bf16.toml", "threads = 1", "precision = \"bf16\"");
+        schedule(
+            "tokens.toml",
+            "source = \"text\", files = [\"good.txt\"]",
+            "source = \"tokens\", file = \"cut.bin\"",
+        );
+        assert!(world.staged("train tiny.toml --out run").status.success());
+        assert!(
+            world.staged("data prepare good.txt --tokenizer bpe:300 -o bpe.bin").status.success()
+        );
+        assert!(world.staged("data prepare good.txt -o cut.bin").status.success());
+        let cut = fs::read(world.path("cut.bin")).unwrap();
+        world.write("cut.bin", &cut[..cut.len() - 4]);
+        fs::create_dir(world.path("occupied")).unwrap();
+        world.write("occupied/thesis.tex", "precious");
+        fs::create_dir_all(world.path("mine/data")).unwrap();
+        world.write("mine/data/tokens.bin", "my own");
+        world.write("notes.bin.json", "my own");
+        world.copy_run("run", "flipped");
+        world.damage("flipped/checkpoints/step-00000004/model.safetensors", |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        });
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = fs::read(self.path(name)).unwrap();
+        change(&mut bytes);
+        self.write(name, bytes);
+    }
+
+    fn copy_run(&self, from: &str, to: &str) {
+        let copied =
+            Command::new("cp").arg("-r").args([self.path(from), self.path(to)]).status().unwrap();
+        assert!(copied.success());
+    }
+
+    fn staged(&self, arguments: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_staged"))
+            .current_dir(self.folder.path())
+            .args(arguments.split_whitespace())
+            .output()
+            .unwrap()
+    }
+}
+
+fn listing(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(listing(&path));
+        }
+        found.push(path);
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn bad_input_is_explained_and_leaves_no_trace() {
+    let world = World::new();
+    let cases = [
+        ("train missing.toml", "missing.toml: No such file"),
+        ("train unknown_key.toml", "unknown field `sede`"),
+        ("train heads.toml", "heads.toml: stages[0].n_heads = 3: must divide d_model = 16"),
+        ("train tiny.toml --out run", "run: already holds a run; add --resume"),
+        (
+            "train other.toml --out run --resume",
+            "holds another run: `seed = 1` there, `seed = 2` here",
+        ),
+        ("train tiny.toml --out occupied", "occupied: holds thesis.tex and no run"),
+        ("train tiny.toml --out new --text empty.txt", "empty.txt: is empty"),
+        (
+            "train tiny.toml --out new --text short.txt",
+            "training tokens of 10: at least 17 are needed",
+        ),
+        ("train tiny.toml --out new --text nowhere.txt", "nowhere.txt: No such file"),
+        ("train tiny.toml --out new --text occupied", "occupied: is a folder"),
+        ("train bpe.toml --out new --text latin1.txt", "latin1.txt: not UTF-8 at byte 3"),
+        ("train bf16.toml --out new", "precision bf16 needs --device cuda"),
+        (
+            "train tokens.toml --out new",
+            "cut.bin: 2116 bytes of tokens where the header promises 1060",
+        ),
+        ("train tiny.toml --out new --device gpu", "device gpu: unknown; use cpu, cuda"),
+        ("train tiny.toml --out good.txt/new", "good.txt/new"),
+        ("eval nowhere", "nowhere: neither a checkpoint"),
+        ("eval run --tokens bpe.bin", "its vocabulary is tokenizer:"),
+        ("eval run --text short.txt", "10 tokens: at least 17 are needed"),
+        ("eval flipped/checkpoints/step-00000004", "model.safetensors: checksum"),
+        ("sample run --prompt= ", "must hold at least one token"),
+        ("sample run --prompt It --temperature=-1", "--temperature -1: must be 0 or more"),
+        ("data prepare good.txt -o tokens.txt", "must end in .bin"),
+        ("data prepare good.txt -o bpe.bin", "bpe.bin: exists; add --force"),
+        ("data prepare good.txt -o new.bin --tokenizer bpe:3", "SIZE is from 257 to 1000000"),
+        (
+            "data prepare good.txt -o new.bin --tokenizer gpt2:occupied",
+            "encoder.json: No such file",
+        ),
+        ("data prepare latin1.txt -o new.bin --tokenizer bpe:300", "not UTF-8 at byte 3"),
+        ("data prepare good.txt -o notes.bin", "notes.bin.json: exists; add --force"),
+        ("train tiny.toml --out mine", "mine: holds data and no run"),
+        ("eval run --n-tokens 0", "0 is not in 1..=134217728"),
+        ("data inspect cut.bin", "the header promises 1060 tokens"),
+        ("bench step --shape 4x128", "must be LAYERSxWIDTHxHEADS"),
+        ("bench step --shape 1x10x3", "n_heads = 3: must divide d_model = 10"),
+        ("demo --steps 0 --out new", "stages[0].until.steps = 0: must be at least 1"),
+    ];
+    let before = listing(world.folder.path());
+    for (arguments, message) in cases {
+        let output = world.staged(arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");
+        assert!(text.contains(message), "{arguments}: {text}");
+        assert_eq!(text.matches("error:").count(), 1, "{arguments}: {text}");
+        assert!(!text.contains("panicked"), "{arguments}: {text}");
+        assert!(output.stdout.is_empty(), "{arguments}");
+        assert_eq!(listing(world.folder.path()), before, "{arguments} left something behind");
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn cuda_in_a_cpu_build_is_explained() {
+    let world = World::new();
+    let output = world.staged("train tiny.toml --out new --device cuda");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text.contains("this build has no CUDA"), "{text}");
+    assert!(!world.path("new").exists());
+}
+
+#[test]
+fn a_broken_newest_checkpoint_costs_only_its_steps() {
+    let world = World::new();
+    let output = world.staged("train tiny.toml --out flipped --resume");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("warning:") && text.contains("is passed over"), "{text}");
+    assert!(text.contains("from step 2"), "{text}");
+    let model = "checkpoints/step-00000004/model.safetensors";
+    let read = |run: &str| fs::read(world.path(run).join(model)).unwrap();
+    assert_eq!(read("flipped"), read("run"));
+}
+
+#[test]
+fn a_run_does_not_go_on_with_other_data() {
+    let world = World::new();
+    let tokens = "source = \"tokens\", file = \"book.bin\"";
+    world.write("book.toml", SCHEDULE.replace("source = \"text\", files = [\"good.txt\"]", tokens));
+    assert!(world.staged("data prepare good.txt -o book.bin").status.success());
+    assert!(world.staged("train book.toml --out book").status.success());
+    world.write("good.txt", "It is a far, far better thing that I do. ".repeat(30));
+    assert!(world.staged("data prepare good.txt -o book.bin --force").status.success());
+    let output = world.staged("train book.toml --out book --resume");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text.contains("the data is tokens"), "{text}");
+}
+
+#[test]
+fn reading_a_run_changes_nothing_in_it() {
+    let world = World::new();
+    fs::create_dir(world.path("run/checkpoints/step-00000006.partial")).unwrap();
+    let before = listing(&world.path("run"));
+    for arguments in ["eval run", "sample run --prompt It --tokens 3"] {
+        assert!(world.staged(arguments).status.success());
+        assert_eq!(listing(&world.path("run")), before, "{arguments}");
+    }
+}
+
+#[test]
+fn results_come_as_json_too() {
+    let world = World::new();
+    for arguments in [
+        "eval run --json",
+        "eval run --text good.txt --json",
+        "sample run --prompt It --tokens 5 --json",
+        "data inspect bpe.bin --json",
+        "data prepare good.txt -o json.bin --json",
+        "train tiny.toml --out json-run --json",
+        "demo --steps 1 --out json-demo --json",
+        "bench step --shape 1x8x2 --context 8 --vocab 16 --batch 2 --steps 1 --json",
+    ] {
+        let output = world.staged(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_terminated_run_saves_and_resumes() {
+    let world = World::new();
+    world.write("long.toml", SCHEDULE.replace("steps = 4 }", "steps = 100000 }"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_staged"))
+        .current_dir(world.folder.path())
+        .args(["train", "long.toml", "--out", "long", "--json"])
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !world.path("long/checkpoints/step-00000002").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let signalled = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(signalled.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let output = child.wait_with_output().unwrap();
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["outcome"], "interrupted");
+    let checkpoint = summary["checkpoint"].as_str().unwrap();
+    assert!(world.path(checkpoint).join("state.json").exists());
+}

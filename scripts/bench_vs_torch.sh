@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Measures a training step of staged and of PyTorch in turns, and prints medians and their ratio.
+#
+#     scripts/bench_vs_torch.sh STAGED TORCH_STEP [PYTHON] [THREADS] [TURNS]
+#
+# TORCH_STEP is a script that takes a case (a or b) and a number of steps and prints tok/s=NUMBER and
+# peakRSS=NUMBERMB. The cases are its own:
+#     a: 4 layers, width 128, 4 heads, context 128, vocabulary 512, 16 sequences a step
+#     b: 6 layers, width 256, 8 heads, context 256, vocabulary 4096, 8 sequences a step
+set -euo pipefail
+staged=$1
+torch=$2
+python=${3:-python3}
+threads=${4:-2}
+turns=${5:-5}
+declare -A arguments=(
+    [a]="--shape 4x128x4 --context 128 --vocab 512 --batch 16"
+    [b]="--shape 6x256x8 --context 256 --vocab 4096 --batch 8"
+)
+median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+number() { grep -oE "$1[\": =]*[0-9.]+" | grep -oE '[0-9.]+$'; }
+
+printf '%4s %18s %18s %7s %12s %12s\n' case "staged tokens/s" "PyTorch tokens/s" ratio "staged MB" "PyTorch MB"
+for case in a b; do
+    ours=() theirs=() our_memory=() their_memory=()
+    for ((i = 0; i < turns; i++)); do
+        # shellcheck disable=SC2086
+        out=$("$staged" bench step ${arguments[$case]} --threads "$threads" --json)
+        ours+=("$(number tokens_per_second <<< "$out")")
+        our_memory+=("$(number peak_rss_bytes <<< "$out" | awk '{ print $1 / 1e6 }')")
+        out=$(NT=$threads "$python" "$torch" "$case" 22)
+        theirs+=("$(number 'tok/s' <<< "$out")")
+        their_memory+=("$(number peakRSS <<< "$out")")
+    done
+    a=$(printf '%s\n' "${ours[@]}" | median)
+    b=$(printf '%s\n' "${theirs[@]}" | median)
+    c=$(printf '%s\n' "${our_memory[@]}" | median)
+    d=$(printf '%s\n' "${their_memory[@]}" | median)
+    printf '%4s %18.0f %18.0f %7.2f %12.0f %12.0f\n' $case "$a" "$b" \
+        "$(awk -v a="$a" -v b="$b" 'BEGIN { print a / b }')" "$c" "$d"
+done

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Checks a CUDA device: the losses of 50 steps against the CPU's, within 1e-3 of each, and then the
+# speed of a training step at some shapes. The program must be built with `--features cuda`.
+#
+#     scripts/gpu_check.sh STAGED [DEVICE]
+set -euo pipefail
+staged=$(realpath "$1")
+device=${2:-cuda}
+root=$(realpath "$(dirname "$0")/..")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+sed 's/steps = 500/steps = 50/' "$root/schedules/demo.toml" > run.toml
+"$staged" train run.toml --out on-cpu > /dev/null 2>&1
+"$staged" train run.toml --out on-device --device "$device" > /dev/null 2> device.err ||
+    { cat device.err >&2; exit 1; }
+losses() { cut -d, -f5 "$1/metrics.csv" | tail -n +2; }
+paste <(losses on-cpu) <(losses on-device) | awk '
+    { apart = ($1 - $2) / $1; if (apart < 0) apart = -apart; if (apart > most) most = apart }
+    END {
+        printf "parity: largest relative difference of %d losses %.2e\n", NR, most
+        exit !(NR == 50 && most <= 1e-3)
+    }'
+
+printf '%-10s %6s %6s %6s %16s %10s %14s\n' shape context vocab batch precision tokens/s GFLOP/s
+bench() {
+    local out
+    out=$("$staged" bench step --shape "$1" --context "$2" --vocab "$3" --batch "$4" \
+        --micro-batch "$5" --device "$device" --json ${6:+--bf16})
+    number() { grep -oE "\"$1\": [0-9.]+" <<< "$out" | grep -oE '[0-9.]+$'; }
+    printf '%-10s %6d %6d %6d %16s %10.0f %14.1f\n' "$1" "$2" "$3" "$4" "${6:-f32}" \
+        "$(number tokens_per_second)" "$(number gflops)"
+}
+bench 4x128x4 128 512 16 16
+if [ "$device" != cpu ]; then
+    for precision in "" bf16; do
+        bench 6x256x8 256 4096 64 64 $precision
+        bench 12x768x12 1024 50257 32 8 $precision
+    done
+fi

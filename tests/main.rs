@@ -1,0 +1,8 @@
+//! Properties of the whole workspace.
+
+#![allow(clippy::unwrap_used)]
+
+mod architecture;
+mod golden;
+mod resume;
+mod schedules;

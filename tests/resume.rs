@@ -1,0 +1,197 @@
+//! A resumed run is the uninterrupted run, bit for bit, whatever stopped it.
+
+use model::DeviceChoice;
+use schedule::Schedule;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use trainer::{Event, Outcome, RunOptions, RunSummary, TrainError, train};
+
+const SCHEDULE: &str = r#"
+version = 1
+name = "resume"
+seed = 5
+
+[data]
+source = "synthetic"
+n_words = 16
+language_seed = 1
+
+[model]
+context_len = 8
+
+[parametrization]
+kind = "mup"
+base_width = 8
+
+[optimizer]
+beta1 = 0.9
+beta2 = 0.98
+eps = 1e-9
+weight_decay = 0.1
+clip_norm = 1.0
+
+[learning_rate]
+shape = "cosine"
+peak = 0.01
+warmup_steps = 3
+final_fraction = 0.1
+
+[batch]
+tokens = 64
+micro_batch = 3
+
+[batch.ramp]
+from_tokens = 16
+steps = 5
+
+[evaluation]
+every_steps = 3
+tokens = 64
+
+[checkpoint]
+every_steps = 4
+keep = 2
+
+[machine]
+threads = 2
+
+[[stages]]
+n_layers = 2
+d_model = 16
+n_heads = 2
+until = { steps = 14 }
+"#;
+
+fn schedule() -> Schedule {
+    Schedule::parse(SCHEDULE, Path::new("resume.toml")).unwrap()
+}
+
+fn run(
+    folder: &Path,
+    schedule: Schedule,
+    observe: &mut dyn FnMut(&Event, &AtomicBool),
+) -> Result<RunSummary, TrainError> {
+    let options = RunOptions {
+        schedule,
+        folder: folder.to_path_buf(),
+        device: DeviceChoice::Cpu,
+        resume: true,
+    };
+    let stop = AtomicBool::new(false);
+    train(&options, &mut |event| observe(event, &stop), &stop)
+}
+
+fn run_through(folder: &Path) -> RunSummary {
+    run(folder, schedule(), &mut |_, _| ()).unwrap()
+}
+
+/// The curve without its two clock columns, and the files of the last checkpoint.
+fn record(folder: &Path) -> (Vec<String>, Vec<Vec<u8>>) {
+    let metrics = fs::read_to_string(folder.join("metrics.csv")).unwrap();
+    let curve =
+        metrics.lines().map(|row| row.split(',').take(8).collect::<Vec<_>>().join(",")).collect();
+    let read = |name| fs::read(folder.join("checkpoints/step-00000014").join(name)).unwrap();
+    (curve, ["model.safetensors", "optimizer.safetensors", "state.json"].map(read).to_vec())
+}
+
+#[test]
+fn a_run_that_crashes_anywhere_ends_as_if_it_had_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let straight = folder.path().join("straight");
+    run_through(&straight);
+    for crash_at in [1, 4, 6, 9, 14] {
+        let crashed = folder.path().join(format!("crashed-{crash_at}"));
+        let crash = catch_unwind(AssertUnwindSafe(|| {
+            run(&crashed, schedule(), &mut |event, _| {
+                let Event::Step { point, .. } = event else { return };
+                assert!(point.step != crash_at, "crash on purpose");
+            })
+        }));
+        assert!(crash.is_err());
+        let mut torn = fs::read(crashed.join("metrics.csv")).unwrap();
+        torn.extend(b"0,99,12");
+        fs::write(crashed.join("metrics.csv"), torn).unwrap();
+        let summary = run_through(&crashed);
+        assert_eq!(summary.outcome, Outcome::Finished);
+        assert_eq!(record(&crashed), record(&straight), "crash at {crash_at}");
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_saves_and_goes_on_from_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (straight, stopped) = (folder.path().join("straight"), folder.path().join("stopped"));
+    run_through(&straight);
+    let summary = run(&stopped, schedule(), &mut |event, stop| {
+        if matches!(event, Event::Step { point, .. } if point.step == 6) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    let summary = summary.unwrap();
+    assert_eq!((summary.outcome, summary.step), (Outcome::Interrupted, 6));
+    let mut first_step = None;
+    run(&stopped, schedule(), &mut |event, _| {
+        if let Event::Started { first_step: first, .. } = event {
+            first_step = Some(*first);
+        }
+    })
+    .unwrap();
+    assert_eq!(first_step, Some(6));
+    assert_eq!(record(&stopped), record(&straight));
+}
+
+#[test]
+fn a_broken_checkpoint_is_passed_over_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let (straight, broken) = (folder.path().join("straight"), folder.path().join("broken"));
+    run_through(&straight);
+    run_through(&broken);
+    let file = broken.join("checkpoints/step-00000014/optimizer.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&file, bytes).unwrap();
+    let mut skipped = Vec::new();
+    run(&broken, schedule(), &mut |event, _| {
+        if let Event::Skipped { reason, .. } = event {
+            skipped.push(reason.clone());
+        }
+    })
+    .unwrap();
+    assert!(skipped[0].contains("optimizer.safetensors: checksum"), "{skipped:?}");
+    assert_eq!(record(&broken), record(&straight));
+}
+
+#[test]
+fn a_finished_run_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    run_through(folder.path());
+    let before = record(folder.path());
+    let summary = run_through(folder.path());
+    assert_eq!((summary.outcome, summary.step), (Outcome::Finished, 14));
+    assert_eq!(record(folder.path()), before);
+}
+
+#[test]
+fn a_target_loss_ends_the_run_and_stays_reached() {
+    let text = SCHEDULE.replace("{ steps = 14 }", "{ steps = 14, loss = 10.0 }");
+    let schedule = Schedule::parse(&text, Path::new("target.toml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let summary = run(folder.path(), schedule.clone(), &mut |_, _| ()).unwrap();
+        assert_eq!((summary.outcome, summary.step), (Outcome::TargetReached, 3));
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_state() {
+    let text = SCHEDULE.replace("peak = 0.01", "peak = 1e30");
+    let schedule = Schedule::parse(&text, Path::new("hot.toml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let error = run(folder.path(), schedule, &mut |_, _| ()).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("last good state is"), "{message}");
+    assert!(message.contains("learning_rate.peak"), "{message}");
+}
