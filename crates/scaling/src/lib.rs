@@ -7,6 +7,7 @@
 mod batch;
 mod cost;
 mod error;
+mod fit;
 mod growth;
 mod power_law;
 pub mod published;
@@ -18,6 +19,10 @@ mod tokens;
 pub use batch::{BatchPolicy, CriticalBatch};
 pub use cost::TrainingCost;
 pub use error::ScalingError;
+pub use fit::{
+    CrossCheck, Estimate, Fit, FitError, FitOptions, FittedLaw, HUBER_DELTA, IsoFlop, LawForm,
+    LeftOut, Observation, Optimum, Quantity, Range, Residuals,
+};
 pub use growth::{Chain, GrowthPoint};
 pub use power_law::PowerLaw;
 pub use steps::StepLaw;

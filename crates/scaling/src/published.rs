@@ -20,6 +20,7 @@ pub const KAPLAN_TOKENS: TokenLaw = TokenLaw::Kaplan {
 
 /// L(N, S_min), Kaplan et al. 2020, eq. 1.6 and table 3.
 pub const KAPLAN_STEPS: StepLaw = StepLaw {
+    floor: 0.0,
     params: PowerLaw { scale: 6.5e13, exponent: 0.077 },
     steps: PowerLaw { scale: 2.1e3, exponent: 0.76 },
 };
@@ -27,7 +28,7 @@ pub const KAPLAN_STEPS: StepLaw = StepLaw {
 /// L(N, S_min) as the staged-training authors plan with it: the constants of L(N) in the first term
 /// (allenai/staged-training, `remove_oracle.ipynb`), and S = 2 S_min.
 pub const AUTHORS_STEPS: StepLaw =
-    StepLaw { params: KAPLAN_PARAMS, steps: PowerLaw { scale: 2.1e3, exponent: 0.76 } };
+    StepLaw { floor: 0.0, params: KAPLAN_PARAMS, steps: PowerLaw { scale: 2.1e3, exponent: 0.76 } };
 
 /// B_crit(L) in tokens, Kaplan et al. 2020, eq. 5.3.
 pub const KAPLAN_CRITICAL_BATCH: CriticalBatch = CriticalBatch { scale: 2.1e8, exponent: 0.21 };

@@ -1,8 +1,10 @@
 use crate::{PowerLaw, ScalingError};
 
-/// L(N, S_min) = (N_c / N)^a_N + (S_c / S_min)^a_S (Kaplan et al. 2020, eq. 1.6).
+/// L(N, S_min) = E + (N_c / N)^a_N + (S_c / S_min)^a_S; Kaplan et al. 2020, eq. 1.6, without E.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepLaw {
+    /// E, nats per token; 0 in Kaplan's form.
+    pub floor: f64,
     /// Loss after endless training, by size.
     pub params: PowerLaw,
     /// What is still above it, by steps at a large batch.
@@ -12,7 +14,7 @@ pub struct StepLaw {
 impl StepLaw {
     /// Loss after endless training.
     pub fn asymptote(&self, n_params: f64) -> f64 {
-        self.params.loss_at(n_params)
+        self.floor + self.params.loss_at(n_params)
     }
 
     /// Loss after `steps_min` steps at a large batch.

@@ -1,0 +1,222 @@
+//! The compute-optimal size from runs of equal compute.
+
+use super::FitError;
+use super::bootstrap::interval;
+use super::observations::Observation;
+use super::{Estimate, Quantity};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// Sizes that a budget needs for an interpolation with slopes.
+const LEAST_SIZES: usize = 4;
+
+/// Steps of the search for the minimum between two sizes.
+const STEPS_BETWEEN: usize = 200;
+
+/// One budget's optimum.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Optimum {
+    /// C, FLOPs.
+    pub compute: f64,
+    /// N at which the loss is least.
+    pub n_params: f64,
+    /// The least loss.
+    pub loss: f64,
+}
+
+/// N_opt(C) = factor * C^exponent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IsoFlop {
+    /// The exponent, with its interval over resampled budgets.
+    pub exponent: Estimate,
+    /// The factor.
+    pub factor: f64,
+    /// Each budget's optimum.
+    pub optima: Vec<Optimum>,
+    /// Budgets whose least loss is at their smallest or largest size, or with too few sizes.
+    pub left_out: Vec<f64>,
+}
+
+impl IsoFlop {
+    /// Interpolates ln L over ln N at each budget (Akima 1970), takes the minimum, and fits a straight
+    /// line to ln N_opt over ln C by least squares: the method of Porian et al. 2024, appendix B,
+    /// without its weights.
+    ///
+    /// # Errors
+    /// Fewer than three budgets with a minimum between their sizes.
+    pub fn new(
+        observations: &[Observation],
+        n_bootstraps: usize,
+        seed: u64,
+    ) -> Result<Self, FitError> {
+        let (optima, left_out) = optima(observations)?;
+        if optima.len() < 3 {
+            return Err(FitError::TooFewBudgets { found: optima.len(), needed: 3 });
+        }
+        let all: Vec<usize> = (0..optima.len()).collect();
+        let Some((exponent, ln_factor)) = line(&optima, &all) else {
+            return Err(FitError::TooFewBudgets { found: 1, needed: 3 });
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let sample: Vec<f64> = (0..n_bootstraps)
+            .filter_map(|_| {
+                let drawn: Vec<usize> =
+                    all.iter().map(|_| rng.random_range(0..optima.len())).collect();
+                line(&optima, &drawn).map(|(exponent, _)| exponent)
+            })
+            .collect();
+        let mean = sample.iter().sum::<f64>() / sample.len() as f64;
+        let variance =
+            sample.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (sample.len() as f64 - 1.0);
+        let known = sample.len() > 1;
+        let (low, high) = interval(sample);
+        let exponent = Estimate {
+            value: exponent,
+            low: known.then_some(low),
+            high: known.then_some(high),
+            standard_error: known.then(|| variance.sqrt()),
+        };
+        Ok(Self { exponent, factor: ln_factor.exp(), optima, left_out })
+    }
+}
+
+/// The optimum of each budget, and the budgets without one.
+fn optima(observations: &[Observation]) -> Result<(Vec<Optimum>, Vec<f64>), FitError> {
+    let mut rows = Vec::new();
+    for (i, one) in observations.iter().enumerate() {
+        let mut ln = [0.0; 3];
+        let values = [
+            ("compute", one.quantity(Quantity::Compute)),
+            ("n_params", one.quantity(Quantity::Params)),
+            ("loss", Some(one.loss)),
+        ];
+        for (ln, (name, value)) in ln.iter_mut().zip(values) {
+            let value = value.unwrap_or(f64::NAN);
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(FitError::NotPositive { name: name.into(), value, point: i + 1 });
+            }
+            *ln = value.ln();
+        }
+        rows.push(ln);
+    }
+    rows.sort_by(|a, b| a[0].total_cmp(&b[0]).then(a[1].total_cmp(&b[1])));
+    let (mut found, mut left_out) = (Vec::new(), Vec::new());
+    for budget in rows.chunk_by(|a, b| (a[0] - b[0]).abs() < 1e-6) {
+        let compute = budget[0][0].exp();
+        let mut sizes: Vec<[f64; 2]> = Vec::new();
+        for row in budget {
+            match sizes.last() {
+                Some(last) if row[1] - last[0] < 1e-9 => {}
+                _ => sizes.push([row[1], row[2]]),
+            }
+        }
+        match minimum_between(&sizes) {
+            Some((ln_n, ln_loss)) => {
+                found.push(Optimum { compute, n_params: ln_n.exp(), loss: ln_loss.exp() });
+            }
+            None => left_out.push(compute),
+        }
+    }
+    Ok((found, left_out))
+}
+
+/// The minimum of the interpolated curve, unless it is at one of its ends.
+fn minimum_between(points: &[[f64; 2]]) -> Option<(f64, f64)> {
+    if points.len() < LEAST_SIZES {
+        return None;
+    }
+    let slopes = akima_slopes(points);
+    let (mut at, mut least) = (0.0, f64::INFINITY);
+    for (pair, slope) in points.windows(2).zip(slopes.windows(2)) {
+        for step in 0..=STEPS_BETWEEN {
+            let t = step as f64 / STEPS_BETWEEN as f64;
+            let value = hermite(pair, slope, t);
+            if value < least {
+                (at, least) = (pair[0][0] + t * (pair[1][0] - pair[0][0]), value);
+            }
+        }
+    }
+    let (first, last) = (points[0][0], points[points.len() - 1][0]);
+    (at > first && at < last).then_some((at, least))
+}
+
+/// The cubic between two points with given slopes.
+fn hermite(pair: &[[f64; 2]], slope: &[f64], t: f64) -> f64 {
+    let width = pair[1][0] - pair[0][0];
+    let (t2, t3) = (t * t, t * t * t);
+    (2.0 * t3 - 3.0 * t2 + 1.0) * pair[0][1]
+        + (t3 - 2.0 * t2 + t) * width * slope[0]
+        + (3.0 * t2 - 2.0 * t3) * pair[1][1]
+        + (t3 - t2) * width * slope[1]
+}
+
+/// Slopes at the points of a curve (Akima 1970, eq. 1), its ends continued by parabolas.
+fn akima_slopes(points: &[[f64; 2]]) -> Vec<f64> {
+    let between: Vec<f64> =
+        points.windows(2).map(|p| (p[1][1] - p[0][1]) / (p[1][0] - p[0][0])).collect();
+    let n = between.len();
+    let mut m = vec![0.0; n + 4];
+    m[2..n + 2].copy_from_slice(&between);
+    m[1] = 2.0 * m[2] - m[3];
+    m[0] = 2.0 * m[1] - m[2];
+    m[n + 2] = 2.0 * m[n + 1] - m[n];
+    m[n + 3] = 2.0 * m[n + 2] - m[n + 1];
+    (0..=n)
+        .map(|i| {
+            let (right, left) = ((m[i + 3] - m[i + 2]).abs(), (m[i + 1] - m[i]).abs());
+            if right + left > 1e-12 {
+                (right * m[i + 1] + left * m[i + 2]) / (right + left)
+            } else {
+                f64::midpoint(m[i + 1], m[i + 2])
+            }
+        })
+        .collect()
+}
+
+/// Slope and intercept of ln N_opt over ln C; `None` where all budgets are one.
+fn line(optima: &[Optimum], drawn: &[usize]) -> Option<(f64, f64)> {
+    let n = drawn.len() as f64;
+    let point = |i: &usize| (optima[*i].compute.ln(), optima[*i].n_params.ln());
+    let (sum_x, sum_y) = drawn.iter().map(point).fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
+    let (mean_x, mean_y) = (sum_x / n, sum_y / n);
+    let (mut square, mut product) = (0.0, 0.0);
+    for (x, y) in drawn.iter().map(point) {
+        square += (x - mean_x).powi(2);
+        product += (x - mean_x) * (y - mean_y);
+    }
+    (square > 1e-12).then(|| (product / square, mean_y - product / square * mean_x))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::published::CHINCHILLA_CORRECTED as LAW;
+
+    /// The optimum of E + A / N^a + B / D^b under C = 6 N D goes as C^(b / (a + b)).
+    #[test]
+    fn the_exponent_of_a_known_law_is_recovered() {
+        let observations: Vec<Observation> = (0..8)
+            .flat_map(|i| {
+                let compute = 1e18 * 4f64.powi(i);
+                let middle = 1e8 * 2f64.powi(i);
+                (-6..=6).map(move |k| {
+                    let n = middle * 1.5f64.powi(k);
+                    Observation {
+                        n_params: Some(n),
+                        compute: Some(compute),
+                        loss: LAW.loss_at(n, compute / (6.0 * n)),
+                        ..Observation::default()
+                    }
+                })
+            })
+            .collect();
+        let found = IsoFlop::new(&observations, 200, 1).unwrap();
+        let due = 0.3658 / (0.3478 + 0.3658);
+        assert!((found.exponent.value - due).abs() < 2e-3, "{:?}", found.exponent);
+        assert!(found.exponent.low.unwrap() <= found.exponent.value);
+        let two = &observations[..26];
+        let message = IsoFlop::new(two, 0, 1).unwrap_err().to_string();
+        assert!(message.contains("2 budgets have a minimum"), "{message}");
+    }
+}

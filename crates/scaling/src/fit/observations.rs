@@ -1,0 +1,93 @@
+use super::FitError;
+use super::form::{LawForm, Quantity};
+use std::collections::BTreeSet;
+
+/// A loss that was measured, and what was spent on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Observation {
+    /// N, non-embedding parameters.
+    pub n_params: Option<f64>,
+    /// D.
+    pub tokens: Option<f64>,
+    /// S.
+    pub steps: Option<f64>,
+    /// C, FLOPs.
+    pub compute: Option<f64>,
+    /// L, nats per token.
+    pub loss: f64,
+    /// The run that it belongs to, by any number.
+    pub run: usize,
+}
+
+impl Observation {
+    /// One of its quantities; compute, tokens and parameters stand in for one another by C = 6 N D.
+    pub fn quantity(&self, quantity: Quantity) -> Option<f64> {
+        let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / (6.0 * b?));
+        match quantity {
+            Quantity::Params => self.n_params.or_else(|| ratio(self.compute, self.tokens)),
+            Quantity::Tokens => self.tokens.or_else(|| ratio(self.compute, self.n_params)),
+            Quantity::Steps => self.steps,
+            Quantity::Compute => self.compute.or_else(|| Some(6.0 * self.n_params? * self.tokens?)),
+        }
+    }
+}
+
+/// Points of one form: quantities in ln, losses in ln, and the run of each.
+#[derive(Clone, Debug)]
+pub(crate) struct Points {
+    pub ln_quantities: Vec<[f64; 2]>,
+    pub ln_losses: Vec<f64>,
+    /// Runs, numbered from 0.
+    pub runs: Vec<usize>,
+    pub n_runs: usize,
+}
+
+impl Points {
+    /// Checks that a form can be fitted to observations.
+    pub fn new(form: LawForm, observations: &[Observation]) -> Result<Self, FitError> {
+        let mut points =
+            Self { ln_quantities: Vec::new(), ln_losses: Vec::new(), runs: Vec::new(), n_runs: 0 };
+        let numbers: BTreeSet<usize> = observations.iter().map(|one| one.run).collect();
+        points.n_runs = numbers.len();
+        for (i, observation) in observations.iter().enumerate() {
+            let mut ln = [0.0; 2];
+            for (ln, quantity) in ln.iter_mut().zip(form.quantities()) {
+                let value = observation.quantity(*quantity).ok_or(FitError::Missing {
+                    quantity: *quantity,
+                    form,
+                    point: i + 1,
+                })?;
+                *ln = positive_ln(&quantity.to_string(), value, i + 1)?;
+            }
+            points.ln_quantities.push(ln);
+            points.ln_losses.push(positive_ln("loss", observation.loss, i + 1)?);
+            points.runs.push(numbers.range(..observation.run).count());
+        }
+        let n_parameters = form.parameter_names().len();
+        if points.ln_losses.len() < n_parameters {
+            let n_points = points.ln_losses.len();
+            return Err(FitError::TooFewPoints { n_points, form, n_parameters });
+        }
+        for (k, quantity) in form.quantities().iter().enumerate() {
+            let n_values = points.distinct(k);
+            if n_values < 2 {
+                let value = observations[0].quantity(*quantity).unwrap_or(f64::NAN);
+                return Err(FitError::OneValue { quantity: *quantity, value, form });
+            }
+        }
+        Ok(points)
+    }
+
+    /// How many values of a quantity there are.
+    pub fn distinct(&self, k: usize) -> usize {
+        self.ln_quantities.iter().map(|x| x[k].to_bits()).collect::<BTreeSet<_>>().len()
+    }
+}
+
+fn positive_ln(name: &str, value: f64, point: usize) -> Result<f64, FitError> {
+    if value > 0.0 && value.is_finite() {
+        Ok(value.ln())
+    } else {
+        Err(FitError::NotPositive { name: name.to_string(), value, point })
+    }
+}

@@ -1,0 +1,352 @@
+use super::FitError;
+use super::bootstrap::{bootstrap, interval, quantile};
+use super::form::{LawForm, Quantity};
+use super::observations::{Observation, Points};
+use super::problem::Problem;
+use super::search::{Search, plain_search, search};
+use crate::FittedLaw;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Resamples whose parameters are kept in the law, for the intervals of what is planned with it.
+const KEPT_DRAWS: usize = 400;
+
+/// What is asked of a fit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FitOptions {
+    /// The form of the law.
+    pub form: LawForm,
+    /// Resamples for the intervals; none without.
+    pub n_bootstraps: usize,
+    /// Seed of the resamples.
+    pub seed: u64,
+}
+
+/// A parameter with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The best value.
+    pub value: f64,
+    /// 2.5 % of the resamples are below it.
+    pub low: Option<f64>,
+    /// 97.5 % of the resamples are below it.
+    pub high: Option<f64>,
+    /// Standard deviation over the resamples.
+    pub standard_error: Option<f64>,
+}
+
+/// The least and the greatest value of a quantity in the data.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Range {
+    /// What it is.
+    pub quantity: Quantity,
+    /// Least value.
+    pub least: f64,
+    /// Greatest value.
+    pub greatest: f64,
+}
+
+/// The plain search over all parameters, as a check.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CrossCheck {
+    /// The lowest objective that it found.
+    pub objective: f64,
+    /// Its starts.
+    pub starts: usize,
+    /// Those that ended there.
+    pub starts_agreeing: usize,
+}
+
+/// Residuals ln L_pred - ln L.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Residuals {
+    /// Quantiles at 2.5, 25, 50, 75 and 97.5 %.
+    pub quantiles: [f64; 5],
+    /// Root of the mean square.
+    pub root_mean_square: f64,
+}
+
+/// The largest size predicted from all smaller ones, at the last point of each of its runs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// N of the largest size.
+    pub n_params: f64,
+    /// Its runs.
+    pub runs: usize,
+    /// L_pred / L - 1, averaged over the runs.
+    pub mean_error: f64,
+    /// The largest |L_pred / L - 1|.
+    pub largest_error: f64,
+}
+
+/// A fitted law and how far it can be trusted: the content of `law.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fit {
+    /// The form.
+    pub law: LawForm,
+    /// The equation.
+    pub equation: String,
+    /// By the names of [`LawForm::parameter_names`].
+    pub parameters: BTreeMap<String, Estimate>,
+    /// Sum of Huber's loss (delta 1e-3) of ln L_pred - ln L.
+    pub objective: f64,
+    /// Starts of the search.
+    pub starts: usize,
+    /// Starts that ended at the objective.
+    pub starts_agreeing: usize,
+    /// The highest objective that a start ended at.
+    pub worst_objective: f64,
+    /// The plain search beside it.
+    pub cross_check: CrossCheck,
+    /// Points of the fit.
+    pub points: usize,
+    /// Runs that they belong to.
+    pub runs: usize,
+    /// Ranges of the data.
+    pub ranges: Vec<Range>,
+    /// Residuals.
+    pub residuals: Residuals,
+    /// Where there are enough sizes.
+    pub left_out: Option<LeftOut>,
+    /// Batch of the runs in tokens, where a law in steps was fitted to runs that share one.
+    #[serde(default)]
+    pub batch_tokens: Option<f64>,
+    /// Resamples that were fitted.
+    pub bootstraps: usize,
+    /// Their seed.
+    pub seed: u64,
+    /// Parameters of the first resamples, in the order of their names.
+    pub draws: Vec<Vec<f64>>,
+    /// What to be careful about.
+    pub warnings: Vec<String>,
+}
+
+impl Fit {
+    /// Fits a law to observations.
+    ///
+    /// # Errors
+    /// Observations that the form cannot be fitted to.
+    pub fn new(observations: &[Observation], options: FitOptions) -> Result<Self, FitError> {
+        let form = options.form;
+        let points = Points::new(form, observations)?;
+        let problem = Problem::new(form, &points.ln_quantities, &points.ln_losses);
+        let found = search(&problem).ok_or(FitError::NoFit(form))?;
+        let plain = plain_search(&problem).ok_or(FitError::NoFit(form))?;
+        let draws = bootstrap(&problem, &points, &found.best, options.n_bootstraps, options.seed);
+        let residuals = problem.residuals(&found.best);
+        let mut fit = Self {
+            law: form,
+            equation: form.equation().to_string(),
+            parameters: estimates(form, &problem.published(&found.best), &draws),
+            objective: found.best.objective(),
+            starts: found.n_starts,
+            starts_agreeing: found.n_agreeing,
+            worst_objective: found.worst,
+            cross_check: CrossCheck {
+                objective: plain.best.objective(),
+                starts: plain.n_starts,
+                starts_agreeing: plain.n_agreeing,
+            },
+            points: points.ln_losses.len(),
+            runs: points.n_runs,
+            ranges: ranges(form, &points),
+            residuals: residual_quantiles(&residuals),
+            left_out: leave_largest_out(form, &points),
+            batch_tokens: None,
+            bootstraps: draws.len(),
+            seed: options.seed,
+            draws: Vec::new(),
+            warnings: Vec::new(),
+        };
+        fit.warnings = fit.warn(&points, &found, &plain, &residuals);
+        fit.draws = draws.into_iter().take(KEPT_DRAWS).collect();
+        Ok(fit)
+    }
+
+    /// The best values, in the order of their names.
+    pub fn values(&self) -> Vec<f64> {
+        let names = self.law.parameter_names().iter();
+        names.map(|name| self.parameters.get(*name).map_or(f64::NAN, |one| one.value)).collect()
+    }
+
+    /// The law with the best values.
+    pub fn fitted(&self) -> FittedLaw {
+        self.law.law(&self.values())
+    }
+
+    /// The laws of the kept resamples.
+    pub fn resampled(&self) -> impl Iterator<Item = FittedLaw> + '_ {
+        self.draws.iter().map(|values| self.law.law(values))
+    }
+
+    /// How far beyond the data a value of a quantity is, as a factor; 1 within.
+    pub fn extrapolation(&self, quantity: Quantity, value: f64) -> f64 {
+        let range = self.ranges.iter().find(|range| range.quantity == quantity);
+        range.map_or(1.0, |range| (value / range.greatest).max(range.least / value).max(1.0))
+    }
+
+    fn warn(
+        &self,
+        points: &Points,
+        found: &Search,
+        plain: &Search,
+        residuals: &[f64],
+    ) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if 2 * found.n_agreeing < found.n_starts {
+            warnings.push(format!(
+                "only {} of {} starts agree: the objective has several minima",
+                found.n_agreeing, found.n_starts
+            ));
+        }
+        if plain.best.objective() < found.best.objective() * (1.0 - 1e-6) - 1e-15 {
+            warnings.push(format!(
+                "the plain search found a lower objective, {:.6e}",
+                plain.best.objective()
+            ));
+        }
+        for range in &self.ranges {
+            let factor = range.greatest / range.least;
+            if factor < 4.0 {
+                warnings.push(format!(
+                    "{} spans a factor of {factor:.2} only: what lies beyond is extrapolated",
+                    range.quantity
+                ));
+            }
+        }
+        for (name, one) in &self.parameters {
+            if one.value == 0.0 {
+                warnings.push(format!("{name} is at its bound 0: the data ask for less"));
+            }
+            let (Some(low), Some(high)) = (one.low, one.high) else { continue };
+            // Scales and factors stretch over decades where their exponents are known well.
+            if name.starts_with(['a', 'b', 'E']) && high - low > one.value.abs() {
+                warnings.push(format!(
+                    "a flat direction: {name} is {:.4}, anything from {low:.4} to {high:.4}",
+                    one.value
+                ));
+            }
+        }
+        if self.bootstraps > 0 && points.n_runs < 6 {
+            warnings.push(format!("intervals from {} runs are rough", points.n_runs));
+        }
+        warnings.extend(warm_up_warning(points, residuals));
+        if let Some(left_out) = self.left_out.filter(|one| one.largest_error > 0.03) {
+            warnings.push(format!(
+                "the largest size is predicted with an error of {:.1} % from the smaller ones",
+                100.0 * left_out.largest_error
+            ));
+        }
+        warnings
+    }
+}
+
+/// Points at the start of their runs that lie off the law by far more than the others.
+fn warm_up_warning(points: &Points, residuals: &[f64]) -> Option<String> {
+    const SHARE: usize = 20;
+    let mut of_run: Vec<Vec<usize>> = vec![Vec::new(); points.n_runs];
+    for (i, run) in points.runs.iter().enumerate() {
+        of_run[*run].push(i);
+    }
+    let (mut early, mut late) = (Vec::new(), Vec::new());
+    for run in &mut of_run {
+        run.sort_by(|a, b| points.ln_quantities[*a][1].total_cmp(&points.ln_quantities[*b][1]));
+        let (first, others) = run.split_at(run.len() / SHARE);
+        early.extend(first.iter().map(|i| residuals[*i].abs()));
+        late.extend(others.iter().map(|i| residuals[*i].abs()));
+    }
+    let median = |mut sample: Vec<f64>| {
+        sample.sort_by(f64::total_cmp);
+        quantile(&sample, 0.5)
+    };
+    let n = early.len();
+    let (early, late) = (median(early), median(late));
+    (early > 5.0 * late).then(|| {
+        format!(
+            "warm-up in the fit: the first twentieth of the runs' points ({n}) are off by {:.1} % \
+             (median), the others by {:.1} %; leave them out",
+            100.0 * early,
+            100.0 * late
+        )
+    })
+}
+
+fn estimates(form: LawForm, values: &[f64], draws: &[Vec<f64>]) -> BTreeMap<String, Estimate> {
+    let names = form.parameter_names().iter().zip(values).enumerate();
+    names
+        .map(|(k, (name, value))| {
+            let sample: Vec<f64> = draws.iter().map(|draw| draw[k]).collect();
+            let mut estimate =
+                Estimate { value: *value, low: None, high: None, standard_error: None };
+            if sample.len() > 1 {
+                let (low, high) = interval(sample.clone());
+                (estimate.low, estimate.high) = (Some(low), Some(high));
+                estimate.standard_error = Some(standard_deviation(&sample));
+            }
+            ((*name).to_string(), estimate)
+        })
+        .collect()
+}
+
+fn standard_deviation(sample: &[f64]) -> f64 {
+    let n = sample.len() as f64;
+    let mean = sample.iter().sum::<f64>() / n;
+    (sample.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt()
+}
+
+fn ranges(form: LawForm, points: &Points) -> Vec<Range> {
+    let range = |(k, quantity): (usize, &Quantity)| {
+        let values = points.ln_quantities.iter().map(|x| x[k]);
+        Range {
+            quantity: *quantity,
+            least: values.clone().fold(f64::INFINITY, f64::min).exp(),
+            greatest: values.fold(f64::NEG_INFINITY, f64::max).exp(),
+        }
+    };
+    form.quantities().iter().enumerate().map(range).collect()
+}
+
+fn residual_quantiles(residuals: &[f64]) -> Residuals {
+    let mut sorted = residuals.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let squares: f64 = residuals.iter().map(|residual| residual * residual).sum();
+    Residuals {
+        quantiles: [0.025, 0.25, 0.5, 0.75, 0.975].map(|share| quantile(&sorted, share)),
+        root_mean_square: (squares / residuals.len() as f64).sqrt(),
+    }
+}
+
+fn leave_largest_out(form: LawForm, points: &Points) -> Option<LeftOut> {
+    if form.quantities()[0] != Quantity::Params || form.quantities().len() < 2 {
+        return None;
+    }
+    let largest = points.ln_quantities.iter().map(|x| x[0]).fold(f64::NEG_INFINITY, f64::max);
+    let smaller: Vec<usize> =
+        (0..points.runs.len()).filter(|i| points.ln_quantities[*i][0] < largest).collect();
+    let sizes_left = points.distinct(0) - 1;
+    if sizes_left < 2 || smaller.len() < form.parameter_names().len() {
+        return None;
+    }
+    let of = |i: &usize| (points.ln_quantities[*i], points.ln_losses[*i]);
+    let (x, y): (Vec<_>, Vec<_>) = smaller.iter().map(of).unzip();
+    let problem = Problem::new(form, &x, &y);
+    let law = form.law(&problem.published(&search(&problem)?.best));
+    let mut last: BTreeMap<usize, ([f64; 2], f64)> = BTreeMap::new();
+    for (i, run) in points.runs.iter().enumerate() {
+        let (x, y) = of(&i);
+        let is_later = last.get(run).is_none_or(|(before, _)| before[1] < x[1]);
+        if x[0] >= largest && is_later {
+            last.insert(*run, (x, y));
+        }
+    }
+    let errors: Vec<f64> = last
+        .values()
+        .map(|(x, y)| (law.loss_at(&[x[0].exp(), x[1].exp()]).ln() - y).exp_m1())
+        .collect();
+    Some(LeftOut {
+        n_params: largest.exp(),
+        runs: errors.len(),
+        mean_error: errors.iter().sum::<f64>() / errors.len() as f64,
+        largest_error: errors.iter().map(|error| error.abs()).fold(0.0, f64::max),
+    })
+}

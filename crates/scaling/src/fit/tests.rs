@@ -1,0 +1,139 @@
+use super::*;
+use crate::published::{CHINCHILLA_CORRECTED, KAPLAN_STEPS, KAPLAN_TOKENS};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Observations of a law on a grid of sizes and amounts, with noise in ln L.
+fn observations(law: FittedLaw, noise: f64) -> Vec<Observation> {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut found = Vec::new();
+    for i in 0..6 {
+        for j in 0..6 {
+            let n = 1e7 * 3f64.powi(i);
+            let amount = match law {
+                FittedLaw::Tokens(_) => 1e9 * 3f64.powi(j),
+                FittedLaw::Steps(_) => 2e3 * 2f64.powi(j),
+                FittedLaw::Power(_) => n,
+            };
+            let up: f64 = rng.random_range(-1.0..1.0);
+            let loss = law.loss_at(&[n, amount]) * (noise * up).exp();
+            found.push(Observation {
+                n_params: Some(n),
+                tokens: Some(amount),
+                steps: Some(amount),
+                compute: Some(n),
+                loss,
+                run: found.len(),
+            });
+        }
+    }
+    found
+}
+
+fn options(form: LawForm) -> FitOptions {
+    FitOptions { form, n_bootstraps: 40, seed: 1 }
+}
+
+#[test]
+fn each_form_recovers_the_law_that_made_the_data() {
+    let power = FittedLaw::Power(PowerLaw { scale: 8.8e13, exponent: 0.076 });
+    let steps_with_floor = FittedLaw::Steps(StepLaw { floor: 1.5, ..KAPLAN_STEPS });
+    let cases = [
+        (LawForm::Tokens, FittedLaw::Tokens(CHINCHILLA_CORRECTED)),
+        (LawForm::KaplanTokens, FittedLaw::Tokens(KAPLAN_TOKENS)),
+        (LawForm::Steps, steps_with_floor),
+        (LawForm::KaplanSteps, FittedLaw::Steps(KAPLAN_STEPS)),
+        (LawForm::Params, power),
+        (LawForm::Data, power),
+        (LawForm::Compute, power),
+    ];
+    for (form, truth) in cases {
+        let fit = Fit::new(&observations(truth, 0.0), options(form)).unwrap();
+        assert!(fit.objective < 1e-12, "{form}: {}", fit.objective);
+        for quantities in [[1e8, 1e10], [1e9, 1e11]] {
+            let (found, due) = (fit.fitted().loss_at(&quantities), truth.loss_at(&quantities));
+            assert!((found / due - 1.0).abs() < 1e-4, "{form}: {found} for {due}");
+        }
+        let again = form.law(&fit.values());
+        assert_eq!(again, fit.fitted());
+    }
+}
+
+#[test]
+fn intervals_are_seeded_and_hold_the_truth_here() {
+    let data = observations(FittedLaw::Tokens(CHINCHILLA_CORRECTED), 0.01);
+    let fit = |seed| {
+        Fit::new(&data, FitOptions { form: LawForm::Tokens, n_bootstraps: 200, seed }).unwrap()
+    };
+    let (one, again, other) = (fit(1), fit(1), fit(2));
+    assert_eq!(one, again);
+    assert_ne!(one.draws, other.draws);
+    let truth = [("E", 1.8172), ("a", 0.3478), ("b", 0.3658)];
+    for (name, value) in truth {
+        let found = one.parameters[name];
+        let (low, high) = (found.low.unwrap(), found.high.unwrap());
+        assert!(low < value && value < high, "{name}: {found:?}");
+        assert!(low < found.value && found.value < high, "{name}: {found:?}");
+    }
+    assert!(one.left_out.unwrap().largest_error < 0.03);
+    assert!(one.starts_agreeing > one.starts / 2, "{} agree", one.starts_agreeing);
+}
+
+#[test]
+fn outliers_move_the_fit_little() {
+    let mut data = observations(FittedLaw::Tokens(CHINCHILLA_CORRECTED), 1e-3);
+    data[7].loss *= 1.5;
+    let fit = Fit::new(&data, options(LawForm::Tokens)).unwrap();
+    assert!((fit.parameters["a"].value - 0.3478).abs() < 0.01, "{:?}", fit.parameters);
+}
+
+#[test]
+fn bad_data_are_explained() {
+    let good = observations(FittedLaw::Tokens(CHINCHILLA_CORRECTED), 0.0);
+    let message =
+        |data: &[Observation], form| Fit::new(data, options(form)).unwrap_err().to_string();
+    let with = |change: fn(&mut Observation)| {
+        let mut data = good.clone();
+        data.iter_mut().for_each(change);
+        message(&data, LawForm::Tokens)
+    };
+    assert_eq!(with(|one| one.loss = 0.0), "point 1: loss = 0: must be positive and finite");
+    assert_eq!(
+        with(|one| one.tokens = Some(-1.0)),
+        "point 1: tokens = -1: must be positive and finite"
+    );
+    assert!(with(|one| one.loss = f64::NAN).contains("loss = NaN"));
+    assert!(with(|one| one.n_params = Some(1e8)).contains("every point has n_params = 1e8"));
+    assert!(message(&good[..4], LawForm::Tokens).contains("4 points: the form tokens has 5"));
+    let mut without = good;
+    without[3].steps = None;
+    assert!(message(&without, LawForm::Steps).contains("point 4: no steps"));
+}
+
+#[test]
+fn warm_up_and_narrow_data_are_warned_of() {
+    let law = FittedLaw::Tokens(CHINCHILLA_CORRECTED);
+    let curves: Vec<Observation> = (0..5)
+        .flat_map(|i| {
+            (0..60).map(move |j| {
+                let (n, tokens) = (1e8 * 1.2f64.powi(i), 1e8 * 1.12f64.powi(j));
+                let warm_up = if j < 4 { 1.0 + 0.05 * f64::from(4 - j) } else { 1.0 };
+                let loss = law.loss_at(&[n, tokens]) * warm_up;
+                let run = i as usize;
+                Observation {
+                    n_params: Some(n),
+                    tokens: Some(tokens),
+                    loss,
+                    run,
+                    ..Default::default()
+                }
+            })
+        })
+        .collect();
+    let fit = Fit::new(&curves, options(LawForm::Tokens)).unwrap();
+    let warned = |what: &str| fit.warnings.iter().any(|warning| warning.contains(what));
+    assert!(warned("warm-up in the fit"), "{:?}", fit.warnings);
+    assert!(warned("n_params spans a factor of 2.07"), "{:?}", fit.warnings);
+    assert!(warned("intervals from 5 runs"), "{:?}", fit.warnings);
+    assert!((fit.extrapolation(Quantity::Params, 1e9) - 1e9 / 2.0736e8).abs() < 1e-6);
+}
