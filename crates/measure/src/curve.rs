@@ -57,6 +57,22 @@ pub enum CurveError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A point that no curve has.
+    #[error("point {point}: compute {compute}, loss {loss}: both must be positive and finite")]
+    Point {
+        /// The point, from 1.
+        point: usize,
+        /// FLOPs.
+        compute: f64,
+        /// Nats per token.
+        loss: f64,
+    },
+    /// Too few points for a smooth curve.
+    #[error("{n_points} points at different compute: at least 4 are needed for a curve")]
+    TooShort {
+        /// Points at different compute.
+        n_points: usize,
+    },
 }
 
 impl LearningCurve {

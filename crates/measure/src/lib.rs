@@ -8,9 +8,11 @@ mod curve;
 mod parametrization;
 mod precision;
 mod shape;
+mod smooth;
 
 pub use compute::{Flops, PfDays};
 pub use curve::{CurveError, CurvePoint, CurveWriter, LearningCurve};
 pub use parametrization::Parametrization;
 pub use precision::Precision;
 pub use shape::{GptShape, ShapeError};
+pub use smooth::SmoothCurve;

@@ -1,36 +1,78 @@
 use crate::quadrature::integrate;
 use crate::root::root;
 use crate::steps::excess;
-use crate::{BatchPolicy, CriticalBatch, ScalingError, StepLaw, TokenLaw};
+use crate::{BatchPolicy, CriticalBatch, ScalingError, StepLaw, Throughput, TokenLaw};
 
 /// S / S_min at the critical batch (Kaplan et al. 2020, eq. 5.4 with B = B_crit).
 const STEPS_OVER_STEPS_MIN: f64 = 2.0;
 
-/// What training a model to a loss costs: a law, and a batch policy where the law counts steps.
+/// What training a model to a loss costs: a law, a batch policy where the law counts steps, and the
+/// price of a token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingCost {
+    law: CostedLaw,
+    /// Measured speed; 6 N FLOPs for a token without it.
+    throughput: Option<Throughput>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum TrainingCost {
-    /// A law in steps.
-    Steps {
-        /// The law.
-        law: StepLaw,
-        /// How the batch that pays off depends on the loss.
-        critical: CriticalBatch,
-        /// The batch that is used.
-        policy: BatchPolicy,
-    },
-    /// A law in tokens: C = 6 N D at any batch.
-    Tokens {
-        /// The law.
-        law: TokenLaw,
-    },
+enum CostedLaw {
+    Tokens(TokenLaw),
+    Steps { law: StepLaw, critical: CriticalBatch, policy: BatchPolicy },
 }
 
 impl TrainingCost {
+    /// A law in tokens: C = 6 N D at any batch.
+    pub fn tokens(law: TokenLaw) -> Self {
+        Self { law: CostedLaw::Tokens(law), throughput: None }
+    }
+
+    /// A law in steps, how the batch that pays off depends on the loss, and the batch that is used.
+    pub fn steps(law: StepLaw, critical: CriticalBatch, policy: BatchPolicy) -> Self {
+        Self { law: CostedLaw::Steps { law, critical, policy }, throughput: None }
+    }
+
+    /// The same in seconds at a measured speed: every amount of compute becomes one of time.
+    #[must_use]
+    pub fn in_seconds(mut self, throughput: Throughput) -> Self {
+        self.throughput = Some(throughput);
+        self
+    }
+
+    /// Whether costs are seconds.
+    pub fn is_in_seconds(&self) -> bool {
+        self.throughput.is_some()
+    }
+
+    /// Cost of a token: 6 N FLOPs (Kaplan et al. 2020, section 2.1), or measured seconds.
+    pub fn per_token(&self, n_params: f64) -> f64 {
+        self.throughput.as_ref().map_or(6.0 * n_params, |measured| measured.seconds(n_params))
+    }
+
     /// Loss after endless training.
     pub fn asymptote(&self, n_params: f64) -> f64 {
-        match self {
-            Self::Steps { law, .. } => law.asymptote(n_params),
-            Self::Tokens { law } => law.asymptote(n_params),
+        match &self.law {
+            CostedLaw::Steps { law, .. } => law.asymptote(n_params),
+            CostedLaw::Tokens(law) => law.asymptote(n_params),
+        }
+    }
+
+    /// Tokens from scratch to a loss.
+    ///
+    /// # Errors
+    /// A loss at or below the asymptote.
+    pub fn tokens_at(&self, n_params: f64, loss: f64) -> Result<f64, ScalingError> {
+        match &self.law {
+            CostedLaw::Tokens(law) => law.tokens_at(n_params, loss),
+            CostedLaw::Steps { law, critical, policy } => {
+                let steps_min = law.steps_min_at(n_params, loss)?;
+                let b_crit = critical.tokens_at(loss);
+                Ok(match policy {
+                    BatchPolicy::Fixed { batch_tokens } => steps_min * (batch_tokens + b_crit),
+                    BatchPolicy::CriticalAtEnd => STEPS_OVER_STEPS_MIN * steps_min * b_crit,
+                    BatchPolicy::Critical => tokens_at_critical(law, critical, n_params, loss),
+                })
+            }
         }
     }
 
@@ -39,20 +81,7 @@ impl TrainingCost {
     /// # Errors
     /// A loss at or below the asymptote.
     pub fn compute_at(&self, n_params: f64, loss: f64) -> Result<f64, ScalingError> {
-        match self {
-            Self::Tokens { law } => Ok(6.0 * n_params * law.tokens_at(n_params, loss)?),
-            Self::Steps { law, critical, policy } => {
-                let steps_min = law.steps_min_at(n_params, loss)?;
-                let b_crit = critical.tokens_at(loss);
-                Ok(6.0
-                    * n_params
-                    * match policy {
-                        BatchPolicy::Fixed { batch_tokens } => steps_min * (batch_tokens + b_crit),
-                        BatchPolicy::CriticalAtEnd => STEPS_OVER_STEPS_MIN * steps_min * b_crit,
-                        BatchPolicy::Critical => tokens_at_critical(law, critical, n_params, loss),
-                    })
-            }
-        }
+        Ok(self.per_token(n_params) * self.tokens_at(n_params, loss)?)
     }
 
     /// d C / d L at a loss, FLOPs per nat; negative.
@@ -60,24 +89,26 @@ impl TrainingCost {
     /// # Errors
     /// A loss at or below the asymptote.
     pub fn marginal_compute(&self, n_params: f64, loss: f64) -> Result<f64, ScalingError> {
-        match self {
-            Self::Tokens { law } => Ok(6.0 * n_params * law.tokens_derivative(n_params, loss)?),
-            Self::Steps { law, critical, policy } => {
+        Ok(self.per_token(n_params) * self.tokens_derivative(n_params, loss)?)
+    }
+
+    fn tokens_derivative(&self, n_params: f64, loss: f64) -> Result<f64, ScalingError> {
+        match &self.law {
+            CostedLaw::Tokens(law) => law.tokens_derivative(n_params, loss),
+            CostedLaw::Steps { law, critical, policy } => {
                 let steps = law.steps_min_at(n_params, loss)?;
                 let steps_change = law.steps_min_derivative(n_params, loss)?;
                 let (batch, batch_change) =
                     (critical.tokens_at(loss), critical.derivative_at(loss));
-                Ok(6.0
-                    * n_params
-                    * match policy {
-                        BatchPolicy::Fixed { batch_tokens } => {
-                            steps_change * (batch_tokens + batch) + steps * batch_change
-                        }
-                        BatchPolicy::CriticalAtEnd => {
-                            STEPS_OVER_STEPS_MIN * (steps_change * batch + steps * batch_change)
-                        }
-                        BatchPolicy::Critical => STEPS_OVER_STEPS_MIN * steps_change * batch,
-                    })
+                Ok(match policy {
+                    BatchPolicy::Fixed { batch_tokens } => {
+                        steps_change * (batch_tokens + batch) + steps * batch_change
+                    }
+                    BatchPolicy::CriticalAtEnd => {
+                        STEPS_OVER_STEPS_MIN * (steps_change * batch + steps * batch_change)
+                    }
+                    BatchPolicy::Critical => STEPS_OVER_STEPS_MIN * steps_change * batch,
+                })
             }
         }
     }
@@ -96,9 +127,9 @@ impl TrainingCost {
     /// # Errors
     /// A loss at or below the asymptote.
     pub fn steps_at(&self, n_params: f64, loss: f64) -> Result<f64, ScalingError> {
-        match self {
-            Self::Tokens { law } => law.tokens_at(n_params, loss),
-            Self::Steps { law, critical, policy } => {
+        match &self.law {
+            CostedLaw::Tokens(law) => law.tokens_at(n_params, loss),
+            CostedLaw::Steps { law, critical, policy } => {
                 let steps_min = law.steps_min_at(n_params, loss)?;
                 Ok(match policy {
                     BatchPolicy::Fixed { batch_tokens } => {
@@ -187,15 +218,9 @@ mod tests {
             BatchPolicy::CriticalAtEnd,
             BatchPolicy::Critical,
         ];
-        let steps = |law| {
-            policies.map(|policy| TrainingCost::Steps {
-                law,
-                critical: KAPLAN_CRITICAL_BATCH,
-                policy,
-            })
-        };
-        let tokens = [KAPLAN_TOKENS, CHINCHILLA, CHINCHILLA_CORRECTED]
-            .map(|law| TrainingCost::Tokens { law });
+        let steps =
+            |law| policies.map(|policy| TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy));
+        let tokens = [KAPLAN_TOKENS, CHINCHILLA, CHINCHILLA_CORRECTED].map(TrainingCost::tokens);
         [steps(AUTHORS_STEPS).to_vec(), steps(KAPLAN_STEPS).to_vec(), tokens.to_vec()].concat()
     }
 

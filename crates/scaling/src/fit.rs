@@ -10,6 +10,7 @@ mod problem;
 mod report;
 mod search;
 
+pub(crate) use bootstrap::interval;
 pub use error::FitError;
 pub use form::{LawForm, Quantity};
 pub use isoflop::{IsoFlop, Optimum};

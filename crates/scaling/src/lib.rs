@@ -9,11 +9,13 @@ mod cost;
 mod error;
 mod fit;
 mod growth;
+pub mod plan;
 mod power_law;
 pub mod published;
 mod quadrature;
 mod root;
 mod steps;
+mod throughput;
 mod tokens;
 
 pub use batch::{BatchPolicy, CriticalBatch};
@@ -26,4 +28,5 @@ pub use fit::{
 pub use growth::{Chain, GrowthPoint};
 pub use power_law::PowerLaw;
 pub use steps::StepLaw;
+pub use throughput::Throughput;
 pub use tokens::TokenLaw;

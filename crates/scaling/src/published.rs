@@ -66,6 +66,12 @@ pub fn authors_learning_rate(n_params: f64) -> f64 {
 /// two: `remove_oracle.ipynb`.
 pub const AUTHORS_GROWTH_SLOPES: [(f64, f64); 3] = [(2.0, -0.0575), (4.0, -0.0475), (8.0, -0.03)];
 
+/// Tokens before one growth to four times the parameters, N and C being those of the large model:
+/// log10 d = 0.88 log10 N + 163.27 / log10 C - 5.74 (Du et al. 2024, arXiv 2405.15319).
+pub fn stacking_tokens(n_params: f64, compute: f64) -> f64 {
+    10f64.powf(0.88 * n_params.log10() + 163.27 / compute.log10() - 5.74)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

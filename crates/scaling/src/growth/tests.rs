@@ -13,7 +13,7 @@ const SIZES: [f64; 3] = [1e6, 1e8, 1e10];
 const GPT2_LARGE: f64 = 12.0 * 36.0 * 1280.0 * 1280.0;
 
 fn authors(policy: BatchPolicy) -> TrainingCost {
-    TrainingCost::Steps { law: AUTHORS_STEPS, critical: KAPLAN_CRITICAL_BATCH, policy }
+    TrainingCost::steps(AUTHORS_STEPS, KAPLAN_CRITICAL_BATCH, policy)
 }
 
 /// The compute-optimal point of a step law: (1 + a_N / a_S) L_inf.
@@ -149,7 +149,7 @@ fn chinchilla_gives_the_golden_savings() {
         (CHINCHILLA, [2.903, 2.664, 1.820, 3.529, 4.09]),
     ];
     for (law, [by_2, by_4, by_8, by_2_2, continuous]) in golden {
-        let (cost, n) = (TrainingCost::Tokens { law }, 1e9);
+        let (cost, n) = (TrainingCost::tokens(law), 1e9);
         let final_loss = law.loss_at(n, law.optimal_tokens(n).unwrap());
         let rows =
             [(&[2.0][..], by_2), (&[4.0][..], by_4), (&[8.0][..], by_8), (&[2.0; 2][..], by_2_2)];

@@ -1,0 +1,17 @@
+//! From a budget, a loss or a shape to a staged run.
+
+mod baseline;
+mod goal;
+mod measured;
+mod request;
+mod search;
+mod shapes;
+
+pub use baseline::Baseline;
+pub use goal::{Goal, Stop};
+pub use measured::{MeasuredGrowth, measured_growths};
+pub use request::{Advice, CurveSample, FinalShape, Plan, PlanError, Request, Stage, Unstaged};
+pub use shapes::{Family, Operators, WidthRule};
+
+#[cfg(test)]
+mod tests;

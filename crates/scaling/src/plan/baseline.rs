@@ -1,0 +1,120 @@
+//! Published rules for when to grow, under the same law, beside the optimum.
+
+use crate::published::{AUTHORS_GROWTH_SLOPES, stacking_tokens};
+use crate::root::root;
+use crate::{ScalingError, TrainingCost};
+use measure::GptShape;
+use serde::Serialize;
+
+/// A rule and what it would save.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Baseline {
+    /// The rule.
+    pub rule: &'static str,
+    /// Share of the from-scratch cost; negative where it costs more.
+    pub saving: Option<f64>,
+    /// What it does here, or why it does not apply.
+    pub what: String,
+}
+
+impl Baseline {
+    fn of(rule: &'static str, found: Result<(f64, String), ScalingError>) -> Self {
+        match found {
+            Ok((saving, what)) => Self { rule, saving: Some(saving), what },
+            Err(error) => Self { rule, saving: None, what: format!("does not apply: {error}") },
+        }
+    }
+}
+
+/// All rules for a chain of shapes and a final loss.
+pub(crate) fn baselines(
+    cost: &TrainingCost,
+    shapes: &[GptShape],
+    final_loss: f64,
+) -> Vec<Baseline> {
+    let last = shapes[shapes.len() - 1];
+    let mut rules = Vec::new();
+    if shapes.len() > 1 {
+        let rule = "the authors' thresholds (Shen et al. 2022)";
+        rules.push(Baseline::of(rule, authors(cost, shapes, final_loss)));
+    }
+    let n = last.n_params() as f64;
+    rules.push(Baseline::of("stacking x4 (Du et al. 2024)", stacking(cost, n, final_loss)));
+    rules.push(Baseline::of("grow at 80 % of a WSD run", eighty_percent(cost, &last, final_loss)));
+    let continuous = cost.continuous_saving(n, final_loss).map(|saving| {
+        (saving, "endlessly many growths: no chain saves more under this law".to_string())
+    });
+    rules.push(Baseline::of("continuous limit", continuous));
+    rules
+}
+
+/// Growth where the learning curve's slope reaches the threshold for depth, width or both.
+fn authors(
+    cost: &TrainingCost,
+    shapes: &[GptShape],
+    final_loss: f64,
+) -> Result<(f64, String), ScalingError> {
+    let last = shapes[shapes.len() - 1].n_params() as f64;
+    let from_scratch = cost.compute_at(last, final_loss)?;
+    let mut spared = 0.0;
+    let mut before = f64::INFINITY;
+    let mut slopes = Vec::new();
+    for pair in shapes.windows(2) {
+        let kind = match (pair[0].d_model < pair[1].d_model, pair[0].n_layers < pair[1].n_layers) {
+            (false, _) => 0,
+            (true, false) => 1,
+            (true, true) => 2,
+        };
+        let (_, slope) = AUTHORS_GROWTH_SLOPES[kind];
+        let (small, large) = (pair[0].n_params() as f64, pair[1].n_params() as f64);
+        let growth = cost.growth_at(small, large, cost.loss_at_slope(small, slope)?)?;
+        if growth.loss >= before || growth.loss <= final_loss {
+            return Err(ScalingError::NoSolution("an order of these thresholds"));
+        }
+        before = growth.loss;
+        spared += growth.spared;
+        slopes.push(slope.to_string());
+    }
+    Ok((spared / from_scratch, format!("the same shapes, grown at slopes {}", slopes.join(", "))))
+}
+
+/// One growth to four times the parameters after the tokens that the stacking rule asks for.
+fn stacking(
+    cost: &TrainingCost,
+    n_params: f64,
+    final_loss: f64,
+) -> Result<(f64, String), ScalingError> {
+    let tokens = stacking_tokens(n_params, 6.0 * n_params * cost.tokens_at(n_params, final_loss)?);
+    let small = n_params / 4.0;
+    let loss = cost.loss_at_compute(small, tokens * cost.per_token(small))?;
+    if loss <= final_loss {
+        return Err(ScalingError::NoSolution("a final loss below that of stacking"));
+    }
+    let growth = cost.growth_at(small, n_params, loss)?;
+    let saving = growth.spared / cost.compute_at(n_params, final_loss)?;
+    Ok((saving, format!("from N / 4 after {tokens:.2e} tokens, were stacking loss-preserving")))
+}
+
+/// One growth from a single layer after 80 % of the tokens of the whole run.
+fn eighty_percent(
+    cost: &TrainingCost,
+    last: &GptShape,
+    final_loss: f64,
+) -> Result<(f64, String), ScalingError> {
+    const SHARE: f64 = 0.8;
+    let (small, large) = (last.n_params() as f64 / last.n_layers as f64, last.n_params() as f64);
+    if last.n_layers < 2 {
+        return Err(ScalingError::NoSolution("a growth from one layer to one layer"));
+    }
+    let needed = cost.tokens_at(large, final_loss)?;
+    let small_loss =
+        |tokens: f64| cost.loss_at_compute(small, SHARE * tokens * cost.per_token(small));
+    let total = root("the length of an 80 % run", 1e-3 * needed, 10.0 * needed, |tokens| {
+        let reached = small_loss(tokens).and_then(|loss| cost.tokens_at(large, loss));
+        reached.map_or(f64::NAN, |reached| needed - reached - (1.0 - SHARE) * tokens)
+    })?;
+    let spent =
+        SHARE * total * cost.per_token(small) + (1.0 - SHARE) * total * cost.per_token(large);
+    let saving = 1.0 - spent / cost.compute_at(large, final_loss)?;
+    Ok((saving, format!("from one layer after {:.2e} of {total:.2e} tokens", SHARE * total)))
+}

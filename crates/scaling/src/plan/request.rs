@@ -1,0 +1,469 @@
+use super::baseline::{Baseline, baselines};
+use super::goal::{Goal, Stop};
+use super::search::{Graph, Path, best_paths};
+use super::shapes::{Family, Operators, spread};
+use crate::cost::positive;
+use crate::fit::interval;
+use crate::{ScalingError, TrainingCost};
+use measure::GptShape;
+use serde::Serialize;
+use std::ops::RangeInclusive;
+
+/// A saving below this is not worth a growth.
+const LEAST_SAVING: f64 = 0.01;
+
+/// Points of the predicted curve in each stage.
+const CURVE_POINTS: usize = 40;
+
+/// Which shape a plan ends with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FinalShape {
+    /// A given one.
+    Given(GptShape),
+    /// The best of a family.
+    Best(Family),
+}
+
+/// What is asked of a plan.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What training costs.
+    pub cost: TrainingCost,
+    /// The same under resampled laws, for the interval.
+    pub resampled: Vec<TrainingCost>,
+    /// What to reach.
+    pub goal: Goal,
+    /// With which shape.
+    pub last: FinalShape,
+    /// How many stages there may be.
+    pub stages: RangeInclusive<usize>,
+    /// The growths that may be used.
+    pub operators: Operators,
+}
+
+/// A plan that cannot be made.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// The law has no answer.
+    #[error(transparent)]
+    Law(#[from] ScalingError),
+    /// A goal that no shape of the family meets.
+    #[error(
+        "{goal}: too small for the smallest shape, {shape} with N = {n_params:.3e}, which is predicted to \
+             end at {loss:.3} nats per token, above the {untrained:.3} of a model that knows nothing"
+    )]
+    BudgetTooSmall {
+        /// The budget, with its unit.
+        goal: String,
+        /// The smallest shape.
+        shape: GptShape,
+        /// Its N.
+        n_params: f64,
+        /// Its loss.
+        loss: f64,
+        /// ln of the vocabulary.
+        untrained: f64,
+    },
+    /// No shape of the family reaches the loss.
+    #[error("a loss of {loss}: the largest shape, {shape}, stays above {asymptote:.4}")]
+    LossTooLow {
+        /// The loss asked for.
+        loss: f64,
+        /// The largest shape.
+        shape: GptShape,
+        /// Its asymptote.
+        asymptote: f64,
+    },
+    /// More stages than the operators allow.
+    #[error(
+        "{wanted} stages to {shape}: no chain of {operators} has so many, each with something to do"
+    )]
+    NoChain {
+        /// Stages asked for, at least.
+        wanted: usize,
+        /// The last shape.
+        shape: GptShape,
+        /// The growths allowed.
+        operators: String,
+    },
+    /// A goal that needs a shape.
+    #[error(
+        "a stop says when a given shape has trained enough: name the shape, or give a budget or a loss"
+    )]
+    StopWithoutShape,
+    /// No stages at all.
+    #[error("stages {0}..{1}: from 1, and not more at first than at last")]
+    Stages(usize, usize),
+}
+
+/// One stage of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stage {
+    /// Blocks.
+    pub n_layers: usize,
+    /// Width.
+    pub d_model: usize,
+    /// Heads.
+    pub n_heads: usize,
+    /// N.
+    pub n_params: f64,
+    /// Optimizer steps, at the plan's batch.
+    pub steps: f64,
+    /// Tokens.
+    pub tokens: f64,
+    /// 6 N D, FLOPs.
+    pub compute: f64,
+    /// With attention and output head, FLOPs.
+    pub compute_exact: f64,
+    /// Measured time, where the plan is in seconds.
+    pub seconds: Option<f64>,
+    /// Loss at its start; `None` for an untrained model.
+    pub loss_start: Option<f64>,
+    /// Loss at its end.
+    pub loss_end: f64,
+    /// d ln L / d ln C at its end.
+    pub growth_slope: f64,
+    /// Its steps from scratch over the next stage's, to the loss at its end.
+    pub step_ratio: Option<f64>,
+    /// Its own steps from scratch to the loss at its start.
+    pub resumed_step: f64,
+}
+
+/// The plan without growth that reaches the same goal at its own best size.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Unstaged {
+    /// Blocks.
+    pub n_layers: usize,
+    /// Width.
+    pub d_model: usize,
+    /// Heads.
+    pub n_heads: usize,
+    /// N.
+    pub n_params: f64,
+    /// Its cost, in FLOPs or seconds.
+    pub cost: f64,
+    /// Its final loss.
+    pub loss: f64,
+}
+
+/// A point of the predicted curve.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CurveSample {
+    /// Stage, from 0.
+    pub stage: usize,
+    /// Tokens so far, over all stages.
+    pub tokens: f64,
+    /// 6 N D so far, FLOPs.
+    pub compute: f64,
+    /// Loss, nats per token.
+    pub loss: f64,
+}
+
+/// Whether to grow.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Advice {
+    /// Whether growing is advised.
+    pub grow: bool,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// A staged run: its stages, what it reaches and what it saves.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// Compute of all stages, FLOPs.
+    pub compute: f64,
+    /// Time of all stages, where the plan is in seconds.
+    pub seconds: Option<f64>,
+    /// Compute of the last shape from scratch to the same loss, FLOPs.
+    pub compute_from_scratch: f64,
+    /// Loss at the end.
+    pub final_loss: f64,
+    /// Its ratio to the last shape's loss after endless training.
+    pub asymptote_multiple: f64,
+    /// Share of the cost of the last shape from scratch that is saved.
+    pub saving: f64,
+    /// 95 % interval of the saving of these stages as they are, over resampled laws.
+    pub saving_interval: Option<[f64; 2]>,
+    /// Batch in tokens.
+    pub batch_tokens: f64,
+    /// The stages.
+    pub stages: Vec<Stage>,
+    /// The best plan without growth for the same goal, where the shape was free.
+    pub without_growth: Option<Unstaged>,
+    /// Whether to grow.
+    pub advice: Advice,
+    /// Other rules.
+    pub baselines: Vec<Baseline>,
+    /// The predicted curve.
+    pub curve: Vec<CurveSample>,
+}
+
+impl Plan {
+    /// The best plan for a request. `batch_tokens` gives the batch for a final loss.
+    ///
+    /// # Errors
+    /// A goal that no shape meets, or no chain with as many stages as are asked for.
+    pub fn new(request: &Request, batch_tokens: impl Fn(f64) -> f64) -> Result<Self, PlanError> {
+        let (least, most) = (*request.stages.start(), *request.stages.end());
+        if least == 0 || least > most {
+            return Err(PlanError::Stages(least, most));
+        }
+        match request.goal {
+            Goal::Budget(budget) => positive("budget", budget)?,
+            Goal::Loss(loss) | Goal::Stop(Stop::Loss(loss)) => positive("loss", loss)?,
+            Goal::Stop(Stop::AsymptoteMultiple(multiple)) => positive("stop", multiple)?,
+            Goal::Stop(Stop::ComputeOptimal) => {}
+        }
+        let (last, without_growth) = match request.last {
+            FinalShape::Given(shape) => (shape, None),
+            FinalShape::Best(family) => {
+                let (last, unstaged) = best_final_shape(request, &family)?;
+                (last, Some(unstaged))
+            }
+        };
+        let n = last.n_params() as f64;
+        request.goal.final_loss(&request.cost, n, 0.0)?;
+        let final_loss = |spared| request.goal.final_loss(&request.cost, n, spared).ok();
+        let paths = best_paths(&request.cost, &last, request.operators, most - 1, final_loss);
+        let in_range = paths.into_iter().enumerate().skip(least - 1);
+        let path = in_range
+            .filter_map(|(_, path)| path)
+            .max_by(|a, b| a.spared.total_cmp(&b.spared))
+            .ok_or_else(|| PlanError::NoChain {
+                wanted: least,
+                shape: last,
+                operators: operators_text(request.operators),
+            })?;
+        build(request, &path, without_growth, least > 1, batch_tokens)
+    }
+}
+
+fn operators_text(operators: Operators) -> String {
+    match (operators.width.is_some(), operators.depth) {
+        (true, true) => "width and depth growths",
+        (true, false) => "width growths",
+        (false, true) => "depth growths",
+        (false, false) => "no growths",
+    }
+    .to_string()
+}
+
+/// The last shape of the best plan of a family, and the best plan without growth.
+fn best_final_shape(request: &Request, family: &Family) -> Result<(GptShape, Unstaged), PlanError> {
+    let (cost, goal) = (&request.cost, request.goal);
+    if matches!(goal, Goal::Stop(_)) {
+        return Err(PlanError::StopWithoutShape);
+    }
+    let shapes = family.shapes();
+    // Lower is better: the loss for a budget, the cost for a loss.
+    let merit = |shape: &GptShape, spared: f64| {
+        let n = shape.n_params() as f64;
+        let loss = goal.final_loss(cost, n, spared).ok()?;
+        let paid = cost.compute_at(n, loss).ok()? - spared;
+        Some((if matches!(goal, Goal::Budget(_)) { loss } else { paid }, paid, loss))
+    };
+    let unstaged = shapes
+        .iter()
+        .enumerate()
+        .filter_map(|(i, shape)| merit(shape, 0.0).map(|found| (i, found)))
+        .min_by(|a, b| a.1.0.total_cmp(&b.1.0));
+    let Some((best, (_, paid, loss))) = unstaged else {
+        let shape = shapes[shapes.len() - 1];
+        let loss = if let Goal::Loss(loss) = goal { loss } else { f64::NAN };
+        let asymptote = cost.asymptote(shape.n_params() as f64);
+        return Err(PlanError::LossTooLow { loss, shape, asymptote });
+    };
+    let shape = shapes[best];
+    let untrained = (family.n_vocab as f64).ln();
+    if let Goal::Budget(budget) = goal
+        && loss >= untrained
+    {
+        let unit = if cost.is_in_seconds() { "seconds" } else { "FLOPs" };
+        return Err(PlanError::BudgetTooSmall {
+            goal: format!("a budget of {budget:e} {unit}"),
+            shape,
+            n_params: shape.n_params() as f64,
+            loss,
+            untrained,
+        });
+    }
+    let unstaged = Unstaged {
+        n_layers: shape.n_layers,
+        d_model: shape.d_model,
+        n_heads: shape.n_heads,
+        n_params: shape.n_params() as f64,
+        cost: paid,
+        loss,
+    };
+    let most_growths = request.stages.end() - 1;
+    if most_growths == 0 {
+        return Ok((shape, unstaged));
+    }
+    // Staged optima are within a few times the size of the unstaged one.
+    const AROUND: f64 = 8.0;
+    let n_best = shape.n_params() as f64;
+    let near: Vec<GptShape> = shapes
+        .into_iter()
+        .filter(|shape| {
+            let ratio = shape.n_params() as f64 / n_best;
+            ratio < AROUND && ratio > 1.0 / 4096.0
+        })
+        .collect();
+    let nodes = spread(&near, &shape);
+    let graph = Graph::new(cost, nodes.clone(), Operators::ALL, most_growths);
+    let candidates =
+        nodes.iter().enumerate().filter(|(_, node)| node.n_params() as f64 > n_best / AROUND);
+    let staged = candidates.filter_map(|(i, node)| {
+        let n = node.n_params() as f64;
+        let final_loss = |spared| goal.final_loss(cost, n, spared).ok();
+        let best = (0..=most_growths)
+            .filter_map(|growths| graph.path(i, growths, final_loss))
+            .max_by(|a, b| a.spared.total_cmp(&b.spared))?;
+        Some((merit(node, best.spared)?.0, *node))
+    });
+    let last = staged.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(shape, |(_, node)| node);
+    Ok((last, unstaged))
+}
+
+/// The plan along a path.
+fn build(
+    request: &Request,
+    path: &Path,
+    without_growth: Option<Unstaged>,
+    must_grow: bool,
+    batch_tokens: impl Fn(f64) -> f64,
+) -> Result<Plan, PlanError> {
+    let cost = &request.cost;
+    let last = path.shapes[path.shapes.len() - 1];
+    let n_last = last.n_params() as f64;
+    let final_loss = request.goal.final_loss(cost, n_last, path.spared)?;
+    let batch_tokens = batch_tokens(final_loss);
+    let stages = stages(cost, &path.shapes, final_loss, batch_tokens)?;
+    let from_scratch = cost.compute_at(n_last, final_loss)?;
+    let saving = path.spared / from_scratch;
+    let executed: Vec<(f64, f64)> =
+        stages.iter().map(|stage| (stage.n_params, stage.tokens)).collect();
+    let samples: Vec<f64> =
+        request.resampled.iter().filter_map(|law| saving_as_run(law, &executed).ok()).collect();
+    let saving_interval = (samples.len() > 1 && stages.len() > 1).then(|| {
+        let (low, high) = interval(samples);
+        [low, high]
+    });
+    let curve = predicted_curve(cost, &stages)?;
+    Ok(Plan {
+        compute: stages.iter().map(|stage| stage.compute).sum(),
+        seconds: cost.is_in_seconds().then(|| stages.iter().filter_map(|one| one.seconds).sum()),
+        compute_from_scratch: 6.0 * n_last * cost.tokens_at(n_last, final_loss)?,
+        final_loss,
+        asymptote_multiple: final_loss / cost.asymptote(n_last),
+        saving,
+        saving_interval,
+        batch_tokens,
+        advice: advice(saving, saving_interval, stages.len(), must_grow),
+        stages,
+        without_growth,
+        baselines: baselines(cost, &path.shapes, final_loss),
+        curve,
+    })
+}
+
+fn advice(saving: f64, interval: Option<[f64; 2]>, n_stages: usize, must_grow: bool) -> Advice {
+    let reason = if n_stages == 1 {
+        Some("no growth spares compute here".to_string())
+    } else if let Some([low, high]) = interval.filter(|[low, _]| *low <= 0.0) {
+        Some(format!(
+            "the saving's 95 % interval, {:.1} to {:.1} %, includes zero",
+            100.0 * low,
+            100.0 * high
+        ))
+    } else if saving < LEAST_SAVING && !must_grow {
+        Some(format!(
+            "the saving, {:.2} %, is below {:.0} %: the run ends too close to its asymptote",
+            100.0 * saving,
+            100.0 * LEAST_SAVING
+        ))
+    } else {
+        None
+    };
+    Advice { grow: reason.is_none(), reason }
+}
+
+fn stages(
+    cost: &TrainingCost,
+    shapes: &[GptShape],
+    final_loss: f64,
+    batch_tokens: f64,
+) -> Result<Vec<Stage>, ScalingError> {
+    let mut loss_start = None;
+    let mut found = Vec::new();
+    for (k, shape) in shapes.iter().enumerate() {
+        let n = shape.n_params() as f64;
+        let next = shapes.get(k + 1).map(|next| next.n_params() as f64);
+        let growth = next.map(|next| cost.growth_point(n, next)).transpose()?;
+        let loss_end = growth.map_or(final_loss, |growth| growth.loss);
+        let before = loss_start.map_or(Ok(0.0), |loss| cost.tokens_at(n, loss))?;
+        let tokens = cost.tokens_at(n, loss_end)? - before;
+        found.push(Stage {
+            n_layers: shape.n_layers,
+            d_model: shape.d_model,
+            n_heads: shape.n_heads,
+            n_params: n,
+            steps: tokens / batch_tokens,
+            tokens,
+            compute: 6.0 * n * tokens,
+            compute_exact: shape.flops_per_token_exact().0 * tokens,
+            seconds: cost.is_in_seconds().then(|| tokens * cost.per_token(n)),
+            loss_start,
+            loss_end,
+            growth_slope: cost.loss_slope(n, loss_end)?,
+            step_ratio: growth.map(|growth| growth.step_ratio),
+            resumed_step: before / batch_tokens,
+        });
+        loss_start = Some(loss_end);
+    }
+    Ok(found)
+}
+
+/// What stages of given sizes and tokens save under a law, at the loss that they then end at.
+fn saving_as_run(cost: &TrainingCost, stages: &[(f64, f64)]) -> Result<f64, ScalingError> {
+    let mut loss: Option<f64> = None;
+    let mut paid = 0.0;
+    let mut last = 0.0;
+    for (n, tokens) in stages {
+        let before = loss.map_or(Ok(0.0), |loss| cost.tokens_at(*n, loss))?;
+        let price = cost.per_token(*n);
+        paid += tokens * price;
+        let reached = cost.loss_at_compute(*n, (before + tokens) * price)?;
+        last = (before + tokens) * price;
+        loss = Some(reached);
+    }
+    Ok(1.0 - paid / last)
+}
+
+fn predicted_curve(
+    cost: &TrainingCost,
+    stages: &[Stage],
+) -> Result<Vec<CurveSample>, ScalingError> {
+    let mut curve = Vec::new();
+    let (mut tokens_before, mut compute_before) = (0.0, 0.0);
+    for (k, stage) in stages.iter().enumerate() {
+        let n = stage.n_params;
+        let own = stage.loss_start.map_or(Ok(0.0), |loss| cost.tokens_at(n, loss))?;
+        for i in 0..=CURVE_POINTS {
+            // From a hundredth of the stage's tokens, evenly in their ln.
+            let share = 100f64.powf(i as f64 / CURVE_POINTS as f64 - 1.0);
+            let tokens = share * stage.tokens;
+            let loss = cost.loss_at_compute(n, (own + tokens) * cost.per_token(n))?;
+            curve.push(CurveSample {
+                stage: k,
+                tokens: tokens_before + tokens,
+                compute: compute_before + 6.0 * n * tokens,
+                loss,
+            });
+        }
+        tokens_before += stage.tokens;
+        compute_before += stage.compute;
+    }
+    Ok(curve)
+}

@@ -1,0 +1,198 @@
+//! The best chain of stages: a shortest path over shapes.
+
+use super::shapes::{Operators, spread};
+use crate::{GrowthPoint, TrainingCost};
+use measure::GptShape;
+use rayon::prelude::*;
+
+/// A growth between two shapes of a list.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    from: usize,
+    to: usize,
+    growth: GrowthPoint,
+}
+
+/// A path over shapes, and what its growths spare together.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Path {
+    pub shapes: Vec<GptShape>,
+    pub spared: f64,
+    /// Loss at the last growth; infinite without one.
+    pub last_growth: f64,
+}
+
+/// Growths between shapes that are sorted by N, and the best paths over them.
+pub(crate) struct Graph {
+    shapes: Vec<GptShape>,
+    edges: Vec<Edge>,
+    /// Edges into each shape.
+    into: Vec<Vec<usize>>,
+    /// For each number of growths and each edge: the most that a path ending with it spares, and the
+    /// edge before it.
+    best: Vec<Vec<Option<(f64, Option<usize>)>>>,
+}
+
+impl Graph {
+    /// All growths between shapes, and the best paths with up to `most_growths` of them.
+    pub fn new(
+        cost: &TrainingCost,
+        shapes: Vec<GptShape>,
+        operators: Operators,
+        most_growths: usize,
+    ) -> Self {
+        let edges: Vec<Edge> = (0..shapes.len())
+            .into_par_iter()
+            .flat_map_iter(|to| {
+                let shapes = &shapes;
+                (0..to).filter_map(move |from| {
+                    if !operators.reach(&shapes[from], &shapes[to]) {
+                        return None;
+                    }
+                    let growth = growth(cost, &shapes[from], &shapes[to])?;
+                    Some(Edge { from, to, growth })
+                })
+            })
+            .collect();
+        let mut into = vec![Vec::new(); shapes.len()];
+        for (i, edge) in edges.iter().enumerate() {
+            into[edge.to].push(i);
+        }
+        let mut graph = Self { shapes, edges, into, best: Vec::new() };
+        for n_growths in 1..=most_growths {
+            let found = graph.extend(n_growths);
+            graph.best.push(found);
+        }
+        graph
+    }
+
+    fn extend(&self, n_growths: usize) -> Vec<Option<(f64, Option<usize>)>> {
+        let value = |edge: &Edge| {
+            if n_growths == 1 {
+                return Some((edge.growth.spared, None));
+            }
+            // Stages must have something to do: each growth comes at a lower loss than the one before.
+            let before = self.into[edge.from].iter().filter_map(|i| {
+                let earlier = self.edges[*i].growth.loss > edge.growth.loss;
+                let (spared, _) = self.best[n_growths - 2][*i]?;
+                earlier.then_some((spared, *i))
+            });
+            let (spared, i) = before.max_by(|a, b| a.0.total_cmp(&b.0))?;
+            Some((spared + edge.growth.spared, Some(i)))
+        };
+        self.edges.iter().map(value).collect()
+    }
+
+    /// The best path with so many growths to a shape, among those that grow above a loss; it depends
+    /// on what the path spares.
+    pub fn path(
+        &self,
+        to: usize,
+        n_growths: usize,
+        final_loss: impl Fn(f64) -> Option<f64>,
+    ) -> Option<Path> {
+        if n_growths == 0 {
+            return Some(Path {
+                shapes: vec![self.shapes[to]],
+                spared: 0.0,
+                last_growth: f64::INFINITY,
+            });
+        }
+        let best = &self.best[n_growths - 1];
+        let ends = self.into[to].iter().filter_map(|i| {
+            let (spared, _) = best[*i]?;
+            (self.edges[*i].growth.loss > final_loss(spared)?).then_some((spared, *i))
+        });
+        let (spared, last) = ends.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        let mut shapes = vec![self.shapes[to]];
+        let mut at = Some(last);
+        for k in (0..n_growths).rev() {
+            let i = at?;
+            shapes.insert(0, self.shapes[self.edges[i].from]);
+            at = self.best[k][i]?.1;
+        }
+        Some(Path { shapes, spared, last_growth: self.edges[last].growth.loss })
+    }
+}
+
+fn growth(cost: &TrainingCost, small: &GptShape, large: &GptShape) -> Option<GrowthPoint> {
+    cost.growth_point(small.n_params() as f64, large.n_params() as f64).ok()
+}
+
+/// The best paths with 0, 1, ... growths to one shape.
+pub(crate) fn best_paths(
+    cost: &TrainingCost,
+    last: &GptShape,
+    operators: Operators,
+    most_growths: usize,
+    final_loss: impl Fn(f64) -> Option<f64>,
+) -> Vec<Option<Path>> {
+    let sources = operators.sources(last);
+    let mut shapes = spread(&sources, last);
+    shapes.push(*last);
+    let end = shapes.len() - 1;
+    let graph = Graph::new(cost, shapes, operators, most_growths);
+    (0..=most_growths)
+        .map(|n| {
+            let path = graph.path(end, n, &final_loss)?;
+            Some(refine(cost, path, &sources, operators, &final_loss))
+        })
+        .collect()
+}
+
+/// Tries, for one shape after the other, every shape near it in N that the spread left out.
+fn refine(
+    cost: &TrainingCost,
+    mut path: Path,
+    sources: &[GptShape],
+    operators: Operators,
+    final_loss: &impl Fn(f64) -> Option<f64>,
+) -> Path {
+    const NEAR: f64 = 1.2;
+    const MOST_ROUNDS: usize = 4;
+    for _ in 0..MOST_ROUNDS {
+        let before = path.spared;
+        for k in 0..path.shapes.len() - 1 {
+            let here = path.shapes[k].n_params() as f64;
+            let near = sources.iter().filter(|shape| {
+                let ratio = shape.n_params() as f64 / here;
+                ratio < NEAR && ratio > 1.0 / NEAR
+            });
+            for shape in near {
+                let mut shapes = path.shapes.clone();
+                shapes[k] = *shape;
+                if let Some(found) = evaluate(cost, shapes, operators, final_loss)
+                    && found.spared > path.spared
+                {
+                    path = found;
+                }
+            }
+        }
+        if path.spared <= before {
+            break;
+        }
+    }
+    path
+}
+
+fn evaluate(
+    cost: &TrainingCost,
+    shapes: Vec<GptShape>,
+    operators: Operators,
+    final_loss: &impl Fn(f64) -> Option<f64>,
+) -> Option<Path> {
+    let mut spared = 0.0;
+    let mut last_growth = f64::INFINITY;
+    for pair in shapes.windows(2) {
+        if !operators.reach(&pair[0], &pair[1]) {
+            return None;
+        }
+        let growth = growth(cost, &pair[0], &pair[1])?;
+        if growth.loss >= last_growth {
+            return None;
+        }
+        spared += growth.spared;
+        last_growth = growth.loss;
+    }
+    (last_growth > final_loss(spared)?).then_some(Path { shapes, spared, last_growth })
+}

@@ -1,0 +1,189 @@
+use super::*;
+use crate::published::{AUTHORS_STEPS, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH};
+use crate::{BatchPolicy, TrainingCost};
+use measure::GptShape;
+use proptest::prelude::*;
+
+fn family() -> Family {
+    Family { d_head: 64, aspect: 64.0, n_vocab: 50257, context_len: 1024 }
+}
+
+fn chinchilla() -> TrainingCost {
+    TrainingCost::tokens(CHINCHILLA_CORRECTED)
+}
+
+fn gpt2_large() -> GptShape {
+    let first = family().shapes()[0];
+    GptShape { n_layers: 36, d_model: 1280, n_heads: 20, d_ff: 5120, ..first }
+}
+
+fn request(cost: TrainingCost, goal: Goal, last: FinalShape) -> Request {
+    Request { cost, resampled: Vec::new(), goal, last, stages: 1..=4, operators: Operators::ALL }
+}
+
+fn plan(request: &Request) -> Plan {
+    Plan::new(request, |_| 524_288.0).unwrap()
+}
+
+#[test]
+fn a_budget_is_spent_and_growing_lowers_the_loss() {
+    let plan = plan(&request(chinchilla(), Goal::Budget(1e21), FinalShape::Best(family())));
+    assert!((plan.compute / 1e21 - 1.0).abs() < 1e-6, "{:e}", plan.compute);
+    let alone = plan.without_growth.clone().unwrap();
+    assert!(plan.final_loss < alone.loss, "{} {}", plan.final_loss, alone.loss);
+    // Besiroglu et al. 2024: the optimal size at 1e21 FLOPs is between 2e9 and 4e9.
+    assert!((2e9..4e9).contains(&alone.n_params), "{:e}", alone.n_params);
+    assert_eq!(plan.stages.len(), 4);
+    assert!(plan.advice.grow);
+    let spent: f64 = plan.stages.iter().map(|stage| 6.0 * stage.n_params * stage.tokens).sum();
+    assert!((spent / plan.compute - 1.0).abs() < 1e-12);
+    let curve = &plan.curve;
+    assert!(curve.is_sorted_by(|a, b| a.compute < b.compute && a.loss >= b.loss));
+    assert!((curve[curve.len() - 1].loss / plan.final_loss - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn the_plan_for_two_stages_is_the_best_pair_there_is() {
+    let cost = chinchilla();
+    let last = gpt2_large();
+    let goal = Goal::Stop(Stop::ComputeOptimal);
+    let two = Request { stages: 2..=2, ..request(cost.clone(), goal, FinalShape::Given(last)) };
+    let found = plan(&two);
+    let final_loss = cost.optimal_loss(last.n_params() as f64).unwrap();
+    let best = Operators::ALL
+        .sources(&last)
+        .iter()
+        .filter_map(|small| {
+            cost.chain(&[small.n_params() as f64, last.n_params() as f64], final_loss).ok()
+        })
+        .map(|chain| chain.saving)
+        .fold(0.0, f64::max);
+    assert!((found.saving - best).abs() < 1e-9, "{} where {best} is possible", found.saving);
+    let growth = found.stages[0].step_ratio.unwrap();
+    let resumed = found.stages[0].steps / growth;
+    assert!((found.stages[1].resumed_step / resumed - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn more_stages_never_save_less_and_the_limit_saves_most() {
+    let cost =
+        TrainingCost::steps(AUTHORS_STEPS, KAPLAN_CRITICAL_BATCH, BatchPolicy::CriticalAtEnd);
+    let goal = Goal::Stop(Stop::AsymptoteMultiple(1.1));
+    let savings: Vec<f64> = (1..=4)
+        .map(|n| {
+            let request = Request {
+                stages: n..=n,
+                ..request(cost.clone(), goal, FinalShape::Given(gpt2_large()))
+            };
+            plan(&request).saving
+        })
+        .collect();
+    assert_eq!(savings[0], 0.0);
+    assert!(savings.is_sorted_by(|a, b| a < b), "{savings:?}");
+    // The golden numbers of two sizes and of the limit, between which these must lie.
+    assert!(savings[1] > 0.0799 && savings[3] < 0.1083, "{savings:?}");
+}
+
+#[test]
+fn operators_are_kept_to() {
+    let goal = Goal::Stop(Stop::AsymptoteMultiple(1.1));
+    for (width, depth) in [(None, true), (Some(WidthRule::Integer), false)] {
+        let operators = Operators { width, depth };
+        let request =
+            Request { operators, ..request(chinchilla(), goal, FinalShape::Given(gpt2_large())) };
+        let found = plan(&request);
+        assert!(found.stages.len() > 1);
+        for pair in found.stages.windows(2) {
+            assert_eq!(pair[0].d_model == pair[1].d_model, width.is_none());
+            assert_eq!(pair[0].n_layers < pair[1].n_layers, depth);
+            assert!(pair[1].d_model.is_multiple_of(pair[0].d_model));
+        }
+    }
+}
+
+#[test]
+fn a_target_loss_is_met_for_less() {
+    let plan = plan(&request(chinchilla(), Goal::Loss(2.5), FinalShape::Best(family())));
+    assert!((plan.final_loss - 2.5).abs() < 1e-9);
+    assert!(plan.compute < plan.without_growth.unwrap().cost);
+}
+
+#[test]
+fn intervals_come_from_resampled_laws_and_decide_the_advice() {
+    let goal = Goal::Stop(Stop::ComputeOptimal);
+    let with = |spread: f64| {
+        let resampled = (0..100)
+            .map(|i| {
+                let up = spread * (f64::from(i) / 99.0 - 0.5);
+                let crate::TokenLaw::Sum {
+                    floor,
+                    params_factor,
+                    params_exponent,
+                    data_factor,
+                    data_exponent,
+                } = CHINCHILLA_CORRECTED
+                else {
+                    unreachable!()
+                };
+                TrainingCost::tokens(crate::TokenLaw::Sum {
+                    floor,
+                    params_factor: params_factor * (1.0 + 2.0 * up),
+                    params_exponent,
+                    data_factor,
+                    data_exponent: data_exponent + 0.01 * up,
+                })
+            })
+            .collect();
+        let base = request(chinchilla(), goal, FinalShape::Given(gpt2_large()));
+        plan(&Request { resampled, stages: 2..=2, ..base })
+    };
+    let sure = with(0.1);
+    let [low, high] = sure.saving_interval.unwrap();
+    assert!(low <= sure.saving && sure.saving <= high && low > 0.0, "{low} {high}");
+    assert!(sure.advice.grow);
+    let unsure = with(1.9);
+    assert!(unsure.saving_interval.unwrap()[0] < low);
+}
+
+#[test]
+fn what_cannot_be_planned_is_explained() {
+    let message = |request: &Request| Plan::new(request, |_| 1e6).unwrap_err().to_string();
+    let free = |goal| request(chinchilla(), goal, FinalShape::Best(family()));
+    assert!(message(&free(Goal::Budget(1e9))).contains("too small for the smallest shape"));
+    assert!(message(&free(Goal::Budget(-1.0))).contains("budget = -1: must be positive"));
+    assert!(message(&free(Goal::Budget(f64::NAN))).contains("budget = NaN: must be positive"));
+    assert!(message(&free(Goal::Loss(1.0))).contains("stays above"));
+    assert!(message(&free(Goal::Stop(Stop::ComputeOptimal))).contains("name the shape"));
+    let fixed = |goal| request(chinchilla(), goal, FinalShape::Given(gpt2_large()));
+    assert!(message(&fixed(Goal::Loss(1.0))).contains("stays above"));
+    assert!(message(&fixed(Goal::Stop(Stop::AsymptoteMultiple(0.9)))).contains("stays above"));
+    let mut none = fixed(Goal::Stop(Stop::ComputeOptimal));
+    (none.stages, none.operators) = (2..=2, Operators { width: None, depth: false });
+    assert!(message(&none).contains("no chain of no growths"));
+    none.stages = 3..=2;
+    assert!(message(&none).contains("stages 3..2"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+    /// Tokens counted in thousands give the same plan.
+    #[test]
+    fn plans_are_invariant_under_units(ln_c in 44.0f64..52.0) {
+        let crate::TokenLaw::Sum { floor, params_factor, params_exponent, data_factor, data_exponent } =
+            CHINCHILLA_CORRECTED else { unreachable!() };
+        let thousands = TrainingCost::tokens(crate::TokenLaw::Sum {
+            floor, params_factor, params_exponent, data_exponent,
+            data_factor: data_factor * 1e3f64.powf(-data_exponent),
+        });
+        let budget = ln_c.exp();
+        let one = plan(&request(chinchilla(), Goal::Budget(budget), FinalShape::Best(family())));
+        let other =
+            plan(&request(thousands, Goal::Budget(budget / 1e3), FinalShape::Best(family())));
+        prop_assert!((one.saving - other.saving).abs() < 1e-9);
+        prop_assert_eq!(one.stages.len(), other.stages.len());
+        for (a, b) in one.stages.iter().zip(&other.stages) {
+            prop_assert_eq!((a.n_layers, a.d_model), (b.n_layers, b.d_model));
+            prop_assert!((a.tokens / (1e3 * b.tokens) - 1.0).abs() < 1e-6);
+        }
+    }
+}
