@@ -1,0 +1,318 @@
+use crate::PlotError;
+use crate::figure::{Figure, Layer, Panel, Stroke};
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
+use plotters::prelude::*;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Once;
+
+/// Width and height of a panel. At the 85 mm of a paper's column its 16-pixel letters are 8 points.
+const PANEL: (u32, u32) = (480, 380);
+
+/// PNG pixels for one of these.
+const PNG_SCALE: u32 = 2;
+
+const FONT: &str = "sans-serif";
+const FONT_SIZE: u32 = 16;
+
+/// A linear axis with given ticks.
+struct Ticked {
+    span: Range<f64>,
+    ticks: Vec<f64>,
+}
+
+impl Ranged for Ticked {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        let share = (value - self.span.start) / (self.span.end - self.span.start);
+        limit.0 + (f64::from(limit.1 - limit.0) * share).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        self.ticks.clone()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.span.clone()
+    }
+}
+
+type Chart<'a, DB> = ChartContext<'a, DB, Cartesian2d<Ticked, Ticked>>;
+
+/// Lengths in pixels of one output format.
+#[derive(Clone, Copy)]
+struct Pen(u32);
+
+impl Pen {
+    fn size(self, pixels: u32) -> u32 {
+        self.0 * pixels
+    }
+
+    fn length(self, pixels: f64) -> i32 {
+        (f64::from(self.0) * pixels).round() as i32
+    }
+}
+
+pub(crate) fn svg(figure: &Figure) -> Result<String, PlotError> {
+    let mut text = String::new();
+    let area = SVGBackend::with_string(&mut text, size(figure, Pen(1))).into_drawing_area();
+    figure_on(figure, &area, Pen(1)).map_err(|failure| failure.named(Path::new("SVG")))?;
+    drop(area);
+    Ok(text)
+}
+
+pub(crate) fn png(figure: &Figure, path: &Path) -> Result<(), PlotError> {
+    let pen = Pen(PNG_SCALE);
+    let area = BitMapBackend::new(path, size(figure, pen)).into_drawing_area();
+    figure_on(figure, &area, pen).map_err(|failure| failure.named(path))
+}
+
+/// What can go wrong on the way, before the file is named.
+enum Failure {
+    Empty(String),
+    Backend(String),
+}
+
+impl Failure {
+    fn named(self, path: &Path) -> PlotError {
+        match self {
+            Self::Empty(title) => PlotError::Empty(title),
+            Self::Backend(reason) => PlotError::Write { path: path.to_path_buf(), reason },
+        }
+    }
+}
+
+impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for Failure {
+    fn from(error: DrawingAreaErrorKind<E>) -> Self {
+        Self::Backend(error.to_string())
+    }
+}
+
+fn size(figure: &Figure, pen: Pen) -> (u32, u32) {
+    let columns = figure.columns.clamp(1, figure.panels.len().max(1)) as u32;
+    let rows = (figure.panels.len() as u32).div_ceil(columns).max(1);
+    (pen.size(PANEL.0 * columns), pen.size(PANEL.1 * rows))
+}
+
+/// Makes the embedded font known, so that no machine needs one.
+fn font() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // A name that is taken already is the same font.
+        let _ = plotters::style::register_font(FONT, FontStyle::Normal, dejavu::sans::regular());
+    });
+}
+
+fn figure_on<DB>(figure: &Figure, area: &DrawingArea<DB, Shift>, pen: Pen) -> Result<(), Failure>
+where
+    DB: DrawingBackend,
+    DB::ErrorType: 'static,
+{
+    font();
+    area.fill(&WHITE)?;
+    let columns = figure.columns.clamp(1, figure.panels.len().max(1));
+    let rows = figure.panels.len().div_ceil(columns).max(1);
+    for (panel, area) in figure.panels.iter().zip(area.split_evenly((rows, columns))) {
+        panel_on(panel, &area, pen)?;
+    }
+    area.present()?;
+    Ok(())
+}
+
+fn panel_on<DB>(panel: &Panel, area: &DrawingArea<DB, Shift>, pen: Pen) -> Result<(), Failure>
+where
+    DB: DrawingBackend,
+    DB::ErrorType: 'static,
+{
+    let pairs =
+        || panel.layers.iter().flat_map(pairs_of).filter(|pair| place(panel, *pair).is_some());
+    let spans =
+        panel.x.span(pairs().map(|pair| pair.0)).zip(panel.y.span(pairs().map(|pair| pair.1)));
+    let (x, y) = spans.ok_or_else(|| Failure::Empty(panel.title.clone()))?;
+    let mut chart = ChartBuilder::on(area)
+        .margin(pen.size(10))
+        .margin_right(pen.size(18))
+        .caption(&panel.title, (FONT, pen.size(FONT_SIZE + 1)))
+        .x_label_area_size(pen.size(44))
+        .y_label_area_size(pen.size(66))
+        .build_cartesian_2d(
+            Ticked { span: x.clone(), ticks: panel.x.ticks(&x) },
+            Ticked { span: y.clone(), ticks: panel.y.ticks(&y) },
+        )?;
+    axes(panel, &mut chart, &x, &y, pen)?;
+    for layer in &panel.layers {
+        layer_on(panel, layer, &mut chart, pen)?;
+    }
+    if panel.layers.iter().any(|layer| label_of(layer).is_some()) {
+        let corner = emptiest_corner(panel, &x, &y);
+        chart
+            .configure_series_labels()
+            .position(corner)
+            .legend_area_size(pen.length(24.0))
+            .margin(pen.size(8))
+            .label_font((FONT, pen.size(FONT_SIZE - 2)))
+            .background_style(WHITE.mix(0.8))
+            .draw()?;
+    }
+    Ok(())
+}
+
+fn axes<DB>(
+    panel: &Panel,
+    chart: &mut Chart<'_, DB>,
+    x: &Range<f64>,
+    y: &Range<f64>,
+    pen: Pen,
+) -> Result<(), Failure>
+where
+    DB: DrawingBackend,
+    DB::ErrorType: 'static,
+{
+    chart
+        .configure_mesh()
+        .x_desc(&panel.x.label)
+        .y_desc(&panel.y.label)
+        .axis_desc_style((FONT, pen.size(FONT_SIZE)))
+        .label_style((FONT, pen.size(FONT_SIZE - 2)))
+        .x_label_formatter(&|place| panel.x.label_at(*place, x))
+        .y_label_formatter(&|place| panel.y.label_at(*place, y))
+        .bold_line_style(BLACK.mix(0.12).stroke_width(pen.size(1)))
+        .light_line_style(TRANSPARENT)
+        .axis_style(BLACK.stroke_width(pen.size(1)))
+        .draw()?;
+    Ok(())
+}
+
+fn layer_on<'a, DB>(
+    panel: &Panel,
+    layer: &Layer,
+    chart: &mut Chart<'a, DB>,
+    pen: Pen,
+) -> Result<(), Failure>
+where
+    DB: DrawingBackend + 'a,
+    DB::ErrorType: 'static,
+{
+    // What lies beyond a given range is left out; the backends would draw it along the edge.
+    let inside = |place: f64, range: Range<f64>| {
+        let slack = 1e-9 * (range.end - range.start);
+        place >= range.start - slack && place <= range.end + slack
+    };
+    let (x, y) = (chart.x_range(), chart.y_range());
+    let placed = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
+        let places = points.iter().filter_map(|point| place(panel, *point));
+        places.filter(|at| inside(at.0, x.clone()) && inside(at.1, y.clone())).collect()
+    };
+    match layer {
+        Layer::Line { points, color, stroke, label } => {
+            let width = if *stroke == Stroke::Thin { 1 } else { 2 };
+            let style = color.rgb().stroke_width(pen.size(width));
+            let points = placed(points);
+            let drawn = if *stroke == Stroke::Dashed {
+                let (dash, gap) = (pen.length(7.0), pen.length(5.0));
+                chart.draw_series(DashedLineSeries::new(points, dash as u32, gap as u32, style))?
+            } else {
+                chart.draw_series(LineSeries::new(points, style))?
+            };
+            if let Some(label) = label {
+                let (length, dash) = (pen.length(20.0), pen.length(7.0));
+                let solid = *stroke != Stroke::Dashed;
+                drawn.label(label).legend(move |(x, y)| {
+                    let ends = [(x, y), (x + length, y)];
+                    if solid {
+                        PathElement::new(ends, style).into_dyn()
+                    } else {
+                        plotters::element::DashedPathElement::new(ends, dash, dash - 1, style)
+                            .into_dyn()
+                    }
+                });
+            }
+        }
+        Layer::Points { points, color, radius, label } => {
+            let (radius, style) = (pen.length(*radius), color.rgb().filled());
+            let dots = placed(points).into_iter().map(|at| Circle::new(at, radius, style));
+            let drawn = chart.draw_series(dots)?;
+            if let Some(label) = label {
+                let middle = pen.length(10.0);
+                drawn
+                    .label(label)
+                    .legend(move |(x, y)| Circle::new((x + middle, y), radius, style).into_dyn());
+            }
+        }
+        Layer::Band { points, color, label } => {
+            let lower: Vec<(f64, f64)> = points.iter().map(|point| (point.0, point.1)).collect();
+            let upper: Vec<(f64, f64)> =
+                points.iter().rev().map(|point| (point.0, point.2)).collect();
+            let style = color.rgb().mix(0.2).filled();
+            let outline = [placed(&lower), placed(&upper)].concat();
+            let drawn = chart.draw_series(std::iter::once(Polygon::new(outline, style)))?;
+            if let Some(label) = label {
+                let (length, height) = (pen.length(20.0), pen.length(5.0));
+                drawn.label(label).legend(move |(x, y)| {
+                    Rectangle::new([(x, y - height), (x + length, y + height)], style).into_dyn()
+                });
+            }
+        }
+        Layer::Text { at, text, color } => {
+            let font = (FONT, pen.size(FONT_SIZE - 3)).into_font().color(&color.rgb());
+            let at = place(panel, *at);
+            let words = at.map(|at| Text::new(text.clone(), at, font));
+            chart.draw_series(words)?;
+        }
+    }
+    Ok(())
+}
+
+fn label_of(layer: &Layer) -> Option<&String> {
+    match layer {
+        Layer::Line { label, .. } | Layer::Points { label, .. } | Layer::Band { label, .. } => {
+            label.as_ref()
+        }
+        Layer::Text { .. } => None,
+    }
+}
+
+/// Every point that a layer shows.
+fn pairs_of(layer: &Layer) -> Vec<(f64, f64)> {
+    match layer {
+        Layer::Line { points, .. } | Layer::Points { points, .. } => points.clone(),
+        Layer::Band { points, .. } => {
+            points.iter().flat_map(|point| [(point.0, point.1), (point.0, point.2)]).collect()
+        }
+        Layer::Text { at, .. } => vec![*at],
+    }
+}
+
+/// Where a pair lies on a panel's axes; `None` where it has no place.
+fn place(panel: &Panel, pair: (f64, f64)) -> Option<(f64, f64)> {
+    panel.x.place(pair.0).zip(panel.y.place(pair.1))
+}
+
+/// The corner for the legend: where the fewest points are.
+fn emptiest_corner(panel: &Panel, x: &Range<f64>, y: &Range<f64>) -> SeriesLabelPosition {
+    let corners = [
+        (SeriesLabelPosition::UpperRight, true, true),
+        (SeriesLabelPosition::UpperLeft, false, true),
+        (SeriesLabelPosition::LowerLeft, false, false),
+        (SeriesLabelPosition::LowerRight, true, false),
+    ];
+    let share = |value: f64, span: &Range<f64>| (value - span.start) / (span.end - span.start);
+    let crowd = |right: bool, top: bool| {
+        let weight = |layer: &Layer| -> f64 {
+            let points = pairs_of(layer);
+            let inside = points.iter().filter_map(|pair| place(panel, *pair)).filter(|at| {
+                let (x, y) = (share(at.0, x), share(at.1, y));
+                (if right { x > 0.45 } else { x < 0.55 }) && (if top { y > 0.55 } else { y < 0.45 })
+            });
+            inside.count() as f64 / points.len().max(1) as f64
+        };
+        panel.layers.iter().map(weight).sum::<f64>()
+    };
+    corners
+        .into_iter()
+        .min_by(|a, b| crowd(a.1, a.2).total_cmp(&crowd(b.1, b.2)))
+        .map_or(SeriesLabelPosition::UpperRight, |corner| corner.0)
+}
