@@ -1,11 +1,12 @@
 use crate::file::{ScheduleFile, StageFile};
+use crate::schedule::stage_shape;
 use crate::{
-    AdamWSettings, Batch, CheckpointSettings, DataSource, DecayShape, EvaluationSettings,
-    LearningRate, Machine, ScheduleError, TextData, TokenData, Until,
+    AdamWSettings, DataSource, DecayShape, LearningRate, Prediction, ScheduleError, Until,
+    WidthMode,
 };
-use measure::{GptShape, Parametrization};
+use measure::Parametrization;
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The file format that this version reads and writes.
 const FORMAT_VERSION: u32 = 1;
@@ -13,202 +14,9 @@ const FORMAT_VERSION: u32 = 1;
 /// Most tokens of an evaluation set.
 const MOST_EVALUATION_TOKENS: u64 = 1 << 27;
 
-/// A checked schedule: a complete run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Schedule {
-    file: ScheduleFile,
-    batch: Batch,
-    stages: Vec<Stage>,
-}
-
-/// One stage: a shape, and when it ends.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stage {
-    shape: GptShape,
-    until: Until,
-}
-
-impl Stage {
-    /// The stage's shape for a vocabulary, which the data fixes.
-    pub fn shape(&self, n_vocab: usize) -> GptShape {
-        GptShape { n_vocab, ..self.shape }
-    }
-
-    /// The stage's limits.
-    pub fn until(&self) -> Until {
-        self.until
-    }
-}
-
-impl Schedule {
-    /// Reads and checks a schedule file.
-    ///
-    /// # Errors
-    /// An unreadable file, an unknown or missing key, or a value out of range; the message names
-    /// the file, the key or line, and what would be right.
-    pub fn read(path: &Path) -> Result<Self, ScheduleError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|cause| ScheduleError::Read { path: path.to_path_buf(), cause })?;
-        Self::parse(&text, path)
-    }
-
-    /// Parses and checks a schedule; `path` is for messages.
-    ///
-    /// # Errors
-    /// As [`Schedule::read`].
-    pub fn parse(text: &str, path: &Path) -> Result<Self, ScheduleError> {
-        let file: ScheduleFile = toml::from_str(text).map_err(|error| ScheduleError::Syntax {
-            path: path.to_path_buf(),
-            message: error.to_string().trim_end().to_string(),
-        })?;
-        Self::check(file, path)
-    }
-
-    /// The schedule as TOML; parsing it gives this schedule again.
-    ///
-    /// # Panics
-    /// Never: every checked schedule has a TOML form.
-    #[allow(clippy::missing_panics_doc)]
-    pub fn to_toml(&self) -> String {
-        toml::to_string(&self.file).expect("every checked schedule has a TOML form")
-    }
-
-    /// The same run on other text files.
-    ///
-    /// # Errors
-    /// A path that is not UTF-8, which TOML cannot hold.
-    pub fn with_text(mut self, files: Vec<PathBuf>) -> Result<Self, ScheduleError> {
-        let text = match self.file.data {
-            DataSource::Text(text) => text,
-            DataSource::Tokens(TokenData { validation_fraction, .. }) => {
-                TextData { validation_fraction, ..TextData::default() }
-            }
-            DataSource::Synthetic(_) => TextData::default(),
-        };
-        self.file.data = DataSource::Text(TextData { files, ..text });
-        Self::check(self.file, Path::new("--text"))
-    }
-
-    /// The same run with another number of steps as its only limit.
-    ///
-    /// # Errors
-    /// No steps at all.
-    pub fn with_steps(mut self, steps: u64) -> Result<Self, ScheduleError> {
-        for stage in &mut self.file.stages {
-            stage.until = Until { steps: Some(steps), tokens: None, compute: None, loss: None };
-        }
-        Self::check(self.file, Path::new("--steps"))
-    }
-
-    fn check(file: ScheduleFile, path: &Path) -> Result<Self, ScheduleError> {
-        let checker = Checker { path };
-        checker.check(&file)?;
-        let tokens = file.batch.tokens;
-        let (from, steps) =
-            file.batch.ramp.as_ref().map_or((tokens, 0), |ramp| (ramp.from_tokens, ramp.steps));
-        let batch = Batch::new(file.model.context_len, tokens, from, steps);
-        let stages = file
-            .stages
-            .iter()
-            .map(|stage| Stage { shape: stage_shape(&file, stage), until: stage.until })
-            .collect();
-        Ok(Self { file, batch, stages })
-    }
-
-    /// Name of the run.
-    pub fn name(&self) -> &str {
-        &self.file.name
-    }
-
-    /// Seed of initialisation and data order.
-    pub fn seed(&self) -> u64 {
-        self.file.seed
-    }
-
-    /// Where the tokens come from.
-    pub fn data(&self) -> &DataSource {
-        &self.file.data
-    }
-
-    /// Longest sequence, in tokens.
-    pub fn context_len(&self) -> usize {
-        self.file.model.context_len
-    }
-
-    /// How initialisation and learning rates depend on the width.
-    pub fn parametrization(&self) -> Parametrization {
-        self.file.parametrization
-    }
-
-    /// The optimizer's constants.
-    pub fn optimizer(&self) -> AdamWSettings {
-        self.file.optimizer
-    }
-
-    /// The learning rate's course.
-    pub fn learning_rate(&self) -> LearningRate {
-        self.file.learning_rate
-    }
-
-    /// Tokens in each step.
-    pub fn batch(&self) -> &Batch {
-        &self.batch
-    }
-
-    /// Sequences in one forward pass.
-    pub fn micro_batch(&self) -> usize {
-        self.file.batch.micro_batch
-    }
-
-    /// When and on how much the held-out loss is measured.
-    pub fn evaluation(&self) -> EvaluationSettings {
-        self.file.evaluation
-    }
-
-    /// When the state is saved.
-    pub fn checkpoint(&self) -> CheckpointSettings {
-        self.file.checkpoint
-    }
-
-    /// How the machine is used.
-    pub fn machine(&self) -> Machine {
-        self.file.machine
-    }
-
-    /// The stages, in order.
-    pub fn stages(&self) -> &[Stage] {
-        &self.stages
-    }
-
-    /// Steps that the single stage makes unless its target loss comes first: the least of its
-    /// limits in steps, tokens and compute.
-    pub fn n_steps(&self) -> u64 {
-        let Stage { shape, until } = &self.stages[0];
-        let by_tokens = until.tokens.map(|tokens| self.batch.steps_for_tokens(tokens));
-        let by_compute = until.compute.map(|flops| {
-            let tokens = (flops / shape.flops_per_token().0).ceil() as u64;
-            self.batch.steps_for_tokens(tokens)
-        });
-        [until.steps, by_tokens, by_compute].into_iter().flatten().min().unwrap_or(0)
-    }
-}
-
-/// The shape with a vocabulary of one, until the data says how large it is.
-fn stage_shape(file: &ScheduleFile, stage: &StageFile) -> GptShape {
-    GptShape {
-        n_layers: stage.n_layers,
-        d_model: stage.d_model,
-        n_heads: stage.n_heads,
-        d_ff: stage.d_ff.unwrap_or(stage.d_model.saturating_mul(4)),
-        n_vocab: 1,
-        context_len: file.model.context_len,
-        tied_head: file.model.tied_head,
-    }
-}
-
 /// Reports the first value that is out of range.
-struct Checker<'a> {
-    path: &'a Path,
+pub(crate) struct Checker<'a> {
+    pub path: &'a Path,
 }
 
 impl Checker<'_> {
@@ -250,7 +58,7 @@ impl Checker<'_> {
         self.require((0.0..1.0).contains(&value), key, value, "must be at least 0 and below 1")
     }
 
-    fn check(&self, file: &ScheduleFile) -> Result<(), ScheduleError> {
+    pub fn check(&self, file: &ScheduleFile) -> Result<(), ScheduleError> {
         let expected = format!("this version reads version {FORMAT_VERSION}");
         self.require(file.version == FORMAT_VERSION, "version", file.version, expected)?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -284,7 +92,8 @@ impl Checker<'_> {
             let in_range = (1..=1024).contains(&threads);
             self.require(in_range, "machine.threads", threads, expected)?;
         }
-        self.stages(file)
+        self.stages(file)?;
+        file.prediction.as_ref().map_or(Ok(()), |prediction| self.prediction(file, prediction))
     }
 
     fn data(&self, data: &DataSource) -> Result<(), ScheduleError> {
@@ -375,8 +184,7 @@ impl Checker<'_> {
     }
 
     fn stages(&self, file: &ScheduleFile) -> Result<(), ScheduleError> {
-        let expected = "this version trains exactly one stage";
-        self.require(file.stages.len() == 1, "stages", file.stages.len(), expected)?;
+        self.require(!file.stages.is_empty(), "stages", 0, "needs at least one stage")?;
         for (i, stage) in file.stages.iter().enumerate() {
             let key = format!("stages[{i}]");
             if let Err(error) = stage_shape(file, stage).check() {
@@ -386,8 +194,55 @@ impl Checker<'_> {
                 self.require(false, &format!("{key}.{dimension}"), value, expected)?;
             }
             self.until(&format!("{key}.until"), stage.until)?;
+            match i.checked_sub(1) {
+                None => {
+                    let expected = "the first stage grows from nothing";
+                    self.require(
+                        stage.growth.is_none(),
+                        &format!("{key}.growth"),
+                        "{ .. }",
+                        expected,
+                    )?;
+                }
+                Some(before) => self.growth(file, &file.stages[before], stage, &key)?,
+            }
         }
         Ok(())
+    }
+
+    fn growth(
+        &self,
+        file: &ScheduleFile,
+        before: &StageFile,
+        stage: &StageFile,
+        key: &str,
+    ) -> Result<(), ScheduleError> {
+        let (small, large) = (stage_shape(file, before), stage_shape(file, stage));
+        for (name, from, to) in [
+            ("n_layers", small.n_layers, large.n_layers),
+            ("d_model", small.d_model, large.d_model),
+            ("d_ff", small.d_ff, large.d_ff),
+        ] {
+            let expected = format!("must be at least {from}, that of the stage before it");
+            self.require(to >= from, &format!("{key}.{name}"), to, expected)?;
+        }
+        let expected = "must be larger than the stage before it";
+        self.require(small != large, key, large, expected)?;
+        let (d_small, d_large) = (small.d_model / small.n_heads, large.d_model / large.n_heads);
+        let expected = format!(
+            "makes heads of {d_large}: growth keeps their size of {d_small}, with n_heads = {}",
+            large.d_model / d_small
+        );
+        self.require(d_small == d_large, &format!("{key}.n_heads"), large.n_heads, expected)?;
+        let growth = stage.growth.unwrap_or_default();
+        let multiple = large.d_model.is_multiple_of(small.d_model)
+            && large.d_ff * small.d_model == small.d_ff * large.d_model;
+        let copies = matches!(growth.width, Some(WidthMode::Duplicate | WidthMode::Split));
+        let expected = format!(
+            "needs d_model and d_ff to grow by one whole factor, not from {} to {}; fresh does any",
+            small.d_model, large.d_model
+        );
+        self.require(multiple || !copies, &format!("{key}.growth.width"), "copies", expected)
     }
 
     fn until(&self, key: &str, until: Until) -> Result<(), ScheduleError> {
@@ -408,128 +263,34 @@ impl Checker<'_> {
         let expected = "needs steps, tokens or compute (a loss alone may never be reached)";
         self.require(bounded, key, found, expected)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const GOOD: &str = r#"
-version = 1
-name = "test"
-seed = 1
-
-[data]
-source = "text"
-files = ["a.txt"]
-strip_cr = true
-
-[model]
-context_len = 128
-
-[parametrization]
-kind = "mup"
-base_width = 64
-
-[optimizer]
-beta1 = 0.9
-beta2 = 0.98
-eps = 1e-9
-weight_decay = 0.1
-clip_norm = 1.0
-
-[learning_rate]
-shape = "constant"
-peak = 0.008
-warmup_steps = 100
-
-[batch]
-tokens = 4096
-micro_batch = 32
-
-[evaluation]
-every_steps = 50
-tokens = 49152
-
-[checkpoint]
-every_steps = 200
-keep = 2
-
-[[stages]]
-n_layers = 4
-d_model = 128
-n_heads = 4
-until = { steps = 1200 }
-"#;
-
-    fn parse(text: &str) -> Result<Schedule, ScheduleError> {
-        Schedule::parse(text, Path::new("x.toml"))
-    }
-
-    #[test]
-    fn a_good_file_is_read_with_its_defaults() {
-        let schedule = parse(GOOD).unwrap();
-        assert_eq!(schedule.parametrization(), Parametrization::mup(64));
-        assert_eq!(schedule.stages()[0].shape(256).d_ff, 512);
-        assert_eq!(schedule.n_steps(), 1200);
-    }
-
-    #[test]
-    fn writing_and_reading_is_identity() {
-        let schedule = parse(GOOD).unwrap();
-        let again = parse(&schedule.to_toml()).unwrap();
-        assert_eq!(again, schedule);
-        assert_eq!(again.to_toml(), schedule.to_toml());
-    }
-
-    #[test]
-    fn the_first_limit_ends_the_stage() {
-        let limits = "{ steps = 1200, tokens = 40961, compute = 1e30, loss = 1.5 }";
-        let schedule = parse(&GOOD.replace("{ steps = 1200 }", limits)).unwrap();
-        assert_eq!(schedule.n_steps(), 11);
-        let limits = format!("{{ compute = {:e} }}", 6.0 * 786_432.0 * 4096.0 * 10.0);
-        let schedule = parse(&GOOD.replace("{ steps = 1200 }", &limits)).unwrap();
-        assert_eq!(schedule.n_steps(), 10);
-    }
-
-    #[test]
-    fn each_bad_value_is_named_with_what_would_be_right() {
-        let cases = [
-            ("n_heads = 4", "n_heads = 3", "stages[0].n_heads = 3: must divide d_model = 128"),
-            ("tokens = 4096", "tokens = 4000", "batch.tokens = 4000: must be a positive multiple"),
-            ("keep = 2", "keep = 0", "checkpoint.keep = 0: must be at least 1"),
-            ("peak = 0.008", "peak = -1.0", "learning_rate.peak = -1: must be positive"),
-            ("peak = 0.008", "peak = nan", "learning_rate.peak = NaN: must be positive"),
-            ("beta2 = 0.98", "beta2 = 1.0", "optimizer.beta2 = 1: must be at least 0 and below 1"),
-            ("seed = 1", "seed = 1\nsede = 2", "unknown field `sede`"),
-            ("strip_cr = true", "strip_rc = true", "unknown field `strip_rc`"),
-            ("source = \"text\"", "source = \"txt\"", "unknown variant `txt`"),
-            ("base_width = 64", "", "base_width"),
-            ("tokens = 49152", "tokens = 9000000000", "must be at most 134217728"),
-            ("eps = 1e-9", "eps = 1e-46", "optimizer.eps = "),
-            ("d_model = 128", "d_model = 10000000", "d_model = 10000000: must be from 1 to 100000"),
-            ("n_layers = 4", "n_layers = 0", "stages[0].n_layers = 0: must be from 1"),
-            ("base_width = 64", "base_width = 64\nhidden_std = 1.0", "hidden_std"),
-            ("{ steps = 1200 }", "{ loss = 1.5 }", "stages[0].until = { loss }: needs steps"),
-            ("version = 1", "version = 2", "version = 2: this version reads version 1"),
-            ("name = \"test\"", "name = \"../x\"", "name = \"../x\": must be letters"),
-            ("d_model = 128", "d_model = \"wide\"", "invalid type: string \"wide\""),
-        ];
-        for (good, bad, message) in cases {
-            let error = parse(&GOOD.replacen(good, bad, 1)).unwrap_err().to_string();
-            assert!(error.contains(message), "{bad}: {error}");
-            assert!(error.starts_with("x.toml: "), "{error}");
+    fn prediction(
+        &self,
+        file: &ScheduleFile,
+        prediction: &Prediction,
+    ) -> Result<(), ScheduleError> {
+        self.positive("prediction.final_loss", prediction.final_loss)?;
+        self.positive("prediction.compute", prediction.compute)?;
+        self.positive("prediction.compute_from_scratch", prediction.compute_from_scratch)?;
+        let curve = &prediction.curve;
+        let n = curve.loss.len();
+        for (name, length) in [
+            ("stage", curve.stage.len()),
+            ("tokens", curve.tokens.len()),
+            ("compute", curve.compute.len()),
+        ] {
+            let expected = format!("must have as many values as prediction.curve.loss, {n}");
+            self.require(length == n, &format!("prediction.curve.{name}"), length, expected)?;
         }
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_the_reader_panic(text in "\\PC{0,80}", at in 0usize..600) {
-            let mut broken = GOOD.to_string();
-            let at = at.min(broken.len());
-            broken.insert_str(at, &text);
-            let _ = parse(&broken);
+        let last = file.stages.len() - 1;
+        for i in 0..n {
+            let key = |name: &str| format!("prediction.curve.{name}[{i}]");
+            let expected = format!("must be a stage, from 0 to {last}");
+            self.require(curve.stage[i] <= last, &key("stage"), curve.stage[i], expected)?;
+            self.positive(&key("tokens"), curve.tokens[i])?;
+            self.positive(&key("compute"), curve.compute[i])?;
+            self.positive(&key("loss"), curve.loss[i])?;
         }
+        Ok(())
     }
 }

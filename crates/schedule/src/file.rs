@@ -1,7 +1,8 @@
 //! The schedule file as written: names and types, no checks.
 
 use crate::{
-    AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, LearningRate, Machine, Until,
+    AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, Growth, LearningRate,
+    Machine, Prediction, Until,
 };
 use measure::Parametrization;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub(crate) struct ScheduleFile {
     #[serde(default)]
     pub machine: Machine,
     pub stages: Vec<StageFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<Prediction>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,6 +62,8 @@ pub(crate) struct StageFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub d_ff: Option<usize>,
     pub until: Until,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth: Option<Growth>,
 }
 
 /// mu-P tuned at a width of 64, which suits the first models of a CPU.

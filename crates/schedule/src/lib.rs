@@ -6,13 +6,16 @@ mod check;
 mod error;
 mod file;
 mod learning_rate;
+mod planned;
+mod schedule;
 mod settings;
 
 pub use batch::Batch;
-pub use check::{Schedule, Stage};
 pub use error::ScheduleError;
 pub use learning_rate::{DecayShape, LearningRate};
+pub use planned::{PlannedRun, PlannedStage};
+pub use schedule::{Schedule, Stage};
 pub use settings::{
-    AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, Machine, SyntheticData,
-    TextData, TokenData, Until,
+    AdamWSettings, CheckpointSettings, DataSource, DepthMode, EvaluationSettings, Growth, Machine,
+    MomentRule, PredictedCurve, Prediction, SyntheticData, TextData, TokenData, Until, WidthMode,
 };

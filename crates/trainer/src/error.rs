@@ -6,6 +6,11 @@ pub enum TrainError {
     /// The schedule cannot be read.
     #[error(transparent)]
     Schedule(#[from] schedule::ScheduleError),
+    /// A schedule with more than one stage.
+    #[error(
+        "stages: {0} of them: this version trains one stage; growth between stages is not in it yet"
+    )]
+    Stages(usize),
     /// The data cannot be used.
     #[error(transparent)]
     Corpus(#[from] corpus::CorpusError),

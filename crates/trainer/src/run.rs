@@ -34,6 +34,10 @@ pub fn train(
     observe: &mut dyn FnMut(&Event),
     stop: &AtomicBool,
 ) -> Result<RunSummary, TrainError> {
+    let n_stages = options.schedule.stages().len();
+    if n_stages > 1 {
+        return Err(TrainError::Stages(n_stages));
+    }
     let device = options.device.open(options.schedule.machine().precision)?;
     let mut folder = RunFolder::take(&options.folder, &options.schedule, options.resume)?;
     let prepared = prepare_text(&options.schedule, &options.folder, folder.begun(), observe, stop);

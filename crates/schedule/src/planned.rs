@@ -1,0 +1,90 @@
+use crate::file::StageFile;
+use crate::{Growth, Prediction, Schedule, ScheduleError, Until};
+use std::path::Path;
+
+/// The stages of a plan, to be run as the rest of a schedule says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedRun {
+    /// Name of the run.
+    pub name: String,
+    /// Tokens in each step; rounded to whole sequences.
+    pub batch_tokens: f64,
+    /// The stages.
+    pub stages: Vec<PlannedStage>,
+    /// What is expected of them.
+    pub prediction: Prediction,
+}
+
+/// A stage of a plan.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PlannedStage {
+    /// Blocks.
+    pub n_layers: usize,
+    /// Width.
+    pub d_model: usize,
+    /// Heads.
+    pub n_heads: usize,
+    /// Tokens; rounded to whole steps.
+    pub tokens: f64,
+    /// Tokens after which it would have its first loss from scratch.
+    pub tokens_before: f64,
+}
+
+/// Share of all steps that the warm-up takes at most.
+const MOST_WARMUP: f64 = 0.05;
+
+/// Share of all steps over which the learning rate rises again after a growth (the authors take 150
+/// to 200 of 3,000: Shen et al. 2022, appendix).
+const REWARMUP: f64 = 0.01;
+
+/// Evaluations and checkpoints in a planned run.
+const EVALUATIONS: u64 = 200;
+const CHECKPOINTS: u64 = 20;
+
+impl Schedule {
+    /// This schedule with the stages of a plan instead of its own, and with warm-up, evaluations and
+    /// checkpoints in proportion to their length.
+    ///
+    /// # Errors
+    /// Stages that no schedule can have.
+    pub fn with_plan(mut self, plan: PlannedRun) -> Result<Self, ScheduleError> {
+        let context_len = self.context_len() as f64;
+        let batch_tokens = (plan.batch_tokens / context_len).round().max(1.0) * context_len;
+        let steps = |tokens: f64| (tokens / batch_tokens).round().max(1.0) as u64;
+        let n_steps: u64 = plan.stages.iter().map(|stage| steps(stage.tokens)).sum();
+        let file = &mut self.file;
+        file.name = plan.name;
+        file.batch.tokens = batch_tokens as u64;
+        file.batch.ramp = None;
+        file.batch.micro_batch =
+            file.batch.micro_batch.min((batch_tokens / context_len) as usize).max(1);
+        let share = |share: f64| (share * n_steps as f64).ceil() as u64;
+        file.learning_rate.warmup_steps = file.learning_rate.warmup_steps.min(share(MOST_WARMUP));
+        file.evaluation.every_steps = (n_steps / EVALUATIONS).max(1);
+        file.checkpoint.every_steps = (n_steps / CHECKPOINTS).max(1);
+        file.stages = plan
+            .stages
+            .iter()
+            .enumerate()
+            .map(|(i, stage)| StageFile {
+                n_layers: stage.n_layers,
+                d_model: stage.d_model,
+                n_heads: stage.n_heads,
+                d_ff: None,
+                until: Until {
+                    steps: Some(steps(stage.tokens)),
+                    tokens: None,
+                    compute: None,
+                    loss: None,
+                },
+                growth: (i > 0).then(|| Growth {
+                    resumed_step: Some(steps(stage.tokens_before)),
+                    rewarmup_steps: share(REWARMUP),
+                    ..Growth::default()
+                }),
+            })
+            .collect();
+        file.prediction = Some(plan.prediction);
+        Self::check(self.file, Path::new("the plan"))
+    }
+}

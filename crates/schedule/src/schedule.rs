@@ -1,0 +1,445 @@
+use crate::check::Checker;
+use crate::file::{ScheduleFile, StageFile};
+use crate::{
+    AdamWSettings, Batch, CheckpointSettings, DataSource, EvaluationSettings, Growth, LearningRate,
+    Machine, Prediction, ScheduleError, TextData, TokenData, Until,
+};
+use measure::{GptShape, Parametrization};
+use std::path::{Path, PathBuf};
+
+/// A checked schedule: a complete run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    pub(crate) file: ScheduleFile,
+    batch: Batch,
+    stages: Vec<Stage>,
+}
+
+/// One stage: a shape, and when it ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    shape: GptShape,
+    until: Until,
+    growth: Growth,
+}
+
+impl Stage {
+    /// The stage's shape for a vocabulary, which the data fixes.
+    pub fn shape(&self, n_vocab: usize) -> GptShape {
+        GptShape { n_vocab, ..self.shape }
+    }
+
+    /// The stage's limits: steps, tokens and compute of its own, not of those before it.
+    pub fn until(&self) -> Until {
+        self.until
+    }
+
+    /// How its model comes from the one before it; without meaning in the first stage.
+    pub fn growth(&self) -> Growth {
+        self.growth
+    }
+}
+
+impl Schedule {
+    /// Reads and checks a schedule file.
+    ///
+    /// # Errors
+    /// An unreadable file, an unknown or missing key, or a value out of range; the message names
+    /// the file, the key or line, and what would be right.
+    pub fn read(path: &Path) -> Result<Self, ScheduleError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| ScheduleError::Read { path: path.to_path_buf(), cause })?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses and checks a schedule; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Schedule::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ScheduleError> {
+        let file: ScheduleFile = toml::from_str(text).map_err(|error| ScheduleError::Syntax {
+            path: path.to_path_buf(),
+            message: error.to_string().trim_end().to_string(),
+        })?;
+        Self::check(file, path)
+    }
+
+    /// The schedule as TOML; parsing it gives this schedule again.
+    ///
+    /// # Panics
+    /// Never: every checked schedule has a TOML form.
+    #[allow(clippy::missing_panics_doc)]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(&self.file).expect("every checked schedule has a TOML form")
+    }
+
+    /// The same run on other text files.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8, which TOML cannot hold.
+    pub fn with_text(mut self, files: Vec<PathBuf>) -> Result<Self, ScheduleError> {
+        let text = match self.file.data {
+            DataSource::Text(text) => text,
+            DataSource::Tokens(TokenData { validation_fraction, .. }) => {
+                TextData { validation_fraction, ..TextData::default() }
+            }
+            DataSource::Synthetic(_) => TextData::default(),
+        };
+        self.file.data = DataSource::Text(TextData { files, ..text });
+        Self::check(self.file, Path::new("--text"))
+    }
+
+    /// The same run with another number of steps as its only limit.
+    ///
+    /// # Errors
+    /// No steps at all.
+    pub fn with_steps(mut self, steps: u64) -> Result<Self, ScheduleError> {
+        for stage in &mut self.file.stages {
+            stage.until = Until { steps: Some(steps), tokens: None, compute: None, loss: None };
+        }
+        Self::check(self.file, Path::new("--steps"))
+    }
+
+    /// The same run on sequences of another length.
+    ///
+    /// # Errors
+    /// A length that the batch is no multiple of.
+    pub fn with_context_len(mut self, context_len: usize) -> Result<Self, ScheduleError> {
+        self.file.model.context_len = context_len;
+        Self::check(self.file, Path::new("--context"))
+    }
+
+    pub(crate) fn check(file: ScheduleFile, path: &Path) -> Result<Self, ScheduleError> {
+        Checker { path }.check(&file)?;
+        let tokens = file.batch.tokens;
+        let (from, steps) =
+            file.batch.ramp.as_ref().map_or((tokens, 0), |ramp| (ramp.from_tokens, ramp.steps));
+        let batch = Batch::new(file.model.context_len, tokens, from, steps);
+        let stages = file
+            .stages
+            .iter()
+            .map(|stage| Stage {
+                shape: stage_shape(&file, stage),
+                until: stage.until,
+                growth: stage.growth.unwrap_or_default(),
+            })
+            .collect();
+        Ok(Self { file, batch, stages })
+    }
+
+    /// Name of the run.
+    pub fn name(&self) -> &str {
+        &self.file.name
+    }
+
+    /// Seed of initialisation and data order.
+    pub fn seed(&self) -> u64 {
+        self.file.seed
+    }
+
+    /// Where the tokens come from.
+    pub fn data(&self) -> &DataSource {
+        &self.file.data
+    }
+
+    /// Longest sequence, in tokens.
+    pub fn context_len(&self) -> usize {
+        self.file.model.context_len
+    }
+
+    /// How initialisation and learning rates depend on the width.
+    pub fn parametrization(&self) -> Parametrization {
+        self.file.parametrization
+    }
+
+    /// The optimizer's constants.
+    pub fn optimizer(&self) -> AdamWSettings {
+        self.file.optimizer
+    }
+
+    /// The learning rate's course.
+    pub fn learning_rate(&self) -> LearningRate {
+        self.file.learning_rate
+    }
+
+    /// Tokens in each step.
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Sequences in one forward pass.
+    pub fn micro_batch(&self) -> usize {
+        self.file.batch.micro_batch
+    }
+
+    /// When and on how much the held-out loss is measured.
+    pub fn evaluation(&self) -> EvaluationSettings {
+        self.file.evaluation
+    }
+
+    /// When the state is saved.
+    pub fn checkpoint(&self) -> CheckpointSettings {
+        self.file.checkpoint
+    }
+
+    /// How the machine is used.
+    pub fn machine(&self) -> Machine {
+        self.file.machine
+    }
+
+    /// The stages, in order.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// What the plan expects, where the schedule was planned.
+    pub fn prediction(&self) -> Option<&Prediction> {
+        self.file.prediction.as_ref()
+    }
+
+    /// Steps that all stages make unless a target loss comes first: of each the least of its limits in
+    /// steps, tokens and compute.
+    pub fn n_steps(&self) -> u64 {
+        let mut total: u64 = 0;
+        for stage in &self.stages {
+            total = total.saturating_add(self.stage_steps(stage, total));
+        }
+        total
+    }
+
+    /// Steps of the stage with this number, from 0, unless a target loss comes first.
+    pub fn steps_of(&self, stage: usize) -> u64 {
+        let mut before = 0;
+        for earlier in &self.stages[..stage] {
+            before += self.stage_steps(earlier, before);
+        }
+        self.stage_steps(&self.stages[stage], before)
+    }
+
+    /// The learning rate of the update that makes `step`, in a stage whose steps and those before it
+    /// end by their own limits. Each stage goes on where its growth resumes; only the last one decays,
+    /// at the end of the course that it resumes, unless there is but one.
+    pub fn learning_rate_at(&self, stage: usize, step: u64) -> f64 {
+        let mut begun = 0;
+        let mut resumed = 0;
+        for (k, one) in self.stages[..=stage].iter().enumerate() {
+            if k > 0 {
+                begun += self.steps_of(k - 1);
+                resumed = one.growth.resumed_step.unwrap_or(begun);
+            }
+        }
+        let own = step.saturating_sub(begun);
+        let rate = self.file.learning_rate;
+        let is_last = stage + 1 == self.stages.len();
+        let n_steps = if is_last { resumed + self.steps_of(stage) } else { u64::MAX };
+        let rewarmup = self.stages[stage].growth.rewarmup_steps;
+        let risen = if stage == 0 || rewarmup == 0 { 1.0 } else { own as f64 / rewarmup as f64 };
+        rate.at(resumed + own, n_steps) * risen.min(1.0)
+    }
+
+    /// Steps of a stage that begins after `before` steps.
+    fn stage_steps(&self, stage: &Stage, before: u64) -> u64 {
+        let seen = self.batch.tokens_through(before);
+        let for_tokens = |tokens: u64| {
+            self.batch.steps_for_tokens(seen.saturating_add(tokens)).saturating_sub(before)
+        };
+        let until = stage.until;
+        let by_compute = until
+            .compute
+            .map(|flops| for_tokens((flops / stage.shape.flops_per_token().0).ceil() as u64));
+        [until.steps, until.tokens.map(for_tokens), by_compute]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(0)
+    }
+}
+
+/// The shape with a vocabulary of one, until the data says how large it is.
+pub(crate) fn stage_shape(file: &ScheduleFile, stage: &StageFile) -> GptShape {
+    GptShape {
+        n_layers: stage.n_layers,
+        d_model: stage.d_model,
+        n_heads: stage.n_heads,
+        d_ff: stage.d_ff.unwrap_or(stage.d_model.saturating_mul(4)),
+        n_vocab: 1,
+        context_len: file.model.context_len,
+        tied_head: file.model.tied_head,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GOOD: &str = r#"
+version = 1
+name = "test"
+seed = 1
+
+[data]
+source = "text"
+files = ["a.txt"]
+strip_cr = true
+
+[model]
+context_len = 128
+
+[parametrization]
+kind = "mup"
+base_width = 64
+
+[optimizer]
+beta1 = 0.9
+beta2 = 0.98
+eps = 1e-9
+weight_decay = 0.1
+clip_norm = 1.0
+
+[learning_rate]
+shape = "constant"
+peak = 0.008
+warmup_steps = 100
+
+[batch]
+tokens = 4096
+micro_batch = 32
+
+[evaluation]
+every_steps = 50
+tokens = 49152
+
+[checkpoint]
+every_steps = 200
+keep = 2
+
+[[stages]]
+n_layers = 4
+d_model = 128
+n_heads = 4
+until = { steps = 1200 }
+"#;
+
+    fn parse(text: &str) -> Result<Schedule, ScheduleError> {
+        Schedule::parse(text, Path::new("x.toml"))
+    }
+
+    #[test]
+    fn a_good_file_is_read_with_its_defaults() {
+        let schedule = parse(GOOD).unwrap();
+        assert_eq!(schedule.parametrization(), Parametrization::mup(64));
+        assert_eq!(schedule.stages()[0].shape(256).d_ff, 512);
+        assert_eq!(schedule.n_steps(), 1200);
+    }
+
+    #[test]
+    fn writing_and_reading_is_identity() {
+        let schedule = parse(GOOD).unwrap();
+        let again = parse(&schedule.to_toml()).unwrap();
+        assert_eq!(again, schedule);
+        assert_eq!(again.to_toml(), schedule.to_toml());
+    }
+
+    #[test]
+    fn the_first_limit_ends_the_stage() {
+        let limits = "{ steps = 1200, tokens = 40961, compute = 1e30, loss = 1.5 }";
+        let schedule = parse(&GOOD.replace("{ steps = 1200 }", limits)).unwrap();
+        assert_eq!(schedule.n_steps(), 11);
+        let limits = format!("{{ compute = {:e} }}", 6.0 * 786_432.0 * 4096.0 * 10.0);
+        let schedule = parse(&GOOD.replace("{ steps = 1200 }", &limits)).unwrap();
+        assert_eq!(schedule.n_steps(), 10);
+    }
+
+    #[test]
+    fn each_bad_value_is_named_with_what_would_be_right() {
+        let cases = [
+            ("n_heads = 4", "n_heads = 3", "stages[0].n_heads = 3: must divide d_model = 128"),
+            ("tokens = 4096", "tokens = 4000", "batch.tokens = 4000: must be a positive multiple"),
+            ("keep = 2", "keep = 0", "checkpoint.keep = 0: must be at least 1"),
+            ("peak = 0.008", "peak = -1.0", "learning_rate.peak = -1: must be positive"),
+            ("peak = 0.008", "peak = nan", "learning_rate.peak = NaN: must be positive"),
+            ("beta2 = 0.98", "beta2 = 1.0", "optimizer.beta2 = 1: must be at least 0 and below 1"),
+            ("seed = 1", "seed = 1\nsede = 2", "unknown field `sede`"),
+            ("strip_cr = true", "strip_rc = true", "unknown field `strip_rc`"),
+            ("source = \"text\"", "source = \"txt\"", "unknown variant `txt`"),
+            ("base_width = 64", "", "base_width"),
+            ("tokens = 49152", "tokens = 9000000000", "must be at most 134217728"),
+            ("eps = 1e-9", "eps = 1e-46", "optimizer.eps = "),
+            ("d_model = 128", "d_model = 10000000", "d_model = 10000000: must be from 1 to 100000"),
+            ("n_layers = 4", "n_layers = 0", "stages[0].n_layers = 0: must be from 1"),
+            ("base_width = 64", "base_width = 64\nhidden_std = 1.0", "hidden_std"),
+            ("{ steps = 1200 }", "{ loss = 1.5 }", "stages[0].until = { loss }: needs steps"),
+            (
+                "until = { steps = 1200 }",
+                "until = { steps = 1200 }\ngrowth = {}",
+                "grows from nothing",
+            ),
+            ("version = 1", "version = 2", "version = 2: this version reads version 1"),
+            ("name = \"test\"", "name = \"../x\"", "name = \"../x\": must be letters"),
+            ("d_model = 128", "d_model = \"wide\"", "invalid type: string \"wide\""),
+        ];
+        for (good, bad, message) in cases {
+            let error = parse(&GOOD.replacen(good, bad, 1)).unwrap_err().to_string();
+            assert!(error.contains(message), "{bad}: {error}");
+            assert!(error.starts_with("x.toml: "), "{error}");
+        }
+    }
+
+    fn second(stage: &str) -> String {
+        let stage = stage.replace(';', "\n");
+        GOOD.replace("{ steps = 1200 }", "{ steps = 1200 }\n\n[[stages]]\n") + &stage
+    }
+
+    #[test]
+    fn stages_grow_and_their_steps_add_up() {
+        let text = second("n_layers = 6;d_model = 256;n_heads = 8;until = { tokens = 40960 };");
+        let schedule = parse(&text).unwrap();
+        assert_eq!(schedule.n_steps(), 1210);
+        assert_eq!(schedule.stages()[1].growth(), Growth::default());
+        let full = "growth = { width = \"split\", depth = \"copy_identity\", resumed_step = 400 };";
+        let text = text + &full.replace(';', "\n");
+        let schedule = parse(&text).unwrap();
+        assert_eq!(schedule.stages()[1].growth().resumed_step, Some(400));
+        assert_eq!(parse(&schedule.to_toml()).unwrap(), schedule);
+    }
+
+    #[test]
+    fn stages_that_do_not_grow_are_explained() {
+        let cases = [
+            (
+                "n_layers = 4;d_model = 64;n_heads = 2;",
+                "stages[1].d_model = 64: must be at least 128",
+            ),
+            (
+                "n_layers = 3;d_model = 128;n_heads = 4;",
+                "stages[1].n_layers = 3: must be at least 4",
+            ),
+            ("n_layers = 4;d_model = 128;n_heads = 4;", "must be larger than the stage before"),
+            ("n_layers = 4;d_model = 256;n_heads = 4;", "keeps their size of 32, with n_heads = 8"),
+            (
+                "n_layers = 4;d_model = 192;n_heads = 6;growth = { width = \"split\" };",
+                "stages[1].growth.width = copies: needs d_model and d_ff to grow by one whole factor",
+            ),
+            (
+                "n_layers = 4;d_model = 256;n_heads = 8;growth = { width = \"wide\" };",
+                "unknown variant `wide`",
+            ),
+        ];
+        for (stage, message) in cases {
+            let text = second(&(stage.to_string() + "until = { steps = 10 };"));
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains(message), "{stage}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "\\PC{0,80}", at in 0usize..600) {
+            let mut broken = GOOD.to_string();
+            let at = at.min(broken.len());
+            broken.insert_str(at, &text);
+            let _ = parse(&broken);
+        }
+    }
+}
