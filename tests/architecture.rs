@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Every arrow that is allowed.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("measure", &[]),
     ("schedule", &["measure"]),
     ("state", &["measure"]),
     ("corpus", &[]),
     ("scaling", &["measure"]),
+    ("plot", &[]),
     ("model", &["measure", "state"]),
     ("trainer", &["corpus", "measure", "model", "schedule", "state"]),
-    ("staged", &["corpus", "measure", "model", "schedule", "state", "trainer"]),
+    ("staged", &["corpus", "measure", "model", "plot", "scaling", "schedule", "state", "trainer"]),
 ];
 
 /// The normal dependencies of each package of the workspace.

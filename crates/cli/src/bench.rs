@@ -1,5 +1,6 @@
-use crate::{output, train};
-use anyhow::{Context, Result, bail};
+use crate::bench_fit::FitBench;
+use crate::{output, shapes, train};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use measure::{GptShape, Precision};
 use trainer::{StepBench, StepReport};
@@ -16,6 +17,8 @@ pub struct Bench {
 enum BenchCommand {
     /// Measure a training step on random tokens
     Step(Step),
+    /// Check that the intervals of fitted laws hold the truth, and how long fits take
+    Fit(FitBench),
 }
 
 #[derive(Args)]
@@ -57,8 +60,10 @@ struct Step {
 
 impl Bench {
     pub fn run(self) -> Result<()> {
-        let BenchCommand::Step(step) = self.command;
-        step.run()
+        match self.command {
+            BenchCommand::Step(step) => step.run(),
+            BenchCommand::Fit(fit) => fit.run(),
+        }
     }
 }
 
@@ -80,20 +85,7 @@ impl Step {
     }
 
     fn shape(&self) -> Result<GptShape> {
-        let numbers = self.shape.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>();
-        let numbers = numbers.with_context(|| format!("--shape {}: not numbers", self.shape))?;
-        let [n_layers, d_model, n_heads] = numbers[..] else {
-            bail!("--shape {}: must be LAYERSxWIDTHxHEADS, as 4x128x4", self.shape);
-        };
-        Ok(GptShape {
-            n_layers,
-            d_model,
-            n_heads,
-            d_ff: d_model.saturating_mul(4),
-            n_vocab: self.vocab,
-            context_len: self.context,
-            tied_head: true,
-        })
+        shapes::shape(&self.shape, self.vocab, self.context)
     }
 }
 

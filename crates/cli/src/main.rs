@@ -2,13 +2,23 @@
 
 mod allocator;
 mod bench;
+mod bench_fit;
 mod checkpoint;
 mod data;
 mod demo;
 mod eval;
+mod figures;
+mod fit;
+mod law;
+mod measured;
+mod observations;
 mod output;
+mod plan;
+mod plan_report;
+mod plot;
 mod progress;
 mod sample;
+mod shapes;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -33,13 +43,19 @@ struct Arguments {
 enum Command {
     /// Train a small model on the synthetic language and compare its loss with the known floor
     Demo(demo::Demo),
+    /// Fit a scaling law to measured losses
+    Fit(fit::Fit),
+    /// Plan a staged run for a budget, a loss or a shape
+    Plan(Box<plan::Plan>),
     /// Run a schedule
     Train(train::Train),
+    /// Draw a schedule, a fitted law or measured curves
+    Plot(plot::Plot),
     /// Measure a checkpoint's held-out loss
     Eval(eval::Eval),
     /// Draw text from a checkpoint
     Sample(sample::Sample),
-    /// Measure the speed of a training step
+    /// Measure the speed of a training step, or the intervals of fits
     Bench(bench::Bench),
     /// Turn text into token files, and look into them
     Data(data::Data),
@@ -49,7 +65,10 @@ fn main() -> ExitCode {
     allocator::keep_memory();
     let result = match Arguments::parse().command {
         Command::Demo(demo) => demo.run(),
+        Command::Fit(fit) => fit.run(),
+        Command::Plan(plan) => plan.run(),
         Command::Train(train) => train.run(),
+        Command::Plot(plot) => plot.run(),
         Command::Eval(eval) => eval.run(),
         Command::Sample(sample) => sample.run(),
         Command::Bench(bench) => bench.run(),

@@ -1,8 +1,9 @@
 //! The one place that writes to the terminal.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 use std::io::{self, Write};
+use std::path::Path;
 
 /// A line of results.
 pub fn line(text: &str) -> Result<()> {
@@ -12,6 +13,23 @@ pub fn line(text: &str) -> Result<()> {
 /// Results for programs.
 pub fn json(value: &impl Serialize) -> Result<()> {
     line(&serde_json::to_string_pretty(value)?)
+}
+
+/// Writes a whole file under another name and renames it, so that no half of it is ever seen.
+pub fn write_file(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("{} cannot be made", folder.display()))?;
+    }
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let written = std::fs::write(&partial, text).and_then(|()| std::fs::rename(&partial, path));
+    if written.is_err() {
+        // The first error says more than one about tidying up.
+        let _ = std::fs::remove_file(&partial);
+    }
+    written.with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// A remark beside the results.

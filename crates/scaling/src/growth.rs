@@ -104,6 +104,20 @@ impl TrainingCost {
         can
     }
 
+    /// The size that reaches a loss for the least cost, up to a hundred times `n_params`, and that cost.
+    ///
+    /// # Errors
+    /// A loss that none of these sizes reaches.
+    pub fn cheapest_at(&self, n_params: f64, loss: f64) -> Result<(f64, f64), ScalingError> {
+        let largest = (100.0 * n_params).ln();
+        let smallest = self.smallest_ln_size_below(loss, largest);
+        let ln_cost = |ln_n: f64| {
+            self.compute_at(ln_n.exp(), loss).map_or(f64::MAX, |cost| cost.ln().min(f64::MAX))
+        };
+        let best = minimum("the cheapest size", smallest, largest, ln_cost)?.exp();
+        Ok((best, self.compute_at(best, loss)?))
+    }
+
     /// The saving of endlessly many growths up to `n_params`, each infinitely small: at every loss
     /// the size trains that pays least for it. No chain of stages saves more.
     ///

@@ -81,7 +81,7 @@ impl LawForm {
         }
     }
 
-    /// Names of the published parameters, in the order of [`LawForm::published`].
+    /// Names of the published parameters, the order in which values are given.
     pub fn parameter_names(self) -> &'static [&'static str] {
         match self {
             Self::Tokens | Self::Steps => &["E", "A", "B", "a", "b"],
@@ -158,6 +158,37 @@ impl LawForm {
             Self::Params | Self::Data | Self::Compute => {
                 vec![scale(0, exponents[0]), exponents[0]]
             }
+        }
+    }
+
+    /// The published parameters of a law of this form, in the order of [`LawForm::parameter_names`];
+    /// empty for a law of another form.
+    pub fn values_of(self, law: &FittedLaw) -> Vec<f64> {
+        let factor = |law: &PowerLaw| law.scale.powf(law.exponent);
+        match (self, law) {
+            (
+                Self::Tokens,
+                FittedLaw::Tokens(TokenLaw::Sum {
+                    floor,
+                    params_factor,
+                    params_exponent,
+                    data_factor,
+                    data_exponent,
+                }),
+            ) => vec![*floor, *params_factor, *data_factor, *params_exponent, *data_exponent],
+            (Self::KaplanTokens, FittedLaw::Tokens(TokenLaw::Kaplan { params, data })) => {
+                vec![params.scale, data.scale, params.exponent, data.exponent]
+            }
+            (Self::Steps, FittedLaw::Steps(StepLaw { floor, params, steps })) => {
+                vec![*floor, factor(params), factor(steps), params.exponent, steps.exponent]
+            }
+            (Self::KaplanSteps, FittedLaw::Steps(StepLaw { params, steps, .. })) => {
+                vec![params.scale, steps.scale, params.exponent, steps.exponent]
+            }
+            (Self::Params | Self::Data | Self::Compute, FittedLaw::Power(law)) => {
+                vec![law.scale, law.exponent]
+            }
+            _ => Vec::new(),
         }
     }
 

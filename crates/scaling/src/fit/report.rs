@@ -75,6 +75,8 @@ pub struct LeftOut {
     pub runs: usize,
     /// L_pred / L - 1, averaged over the runs.
     pub mean_error: f64,
+    /// |L_pred / L - 1|, averaged over the runs.
+    pub mean_absolute_error: f64,
     /// The largest |L_pred / L - 1|.
     pub largest_error: f64,
 }
@@ -347,6 +349,8 @@ fn leave_largest_out(form: LawForm, points: &Points) -> Option<LeftOut> {
         n_params: largest.exp(),
         runs: errors.len(),
         mean_error: errors.iter().sum::<f64>() / errors.len() as f64,
+        mean_absolute_error: errors.iter().map(|error| error.abs()).sum::<f64>()
+            / errors.len() as f64,
         largest_error: errors.iter().map(|error| error.abs()).fold(0.0, f64::max),
     })
 }

@@ -12,6 +12,9 @@ use std::ops::RangeInclusive;
 /// A saving below this is not worth a growth.
 const LEAST_SAVING: f64 = 0.01;
 
+/// The best staged size over the best unstaged one, at most.
+const AROUND: f64 = 8.0;
+
 /// Points of the predicted curve in each stage.
 const CURVE_POINTS: usize = 40;
 
@@ -185,6 +188,11 @@ pub struct Plan {
     pub saving: f64,
     /// 95 % interval of the saving of these stages as they are, over resampled laws.
     pub saving_interval: Option<[f64; 2]>,
+    /// Share of the cost of the cheapest single size to the same loss that is saved; less than
+    /// `saving` where the last shape is not that size.
+    pub saving_at_best_size: f64,
+    /// N of the cheapest single size for the final loss.
+    pub best_size: f64,
     /// Batch in tokens.
     pub batch_tokens: f64,
     /// The stages.
@@ -200,11 +208,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The best plan for a request. `batch_tokens` gives the batch for a final loss.
+    /// The best plan for a request. `batch_tokens` gives the batch for the last N and its final loss.
     ///
     /// # Errors
     /// A goal that no shape meets, or no chain with as many stages as are asked for.
-    pub fn new(request: &Request, batch_tokens: impl Fn(f64) -> f64) -> Result<Self, PlanError> {
+    pub fn new(
+        request: &Request,
+        batch_tokens: impl Fn(f64, f64) -> f64,
+    ) -> Result<Self, PlanError> {
         let (least, most) = (*request.stages.start(), *request.stages.end());
         if least == 0 || least > most {
             return Err(PlanError::Stages(least, most));
@@ -300,8 +311,6 @@ fn best_final_shape(request: &Request, family: &Family) -> Result<(GptShape, Uns
     if most_growths == 0 {
         return Ok((shape, unstaged));
     }
-    // Staged optima are within a few times the size of the unstaged one.
-    const AROUND: f64 = 8.0;
     let n_best = shape.n_params() as f64;
     let near: Vec<GptShape> = shapes
         .into_iter()
@@ -332,13 +341,13 @@ fn build(
     path: &Path,
     without_growth: Option<Unstaged>,
     must_grow: bool,
-    batch_tokens: impl Fn(f64) -> f64,
+    batch_tokens: impl Fn(f64, f64) -> f64,
 ) -> Result<Plan, PlanError> {
     let cost = &request.cost;
     let last = path.shapes[path.shapes.len() - 1];
     let n_last = last.n_params() as f64;
     let final_loss = request.goal.final_loss(cost, n_last, path.spared)?;
-    let batch_tokens = batch_tokens(final_loss);
+    let batch_tokens = batch_tokens(n_last, final_loss);
     let stages = stages(cost, &path.shapes, final_loss, batch_tokens)?;
     let from_scratch = cost.compute_at(n_last, final_loss)?;
     let saving = path.spared / from_scratch;
@@ -351,7 +360,10 @@ fn build(
         [low, high]
     });
     let curve = predicted_curve(cost, &stages)?;
+    let (best_size, cheapest) = cost.cheapest_at(n_last, final_loss)?;
     Ok(Plan {
+        saving_at_best_size: 1.0 - (from_scratch - path.spared) / cheapest,
+        best_size,
         compute: stages.iter().map(|stage| stage.compute).sum(),
         seconds: cost.is_in_seconds().then(|| stages.iter().filter_map(|one| one.seconds).sum()),
         compute_from_scratch: 6.0 * n_last * cost.tokens_at(n_last, final_loss)?,

@@ -13,6 +13,9 @@ struct Edge {
     growth: GrowthPoint,
 }
 
+/// What the best path that ends with an edge spares, and the edge before it.
+type Ending = (f64, Option<usize>);
+
 /// A path over shapes, and what its growths spare together.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Path {
@@ -30,7 +33,7 @@ pub(crate) struct Graph {
     into: Vec<Vec<usize>>,
     /// For each number of growths and each edge: the most that a path ending with it spares, and the
     /// edge before it.
-    best: Vec<Vec<Option<(f64, Option<usize>)>>>,
+    best: Vec<Vec<Option<Ending>>>,
 }
 
 impl Graph {
@@ -66,7 +69,7 @@ impl Graph {
         graph
     }
 
-    fn extend(&self, n_growths: usize) -> Vec<Option<(f64, Option<usize>)>> {
+    fn extend(&self, n_growths: usize) -> Vec<Option<Ending>> {
         let value = |edge: &Edge| {
             if n_growths == 1 {
                 return Some((edge.growth.spared, None));
@@ -149,6 +152,8 @@ fn refine(
     final_loss: &impl Fn(f64) -> Option<f64>,
 ) -> Path {
     const NEAR: f64 = 1.2;
+    // What spares next to nothing more is not worth an odd proportion.
+    const LEAST_GAIN: f64 = 1e-3;
     const MOST_ROUNDS: usize = 4;
     for _ in 0..MOST_ROUNDS {
         let before = path.spared;
@@ -162,7 +167,7 @@ fn refine(
                 let mut shapes = path.shapes.clone();
                 shapes[k] = *shape;
                 if let Some(found) = evaluate(cost, shapes, operators, final_loss)
-                    && found.spared > path.spared
+                    && found.spared > path.spared * (1.0 + LEAST_GAIN)
                 {
                     path = found;
                 }

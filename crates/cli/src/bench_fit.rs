@@ -1,0 +1,143 @@
+//! `staged bench fit`: whether the intervals of a fit hold what they promise, and how long it takes.
+
+use crate::output;
+use anyhow::Result;
+use clap::Args;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+use scaling::published::{CHINCHILLA_CORRECTED, KAPLAN_PARAMS, KAPLAN_STEPS, KAPLAN_TOKENS};
+use scaling::{Fit, FitOptions, FittedLaw, LawForm, Observation, StepLaw};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Arguments of `staged bench fit`.
+#[derive(Args)]
+#[command(after_help = "Example: staged bench fit --repeats 200 --json")]
+pub struct FitBench {
+    /// Fits of each law to fresh noise
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    repeats: u64,
+    /// Resamples of each fit
+    #[arg(long, default_value_t = 1000)]
+    bootstraps: usize,
+    /// Standard deviation of the noise in ln L
+    #[arg(long, default_value_t = 0.002)]
+    noise: f64,
+    /// Sizes, and amounts for each size
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(3..=100))]
+    grid: u64,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Row {
+    law: LawForm,
+    points: usize,
+    /// Share of the repeats in which each parameter's 95 % interval held the truth.
+    coverage: BTreeMap<String, f64>,
+    /// Share of the repeats in which the interval of the loss at ten times the data did.
+    coverage_of_loss: f64,
+    seconds_per_fit: f64,
+}
+
+impl FitBench {
+    pub fn run(self) -> Result<()> {
+        let steps = StepLaw { floor: 1.5, ..KAPLAN_STEPS };
+        let truths = [
+            (LawForm::Tokens, FittedLaw::Tokens(CHINCHILLA_CORRECTED)),
+            (LawForm::KaplanTokens, FittedLaw::Tokens(KAPLAN_TOKENS)),
+            (LawForm::Steps, FittedLaw::Steps(steps)),
+            (LawForm::KaplanSteps, FittedLaw::Steps(KAPLAN_STEPS)),
+            (LawForm::Params, FittedLaw::Power(KAPLAN_PARAMS)),
+        ];
+        let rows = truths
+            .into_iter()
+            .map(|(form, truth)| self.row(form, truth))
+            .collect::<Result<Vec<_>>>()?;
+        if self.json {
+            return output::json(&rows);
+        }
+        for row in &rows {
+            let parts: Vec<String> = row
+                .coverage
+                .iter()
+                .map(|(name, share)| format!("{name} {:.1}", 100.0 * share))
+                .collect();
+            output::line(&format!(
+                "{:<13} {} points: {}; loss at ten times the data {:.1} (% of {} intervals hold the truth); {:.3} s a fit",
+                row.law.to_string(),
+                row.points,
+                parts.join(", "),
+                100.0 * row.coverage_of_loss,
+                self.repeats,
+                row.seconds_per_fit,
+            ))?;
+        }
+        Ok(())
+    }
+
+    fn row(&self, form: LawForm, truth: FittedLaw) -> Result<Row> {
+        let started = Instant::now();
+        let far = [3e10, 1e13];
+        let (mut held, mut held_loss) = (BTreeMap::new(), 0);
+        let mut points = 0;
+        for repeat in 0..self.repeats {
+            let data = self.observations(truth, repeat)?;
+            points = data.len();
+            let options = FitOptions { form, n_bootstraps: self.bootstraps, seed: repeat };
+            let fit = Fit::new(&data, options)?;
+            for (name, value) in form.parameter_names().iter().zip(form.values_of(&truth)) {
+                let one = fit.parameters[*name];
+                let inside = one.low.zip(one.high).is_some_and(|(low, high)| {
+                    low <= value * (1.0 + 1e-12) && value <= high * (1.0 + 1e-12)
+                });
+                *held.entry((*name).to_string()).or_insert(0) += u64::from(inside);
+            }
+            let mut losses: Vec<f64> = fit.resampled().map(|law| law.loss_at(&far)).collect();
+            losses.sort_by(f64::total_cmp);
+            let edge = losses.len() / 40;
+            let due = truth.loss_at(&far);
+            let inside = losses[edge] <= due && due <= losses[losses.len() - 1 - edge];
+            held_loss += u64::from(inside);
+        }
+        let share = |n: u64| n as f64 / self.repeats as f64;
+        Ok(Row {
+            law: form,
+            points,
+            coverage: held.into_iter().map(|(name, n)| (name, share(n))).collect(),
+            coverage_of_loss: share(held_loss),
+            seconds_per_fit: started.elapsed().as_secs_f64() / self.repeats as f64,
+        })
+    }
+
+    fn observations(&self, truth: FittedLaw, seed: u64) -> Result<Vec<Observation>> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let normal = Normal::new(0.0, self.noise)?;
+        let last = (self.grid - 1) as f64;
+        let mut data = Vec::new();
+        for i in 0..self.grid {
+            for j in 0..self.grid {
+                let n = 1e7 * 300f64.powf(i as f64 / last);
+                let amount = match truth {
+                    FittedLaw::Tokens(_) => 1e9 * 300f64.powf(j as f64 / last),
+                    FittedLaw::Steps(_) | FittedLaw::Power(_) => 2e3 * 100f64.powf(j as f64 / last),
+                };
+                let loss = truth.loss_at(&[n, amount]) * normal.sample(&mut rng).exp();
+                let run = data.len();
+                data.push(Observation {
+                    n_params: Some(n),
+                    tokens: Some(amount),
+                    steps: Some(amount),
+                    compute: None,
+                    loss,
+                    run,
+                });
+            }
+        }
+        Ok(data)
+    }
+}

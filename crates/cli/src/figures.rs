@@ -1,0 +1,379 @@
+//! What the figures show: data from laws, fits, schedules and runs, laid out for `plot`.
+
+use crate::law::PlanningLaw;
+use anyhow::{Context, Result, bail};
+use measure::LearningCurve;
+use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
+use scaling::plan::{Goal, Stop};
+use scaling::{Fit, TrainingCost};
+use schedule::Schedule;
+use std::path::Path;
+
+const COMPUTE: &str = "compute, 6 N D (FLOPs)";
+const LOSS: &str = "loss (nats per token)";
+const SAMPLES: usize = 200;
+
+/// Values evenly spread in their ln.
+fn spread(from: f64, to: f64) -> impl Iterator<Item = f64> {
+    (0..=SAMPLES).map(move |i| from * (to / from).powf(i as f64 / SAMPLES as f64))
+}
+
+/// N in words.
+fn size(n: f64) -> String {
+    let (value, unit) = match n {
+        n if n >= 1e9 => (n / 1e9, "B"),
+        n if n >= 1e6 => (n / 1e6, "M"),
+        n if n >= 1e3 => (n / 1e3, "k"),
+        n => (n, ""),
+    };
+    let decimals = if value < 10.0 { 2 } else { 1 };
+    format!("N = {value:.decimals$} {unit}").trim_end().to_string()
+}
+
+/// The sizes of a schedule's stages.
+fn sizes(schedule: &Schedule) -> Vec<f64> {
+    schedule.stages().iter().map(|stage| stage.shape(1).n_params() as f64).collect()
+}
+
+/// The law that a schedule was planned under, with its batch.
+pub fn law_of(schedule: &Schedule) -> Result<(PlanningLaw, TrainingCost)> {
+    let prediction =
+        schedule.prediction().context("the schedule has no prediction: staged plan makes one")?;
+    let law = PlanningLaw::open(&prediction.law)?;
+    let batch = prediction.batch.parse().map_err(anyhow::Error::msg);
+    let cost = law.cost(Some(batch.context("prediction.batch")?))?.cost;
+    Ok((law, cost))
+}
+
+/// Learning curves of each size from scratch, the staged run through them, its growth points and the
+/// compute-optimal frontier: figure 1 of Shen et al. 2022.
+pub fn learning_curves(schedule: &Schedule) -> Result<Figure> {
+    let (law, cost) = law_of(schedule)?;
+    let prediction = schedule.prediction().context("no prediction")?;
+    let sizes = sizes(schedule);
+    let last = sizes[sizes.len() - 1];
+    let final_loss = prediction.final_loss;
+    let most = 2.0 * cost.compute_at(last, final_loss)?;
+    let curve = &prediction.curve;
+    let growths: Vec<(f64, f64)> = (1..curve.stage.len())
+        .filter(|i| curve.stage[*i] != curve.stage[*i - 1])
+        .map(|i| (curve.compute[i - 1], curve.loss[i - 1]))
+        .collect();
+    let least = growths.first().map_or(most / 1e4, |first| first.0 / 30.0);
+    let mut layers = Vec::new();
+    let lowest = cost.loss_at_compute(last, most)?;
+    let highest = cost.loss_at_compute(sizes[0], least)?;
+    let frontier: Vec<(f64, f64)> = spread(highest, lowest)
+        .filter_map(|loss| Some((cost.cheapest_at(last, loss).ok()?.1, loss)))
+        .filter(|point| point.0 >= least && point.0 <= most)
+        .collect();
+    layers.push(Layer::Line {
+        points: frontier,
+        color: Color::Grey,
+        stroke: Stroke::Dashed,
+        label: Some("compute-optimal frontier".into()),
+    });
+    for (i, n) in sizes.iter().enumerate() {
+        let points = spread(least, most)
+            .filter_map(|compute| Some((compute, cost.loss_at_compute(*n, compute).ok()?)))
+            .filter(|point| point.1 <= highest)
+            .collect();
+        layers.push(Layer::Line {
+            points,
+            color: Color::Series(i),
+            stroke: Stroke::Thin,
+            label: Some(format!("{} from scratch", size(*n))),
+        });
+    }
+    let first = spread(least, most)
+        .take_while(|compute| *compute < curve.compute[0])
+        .filter_map(|compute| Some((compute, cost.loss_at_compute(sizes[0], compute).ok()?)));
+    let planned = curve.compute.iter().copied().zip(curve.loss.iter().copied());
+    let staged: Vec<(f64, f64)> = first.chain(planned).filter(|point| point.0 >= least).collect();
+    layers.push(Layer::line(staged, Color::Black, "staged run"));
+    if !growths.is_empty() {
+        let (points, label) = (growths, Some("growth".into()));
+        layers.push(Layer::Points { points, color: Color::Black, radius: 4.5, label });
+    }
+    let from_scratch = prediction.compute_from_scratch;
+    let mut saving: Vec<Layer> = layers.iter().cloned().map(Layer::without_label).collect();
+    saving.push(Layer::Line {
+        points: vec![(prediction.compute, final_loss), (from_scratch, final_loss)],
+        color: Color::Series(1),
+        stroke: Stroke::Solid,
+        label: Some(format!("saving {:.1} %", 100.0 * prediction.saving)),
+    });
+    // The ends of all curves, where a saving of some percent can be seen.
+    let start = 0.2 * from_scratch;
+    let top = cost.loss_at_compute(last, start)?;
+    let close = Panel {
+        title: "Its end, on linear axes".into(),
+        x: Axis { range: Some((start, 1.05 * from_scratch)), ..Axis::linear(COMPUTE) },
+        y: Axis { range: Some((final_loss - 0.1 * (top - final_loss), top)), ..Axis::linear(LOSS) },
+        layers: saving,
+    };
+    let whole = Panel {
+        title: format!("A staged run under {}", law.short_name()),
+        x: Axis::log(COMPUTE),
+        y: Axis::log(LOSS),
+        layers,
+    };
+    Ok(Figure { panels: vec![whole, close], columns: 2 })
+}
+
+/// The saving of the schedule's sizes by where the run stops, and of endlessly many growths.
+pub fn saving_by_stop(schedule: &Schedule) -> Result<Figure> {
+    let (law, cost) = law_of(schedule)?;
+    let sizes = sizes(schedule);
+    let last = sizes[sizes.len() - 1];
+    if sizes.len() < 2 {
+        bail!("one stage saves nothing, wherever it stops");
+    }
+    let asymptote = cost.asymptote(last);
+    let limit = (0..sizes.len() - 1)
+        .filter_map(|k| Some(cost.growth_point(sizes[k], sizes[k + 1]).ok()?.loss / asymptote))
+        .fold(1.6, f64::min);
+    let stops: Vec<f64> = spread(1.005, limit).collect();
+    let mut layers = Vec::new();
+    let saving = |chain: &[f64]| -> Vec<(f64, f64)> {
+        stops
+            .iter()
+            .filter_map(|stop| {
+                let chain = cost.chain(chain, stop * asymptote).ok()?;
+                Some((*stop, 100.0 * chain.saving))
+            })
+            .collect()
+    };
+    for k in (0..sizes.len() - 1).rev() {
+        let chain = &sizes[k..];
+        let name = format!("{} stages, from {}", chain.len(), size(chain[0]));
+        layers.push(Layer::line(saving(chain), Color::Series(sizes.len() - 2 - k), &name));
+    }
+    let few: Vec<f64> = stops.iter().step_by(8).copied().collect();
+    let continuous: Vec<(f64, f64)> = few
+        .iter()
+        .filter_map(|stop| {
+            Some((*stop, 100.0 * cost.continuous_saving(last, stop * asymptote).ok()?))
+        })
+        .collect();
+    let highest = continuous.iter().map(|point| point.1).fold(0.0, f64::max);
+    layers.push(Layer::Line {
+        points: continuous,
+        color: Color::Grey,
+        stroke: Stroke::Dashed,
+        label: Some("continuous limit".into()),
+    });
+    if let Ok(optimal) = (Goal::Stop(Stop::ComputeOptimal)).final_loss(&cost, last, 0.0) {
+        let at = optimal / asymptote;
+        let line = vec![(at, 0.0), (at, highest)];
+        layers.push(Layer::Line {
+            points: line,
+            color: Color::Black,
+            stroke: Stroke::Thin,
+            label: Some("compute-optimal stop".into()),
+        });
+    }
+    Ok(Figure::of(Panel {
+        title: format!("{} under {}", size(last), law.short_name()),
+        x: Axis::linear("final loss over its asymptote"),
+        y: Axis::linear("saving of compute (%)"),
+        layers,
+    }))
+}
+
+/// N, learning rate, batch and predicted loss over the compute of a schedule.
+pub fn course(schedule: &Schedule) -> Result<Figure> {
+    let n_steps = schedule.n_steps();
+    if n_steps == 0 {
+        bail!("the schedule has no steps");
+    }
+    let (mut params, mut rate, mut batch) = (Vec::new(), Vec::new(), Vec::new());
+    let mut compute = 0.0;
+    let mut before = 0;
+    for (k, stage) in schedule.stages().iter().enumerate() {
+        let n = stage.shape(1).n_params() as f64;
+        let price = stage.shape(1).flops_per_token().0;
+        let end = before + schedule.steps_of(k);
+        let start_tokens = schedule.batch().tokens_through(before) as f64;
+        let n_samples = SAMPLES as u64;
+        for i in 0..=n_samples {
+            let step = (before + 1 + (end - before - 1) * i / n_samples).min(end);
+            let tokens = schedule.batch().tokens_through(step) as f64 - start_tokens;
+            let at = compute + price * tokens;
+            params.push((at, n));
+            rate.push((at, schedule.learning_rate_at(k, step)));
+            batch.push((at, schedule.batch().tokens_at(step) as f64));
+        }
+        compute += price * (schedule.batch().tokens_through(end) as f64 - start_tokens);
+        before = end;
+    }
+    let panel = |title: &str, y: Axis, points: Vec<(f64, f64)>| Panel {
+        title: title.to_string(),
+        x: Axis::linear(COMPUTE),
+        y,
+        layers: vec![Layer::Line {
+            points,
+            color: Color::Series(0),
+            stroke: Stroke::Solid,
+            label: None,
+        }],
+    };
+    let most_batch = batch.iter().map(|point: &(f64, f64)| point.1).fold(0.0, f64::max);
+    let mut panels = vec![
+        panel("Size", Axis::log("N (non-embedding parameters)"), params),
+        panel("Learning rate", Axis::linear("learning rate at the base width"), rate),
+        panel(
+            "Batch",
+            Axis {
+                range: Some((0.0, 1.2 * most_batch)),
+                ..Axis::linear("batch (tokens per step)")
+            },
+            batch,
+        ),
+    ];
+    if let Some(prediction) = schedule.prediction() {
+        let curve = &prediction.curve;
+        let points = curve.compute.iter().copied().zip(curve.loss.iter().copied()).collect();
+        panels.push(panel("Predicted loss", Axis::log(LOSS), points));
+    }
+    Ok(Figure { panels, columns: 2 })
+}
+
+/// Measured losses on a fitted law, and the residuals.
+pub fn fit_quality(fit: &Fit, points: &Path) -> Result<Figure> {
+    let rows = points_of(fit, points)?;
+    let two = fit.law.quantities().len() == 2;
+    let names: Vec<String> = fit.law.quantities().iter().map(ToString::to_string).collect();
+    let amount = if two { &names[1] } else { &names[0] };
+    let axis = Axis::log(match amount.as_str() {
+        "tokens" => "D (tokens)",
+        "steps" => "S (steps)",
+        "compute" => "C (FLOPs)",
+        _ => "N (non-embedding parameters)",
+    });
+    let x = |row: &[f64; 4]| if two { row[1] } else { row[0] };
+    let mut sizes: Vec<f64> = rows.iter().map(|row| row[0]).collect();
+    sizes.sort_by(f64::total_cmp);
+    sizes.dedup();
+    // With many sizes a few lines of the law stand for all.
+    let shown: Vec<f64> = if two && sizes.len() > 6 {
+        (0..6).map(|i| sizes[i * (sizes.len() - 1) / 5]).collect()
+    } else if two {
+        sizes.clone()
+    } else {
+        Vec::new()
+    };
+    let law = fit.fitted();
+    let (least, most) =
+        rows.iter().map(x).fold((f64::INFINITY, 0.0), |(a, b): (f64, f64), x| (a.min(x), b.max(x)));
+    let few = sizes.len() <= 6 && two;
+    let mut layers = Vec::new();
+    let radius = if rows.len() > 500 { 1.2 } else { 2.5 };
+    for (i, n) in sizes.iter().enumerate().filter(|_| few) {
+        let of_size = rows.iter().filter(|row| row[0] == *n).map(|row| (x(row), row[2]));
+        let points = of_size.collect();
+        layers.push(Layer::Points { points, color: Color::Series(i), radius, label: None });
+    }
+    if !few {
+        let points = rows.iter().map(|row| (x(row), row[2])).collect();
+        let label = Some("measured".into());
+        layers.push(Layer::Points { points, color: Color::Grey, radius, label });
+    }
+    for (i, n) in shown.iter().enumerate() {
+        let points = spread(least, most).map(|d| (d, law.loss_at(&[*n, d]))).collect();
+        layers.push(Layer::line(points, Color::Series(i), &size(*n)));
+    }
+    if !two {
+        let points = spread(least, most).map(|value| (value, law.loss_at(&[value]))).collect();
+        layers.push(Layer::line(points, Color::Series(0), "law"));
+    }
+    let losses = rows.iter().map(|row| row[2]);
+    let top = losses.fold(0.0, f64::max);
+    let bottom = rows.iter().map(|row| row[2].min(row[3])).fold(f64::INFINITY, f64::min);
+    let range = Some((bottom / 1.02, top * 1.02));
+    let off = |row: &[f64; 4]| 100.0 * (row[3] / row[2] - 1.0);
+    let residuals = if few {
+        let colored = |(i, n): (usize, &f64)| Layer::Points {
+            points: rows.iter().filter(|row| row[0] == *n).map(|row| (x(row), off(row))).collect(),
+            color: Color::Series(i),
+            radius,
+            label: None,
+        };
+        sizes.iter().enumerate().map(colored).collect()
+    } else {
+        let points = rows.iter().map(|row| (x(row), off(row))).collect();
+        vec![Layer::Points { points, color: Color::Series(0), radius, label: None }]
+    };
+    let zero = Layer::Line {
+        points: vec![(least, 0.0), (most, 0.0)],
+        color: Color::Black,
+        stroke: Stroke::Thin,
+        label: None,
+    };
+    Ok(Figure {
+        panels: vec![
+            Panel {
+                title: fit.equation.clone(),
+                x: axis.clone(),
+                y: Axis { range, ..Axis::log(LOSS) },
+                layers,
+            },
+            Panel {
+                title: format!(
+                    "Residuals of {} points, {:.2} % r.m.s.",
+                    rows.len(),
+                    100.0 * fit.residuals.root_mean_square
+                ),
+                x: axis,
+                y: Axis::linear("predicted over measured, less 1 (%)"),
+                layers: [vec![zero], residuals].concat(),
+            },
+        ],
+        columns: 2,
+    })
+}
+
+/// Rows of a law's points: first quantity, second, loss and prediction.
+fn points_of(fit: &Fit, path: &Path) -> Result<Vec<[f64; 4]>> {
+    let name = path.display().to_string();
+    let mut reader = csv::Reader::from_path(path)
+        .with_context(|| format!("{name} cannot be read; staged fit writes it beside the law"))?;
+    let two = fit.law.quantities().len() == 2;
+    let mut rows = Vec::new();
+    for (i, row) in reader.records().enumerate() {
+        let row = row.with_context(|| name.clone())?;
+        let number = |column: usize| -> Result<f64> {
+            let text = row.get(column).unwrap_or("");
+            text.parse()
+                .ok()
+                .with_context(|| format!("{name}: line {}: {text:?}: not a number", i + 2))
+        };
+        let next = if two { 3 } else { 2 };
+        let second = if two { number(2)? } else { f64::NAN };
+        rows.push([number(1)?, second, number(next)?, number(next + 1)?]);
+    }
+    Ok(rows)
+}
+
+/// Held-out losses of runs over their compute.
+pub fn runs(paths: &[std::path::PathBuf]) -> Result<Figure> {
+    let mut layers = Vec::new();
+    for (i, path) in paths.iter().enumerate() {
+        let file = if path.is_dir() { path.join("metrics.csv") } else { path.clone() };
+        let curve = LearningCurve::read(&file)?;
+        let points: Vec<(f64, f64)> =
+            curve.evaluated().map(|(point, loss)| (point.compute_flops, loss)).collect();
+        if points.is_empty() {
+            bail!("{}: no held-out loss", file.display());
+        }
+        let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(path) };
+        let name = folder.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        layers.push(Layer::line(points, Color::Series(i), &name));
+    }
+    Ok(Figure::of(Panel {
+        title: "Held-out loss".into(),
+        x: Axis::log(COMPUTE),
+        y: Axis::log(LOSS),
+        layers,
+    }))
+}

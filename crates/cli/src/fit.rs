@@ -1,0 +1,252 @@
+use crate::observations::{Observations, Source};
+use crate::{figures, output};
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use scaling::{Fit as Law, FitOptions, IsoFlop, LawForm};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `staged fit`.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  staged fit runs/*/metrics.csv --stable-only -o law.json\n  \
+    staged fit points.csv --columns n_params=N,compute=C,loss=loss --drop-highest 5 -o law.json\n  \
+    staged fit sweep.csv --isoflop --columns compute=flops,n_params=N,loss=loss --where decay=cosine")]
+pub struct Fit {
+    /// metrics.csv files, runs, or other tables with --columns
+    #[arg(required = true)]
+    curves: Vec<PathBuf>,
+    /// Form of the law
+    #[arg(long, value_enum, default_value_t = Form::Tokens)]
+    form: Form,
+    /// Columns of tables: n_params=NAME,tokens=NAME,steps=NAME,compute=NAME,loss=NAME,run=NAME[+NAME]
+    #[arg(long)]
+    columns: Option<String>,
+    /// Only rows in which a column has a value; may be given several times
+    #[arg(long = "where", value_name = "COLUMN=VALUE")]
+    conditions: Vec<String>,
+    /// Only the last point of each run
+    #[arg(long)]
+    last_only: bool,
+    /// Leave out this share of each run at its start
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    skip: f64,
+    /// Only points at the highest learning rate of their run
+    #[arg(long)]
+    stable_only: bool,
+    /// Leave out so many points with the highest losses
+    #[arg(long, default_value_t = 0)]
+    drop_highest: usize,
+    /// Fit the compute-optimal size N_opt(C) to runs of equal compute instead of a law
+    #[arg(long)]
+    isoflop: bool,
+    /// Resamples for the 95 % intervals
+    #[arg(long, default_value_t = 1000)]
+    bootstraps: usize,
+    /// Seed of the resamples
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where to write the law; its points go beside it
+    #[arg(short, long, value_name = "LAW.json")]
+    out: Option<PathBuf>,
+    /// Draw the points on the law and the residuals, as .svg or .png; needs --out
+    #[arg(long, value_name = "FIGURE", requires = "out")]
+    figure: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The forms by their names on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    /// L(N, D) = E + A / N^a + B / D^b
+    Tokens,
+    /// L(N, D) = [(N_c / N)^(a_N / a_D) + D_c / D]^a_D
+    KaplanTokens,
+    /// L(N, S) = E + A / N^a + B / S^b
+    Steps,
+    /// L(N, S) = (N_c / N)^a_N + (S_c / S)^a_S
+    KaplanSteps,
+    /// L(N) = (N_c / N)^a_N
+    Params,
+    /// L(D) = (D_c / D)^a_D
+    Data,
+    /// L(C) = (C_c / C)^a_C
+    Compute,
+}
+
+impl From<Form> for LawForm {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Tokens => Self::Tokens,
+            Form::KaplanTokens => Self::KaplanTokens,
+            Form::Steps => Self::Steps,
+            Form::KaplanSteps => Self::KaplanSteps,
+            Form::Params => Self::Params,
+            Form::Data => Self::Data,
+            Form::Compute => Self::Compute,
+        }
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_string())?;
+    if (0.0..1.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err("must be at least 0 and below 1".into())
+    }
+}
+
+impl Fit {
+    pub fn run(self) -> Result<()> {
+        let source = Source {
+            files: self.curves.clone(),
+            columns: self.columns.clone(),
+            conditions: self.conditions.clone(),
+            last_only: self.last_only,
+            skip: self.skip,
+            stable_only: self.stable_only,
+            drop_highest: self.drop_highest,
+        };
+        let observations = source.read()?;
+        if self.isoflop {
+            return self.isoflop(&observations);
+        }
+        let options =
+            FitOptions { form: self.form.into(), n_bootstraps: self.bootstraps, seed: self.seed };
+        let mut law = Law::new(&observations.points, options)?;
+        law.batch_tokens = observations.batch_tokens;
+        law.warnings.splice(0..0, observations.warnings.iter().cloned());
+        if let Some(out) = &self.out {
+            output::write_file(&points_path(out), &points_csv(&law, &observations))?;
+            output::write_file(out, &(serde_json::to_string_pretty(&law)? + "\n"))?;
+            if let Some(figure) = &self.figure {
+                figures::fit_quality(&law, &points_path(out))?.write(figure)?;
+            }
+        }
+        if self.json {
+            return output::json(&law);
+        }
+        report(&law)?;
+        if let Some(out) = &self.out {
+            output::line(&format!(
+                "law: {}, points: {}",
+                out.display(),
+                points_path(out).display()
+            ))?;
+        }
+        Ok(())
+    }
+
+    fn isoflop(&self, observations: &Observations) -> Result<()> {
+        let found = IsoFlop::new(&observations.points, self.bootstraps, self.seed)?;
+        if let Some(out) = &self.out {
+            output::write_file(out, &(serde_json::to_string_pretty(&found)? + "\n"))?;
+        }
+        if self.json {
+            return output::json(&found);
+        }
+        let one = found.exponent;
+        let interval = match (one.low, one.high) {
+            (Some(low), Some(high)) => format!(" [{low:.4}, {high:.4}]"),
+            _ => String::new(),
+        };
+        output::line(&format!(
+            "N_opt(C) = {:.4e} C^{:.4}{interval}, C in FLOPs, from {} budgets",
+            found.factor,
+            one.value,
+            found.optima.len()
+        ))?;
+        for optimum in &found.optima {
+            output::line(&format!(
+                "  C {:.3e}  N_opt {:.3e}  loss {:.4}",
+                optimum.compute, optimum.n_params, optimum.loss
+            ))?;
+        }
+        for compute in &found.left_out {
+            output::note(&format!("left out: C {compute:.3e} has no minimum between its sizes"));
+        }
+        Ok(())
+    }
+}
+
+/// Where a law's points are written: `law.json` has `law.points.csv`.
+pub fn points_path(law: &Path) -> PathBuf {
+    law.with_extension("points.csv")
+}
+
+fn points_csv(law: &Law, observations: &Observations) -> String {
+    let quantities = law.law.quantities();
+    let names: Vec<String> = quantities.iter().map(ToString::to_string).collect();
+    let mut text = format!("run,{},loss,predicted,residual_ln\n", names.join(","));
+    let fitted = law.fitted();
+    for one in &observations.points {
+        let values: Vec<f64> =
+            quantities.iter().map(|quantity| one.quantity(*quantity).unwrap_or(f64::NAN)).collect();
+        let predicted = fitted.loss_at(&values);
+        let columns: Vec<String> = values.iter().map(|value| format!("{value:e}")).collect();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{},{},{},{predicted},{}",
+            one.run,
+            columns.join(","),
+            one.loss,
+            predicted.ln() - one.loss.ln()
+        );
+    }
+    text
+}
+
+fn report(law: &Law) -> Result<()> {
+    output::line(&format!("{}, {} points of {} runs", law.equation, law.points, law.runs))?;
+    for name in law.law.parameter_names() {
+        let one = law.parameters.get(*name).with_context(|| format!("no parameter {name}"))?;
+        let interval = match (one.low, one.high, one.standard_error) {
+            (Some(low), Some(high), Some(error)) => {
+                format!("  95 % [{}, {}]  s.e. {}", number(low), number(high), number(error))
+            }
+            _ => String::new(),
+        };
+        output::line(&format!("  {name:<4} {:>12}{interval}", number(one.value)))?;
+    }
+    output::line(&format!(
+        "objective {:.10} (sum of Huber's loss of ln L, delta 1e-3), {} of {} starts agree; \
+         plain L-BFGS {:.10}, {} of {}",
+        law.objective,
+        law.starts_agreeing,
+        law.starts,
+        law.cross_check.objective,
+        law.cross_check.starts_agreeing,
+        law.cross_check.starts,
+    ))?;
+    let percent = |x: f64| 100.0 * x;
+    let [low, lower, middle, upper, high] = law.residuals.quantiles.map(percent);
+    output::line(&format!(
+        "residuals in %: median {middle:.2}, half in [{lower:.2}, {upper:.2}], 95 % in [{low:.2}, {high:.2}]"
+    ))?;
+    if let Some(left_out) = law.left_out {
+        output::line(&format!(
+            "left out, N = {:.3e}: predicted from the smaller sizes with an error of {:.2} % on average \
+             ({:+.2} % with signs), {:.2} % at most, over the ends of {} runs",
+            left_out.n_params,
+            percent(left_out.mean_absolute_error),
+            percent(left_out.mean_error),
+            percent(left_out.largest_error),
+            left_out.runs,
+        ))?;
+    }
+    law.warnings.iter().for_each(|warning| output::note(&format!("warning: {warning}")));
+    Ok(())
+}
+
+/// Four digits of a large or a small number.
+fn number(x: f64) -> String {
+    let size = x.abs();
+    if size != 0.0 && !(1e-3..1e5).contains(&size) {
+        return format!("{x:.4e}");
+    }
+    let decimals = if size == 0.0 { 4 } else { (4 - size.log10().floor() as i32).clamp(0, 6) };
+    format!("{x:.*}", decimals as usize)
+}

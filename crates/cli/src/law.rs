@@ -1,0 +1,221 @@
+//! The law that a plan is made with, by name or from a file.
+
+use anyhow::{Context, Result, bail};
+use scaling::published::{
+    AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
+};
+use scaling::{BatchPolicy, Fit, FittedLaw, LawForm, Quantity, StepLaw, TokenLaw, TrainingCost};
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+/// The batch that a law in tokens says nothing about: GPT-2's.
+const DEFAULT_BATCH: f64 = 524_288.0;
+
+/// How a plan's batch is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum BatchChoice {
+    Fixed(f64),
+    CriticalAtEnd,
+    Critical,
+}
+
+impl fmt::Display for BatchChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(tokens) => write!(f, "{tokens}"),
+            Self::CriticalAtEnd => f.write_str("critical-at-end"),
+            Self::Critical => f.write_str("critical"),
+        }
+    }
+}
+
+impl FromStr for BatchChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "critical" => Ok(Self::Critical),
+            "critical-at-end" => Ok(Self::CriticalAtEnd),
+            number => match number.parse::<f64>() {
+                Ok(tokens) if tokens >= 1.0 && tokens.is_finite() => Ok(Self::Fixed(tokens)),
+                _ => Err("must be a number of tokens, critical or critical-at-end".into()),
+            },
+        }
+    }
+}
+
+/// A law ready to plan with.
+pub struct PlanningLaw {
+    pub name: String,
+    pub equation: &'static str,
+    law: Law,
+    fit: Option<Fit>,
+}
+
+#[derive(Clone, Copy)]
+enum Law {
+    Tokens(TokenLaw),
+    Steps(StepLaw),
+}
+
+impl PlanningLaw {
+    pub fn open(name: &str) -> Result<Self> {
+        let published = match name {
+            "kaplan" => Some((Law::Steps(KAPLAN_STEPS), LawForm::KaplanSteps)),
+            "kaplan-authors" => Some((Law::Steps(AUTHORS_STEPS), LawForm::KaplanSteps)),
+            "chinchilla" => Some((Law::Tokens(CHINCHILLA), LawForm::Tokens)),
+            "chinchilla-corrected" => Some((Law::Tokens(CHINCHILLA_CORRECTED), LawForm::Tokens)),
+            _ => None,
+        };
+        if let Some((law, form)) = published {
+            return Ok(Self { name: name.to_string(), equation: form.equation(), law, fit: None });
+        }
+        let text = std::fs::read_to_string(name).with_context(|| {
+            format!(
+                "--law {name}: neither kaplan, kaplan-authors, chinchilla, chinchilla-corrected nor a file \
+                 that can be read"
+            )
+        })?;
+        let fit: Fit =
+            serde_json::from_str(&text).with_context(|| format!("{name}: no law of staged fit"))?;
+        let law = in_tokens(&fit, fit.fitted(), name)?;
+        Ok(Self {
+            name: name.to_string(),
+            equation: fit.law.equation(),
+            law: Law::Tokens(law),
+            fit: Some(fit),
+        })
+    }
+
+    /// The name without its folder.
+    pub fn short_name(&self) -> String {
+        let name = Path::new(&self.name).file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
+    /// What training costs, the same under resampled laws, and the batch for a final loss.
+    pub fn cost(&self, batch: Option<BatchChoice>) -> Result<Costs> {
+        match self.law {
+            Law::Tokens(law) => {
+                let own = self.fit.as_ref().and_then(|fit| fit.batch_tokens);
+                let batch_tokens = match batch {
+                    None => own.unwrap_or(DEFAULT_BATCH),
+                    Some(BatchChoice::Fixed(tokens)) => tokens,
+                    Some(_) => bail!(
+                        "--batch: {} is a law in tokens, which knows no critical batch: give a number of \
+                         tokens",
+                        self.name
+                    ),
+                };
+                let resampled = match &self.fit {
+                    Some(fit) => fit
+                        .resampled()
+                        .map(|law| in_tokens(fit, law, &self.name).map(TrainingCost::tokens))
+                        .collect::<Result<_>>()?,
+                    None => Vec::new(),
+                };
+                Ok(Costs {
+                    cost: TrainingCost::tokens(law),
+                    resampled,
+                    batch: BatchChoice::Fixed(batch_tokens),
+                })
+            }
+            Law::Steps(law) => {
+                let batch = batch.unwrap_or(BatchChoice::CriticalAtEnd);
+                Ok(Costs {
+                    cost: TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(batch)),
+                    resampled: Vec::new(),
+                    batch,
+                })
+            }
+        }
+    }
+
+    /// The cost under every batch policy, for a law in steps.
+    pub fn policies(&self) -> Vec<(String, TrainingCost)> {
+        let Law::Steps(law) = self.law else { return Vec::new() };
+        let policies = [
+            ("critical-at-end".to_string(), BatchChoice::CriticalAtEnd),
+            ("critical".to_string(), BatchChoice::Critical),
+            (format!("fixed {DEFAULT_BATCH} tokens"), BatchChoice::Fixed(DEFAULT_BATCH)),
+        ];
+        let cost = |choice| TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(choice));
+        policies.into_iter().map(|(name, choice)| (name, cost(choice))).collect()
+    }
+
+    /// How far a plan goes beyond the data of its law.
+    pub fn extrapolation(&self, n_params: f64, tokens: f64) -> Vec<String> {
+        const FAR: f64 = 2.0;
+        let Some(fit) = &self.fit else { return Vec::new() };
+        [(Quantity::Params, n_params), (Quantity::Tokens, tokens)]
+            .into_iter()
+            .map(|(quantity, value)| (quantity, value, fit.extrapolation(quantity, value)))
+            .filter(|(_, _, factor)| *factor > FAR)
+            .map(|(quantity, value, factor)| {
+                format!(
+                    "{quantity} = {value:.3e} is {factor:.1} times beyond the data of {}: an extrapolation",
+                    self.name
+                )
+            })
+            .collect()
+    }
+}
+
+/// Costs under a law and a batch.
+pub struct Costs {
+    pub cost: TrainingCost,
+    pub resampled: Vec<TrainingCost>,
+    pub batch: BatchChoice,
+}
+
+impl Costs {
+    /// The batch in tokens for a final loss of the last shape.
+    pub fn batch_tokens(&self, n_params: f64, final_loss: f64) -> f64 {
+        match self.batch {
+            BatchChoice::Fixed(tokens) => tokens,
+            BatchChoice::CriticalAtEnd => KAPLAN_CRITICAL_BATCH.tokens_at(final_loss),
+            // The mean over the steps: the schedule's batch is one number.
+            BatchChoice::Critical => {
+                let tokens = self.cost.tokens_at(n_params, final_loss);
+                let steps = self.cost.steps_at(n_params, final_loss);
+                match (tokens, steps) {
+                    (Ok(tokens), Ok(steps)) => tokens / steps,
+                    _ => KAPLAN_CRITICAL_BATCH.tokens_at(final_loss),
+                }
+            }
+        }
+    }
+}
+
+fn policy(choice: BatchChoice) -> BatchPolicy {
+    match choice {
+        BatchChoice::Fixed(batch_tokens) => BatchPolicy::Fixed { batch_tokens },
+        BatchChoice::CriticalAtEnd => BatchPolicy::CriticalAtEnd,
+        BatchChoice::Critical => BatchPolicy::Critical,
+    }
+}
+
+/// A fitted law in N and D. A law in the steps of runs with one batch B is one in tokens, D = B S.
+fn in_tokens(fit: &Fit, law: FittedLaw, name: &str) -> Result<TokenLaw> {
+    match law {
+        FittedLaw::Tokens(law) => Ok(law),
+        FittedLaw::Steps(law) => {
+            let batch = fit.batch_tokens.with_context(|| {
+                format!(
+                    "{name}: a law in steps of runs without one common batch: fit --form tokens"
+                )
+            })?;
+            Ok(TokenLaw::Sum {
+                floor: law.floor,
+                params_factor: law.params.scale.powf(law.params.exponent),
+                params_exponent: law.params.exponent,
+                data_factor: (law.steps.scale * batch).powf(law.steps.exponent),
+                data_exponent: law.steps.exponent,
+            })
+        }
+        FittedLaw::Power(_) => {
+            bail!("{name}: a law in one quantity; a plan needs one in N and tokens or steps")
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Growth points from measured curves, without a law.
+
+use crate::output;
+use anyhow::{Context, Result, bail};
+use measure::{LearningCurve, SmoothCurve};
+use scaling::plan::{MeasuredGrowth, measured_growths};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+#[derive(Serialize)]
+struct Report {
+    files: Vec<PathBuf>,
+    growths: Vec<Option<MeasuredGrowth>>,
+}
+
+/// A run's held-out loss over compute, smoothed.
+pub fn smooth_curve(path: &Path) -> Result<SmoothCurve> {
+    let file = if path.is_dir() { path.join("metrics.csv") } else { path.to_path_buf() };
+    let curve = LearningCurve::read(&file)?;
+    let pairs: Vec<(f64, f64)> =
+        curve.evaluated().map(|(point, loss)| (point.compute_flops, loss)).collect();
+    SmoothCurve::new(&pairs).with_context(|| file.display().to_string())
+}
+
+/// Prints the best growth between each curve and the next.
+pub fn report(files: &[PathBuf], json: bool) -> Result<()> {
+    let curves = files.iter().map(|path| smooth_curve(path)).collect::<Result<Vec<_>>>()?;
+    let first = curves.windows(2).position(|pair| pair[0].last_loss() < pair[1].last_loss());
+    if let Some(i) = first {
+        output::note(&format!(
+            "{} ends below {}: the smallest model comes first",
+            files[i].display(),
+            files[i + 1].display()
+        ));
+    }
+    let growths = measured_growths(&curves);
+    if growths.is_empty() {
+        bail!("--curves: at least two are needed");
+    }
+    if json {
+        return output::json(&Report { files: files.to_vec(), growths });
+    }
+    for (i, growth) in growths.iter().enumerate() {
+        let (small, large) = (files[i].display(), files[i + 1].display());
+        let Some(found) = growth else {
+            output::line(&format!("{small} -> {large}: do not grow: it is nowhere cheaper"))?;
+            continue;
+        };
+        output::line(&format!(
+            "{small} -> {large}: grow at loss {:.4}, after {:.3e} FLOPs instead of {:.3e} from scratch, where the \
+             slope d ln L / d ln C is {:.4}; saves {:.1} % at loss {:.4}",
+            found.loss,
+            found.compute_small,
+            found.compute_large,
+            found.growth_slope,
+            100.0 * found.saving,
+            found.final_loss,
+        ))?;
+        if found.at_end_of_small {
+            output::note(&format!(
+                "{small} ends before the best point: a longer run may save more"
+            ));
+        }
+    }
+    Ok(())
+}

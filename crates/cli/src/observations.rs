@@ -1,0 +1,261 @@
+//! Measured losses from `metrics.csv` files and from any other table.
+
+use anyhow::{Context, Result, bail};
+use csv::StringRecord;
+use measure::LearningCurve;
+use scaling::Observation;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Which points of which files are read.
+pub struct Source {
+    /// CSV files; a run's folder stands for its `metrics.csv`.
+    pub files: Vec<PathBuf>,
+    /// `NAME=COLUMN` pairs for tables that are no `metrics.csv`.
+    pub columns: Option<String>,
+    /// `COLUMN=VALUE` conditions on rows.
+    pub conditions: Vec<String>,
+    /// Only the last point of each run.
+    pub last_only: bool,
+    /// Share of each run's steps or tokens that is left out at its start.
+    pub skip: f64,
+    /// Only points at the highest learning rate of their run.
+    pub stable_only: bool,
+    /// So many points of the highest losses are left out.
+    pub drop_highest: usize,
+}
+
+/// The points, and what is to be said about them.
+#[derive(Default)]
+pub struct Observations {
+    pub points: Vec<Observation>,
+    /// Tokens in every step, if all runs share them.
+    pub batch_tokens: Option<f64>,
+    pub warnings: Vec<String>,
+}
+
+/// The columns of a table by what they hold.
+struct Columns {
+    by_name: HashMap<&'static str, usize>,
+    run: Vec<usize>,
+}
+
+const NAMES: [&str; 5] = ["n_params", "tokens", "steps", "compute", "loss"];
+
+impl Source {
+    pub fn read(&self) -> Result<Observations> {
+        let mut found = Observations::default();
+        let mut batches: Vec<f64> = Vec::new();
+        for file in &self.files {
+            let path = if file.is_dir() { file.join("metrics.csv") } else { file.clone() };
+            let header = header(&path)?;
+            let is_metrics = header.iter().any(|name| name == "compute_flops")
+                && header.iter().any(|name| name == "val_loss");
+            if is_metrics && self.columns.is_none() {
+                if !self.conditions.is_empty() {
+                    bail!("--where: {} is a metrics.csv, which has one run", path.display());
+                }
+                self.read_metrics(&path, &mut found, &mut batches)?;
+            } else {
+                self.read_table(&path, &header, &mut found)?;
+            }
+        }
+        batches.dedup();
+        found.batch_tokens = match batches[..] {
+            [batch] => Some(batch),
+            _ => None,
+        };
+        self.select(&mut found);
+        if found.points.is_empty() {
+            bail!("no points are left to fit");
+        }
+        Ok(found)
+    }
+
+    fn read_metrics(
+        &self,
+        path: &Path,
+        found: &mut Observations,
+        batches: &mut Vec<f64>,
+    ) -> Result<()> {
+        let curve = LearningCurve::read(path)?;
+        let run = next_run(&found.points);
+        let name = path.display();
+        if curve.points.iter().any(|point| point.stage > 0) {
+            found.warnings.push(format!("{name}: only its first stage is a run from scratch"));
+        }
+        let peak = curve.points.iter().map(|point| point.learning_rate).fold(0.0, f64::max);
+        let top = curve.points.iter().position(|point| point.learning_rate >= peak);
+        let top_step = top.map_or(0, |i| curve.points[i].step);
+        let (mut warm_up, mut decayed) = (0, 0);
+        for (point, loss) in curve.evaluated().filter(|(point, _)| point.stage == 0) {
+            let at_peak = point.learning_rate >= peak * (1.0 - 1e-9);
+            if self.stable_only && !at_peak {
+                continue;
+            }
+            if !at_peak {
+                *(if point.step < top_step { &mut warm_up } else { &mut decayed }) += 1;
+            }
+            let tokens = point.tokens as f64;
+            batches.push(tokens / point.step as f64);
+            found.points.push(Observation {
+                n_params: Some(point.compute_flops / (6.0 * tokens)),
+                tokens: Some(tokens),
+                steps: Some(point.step as f64),
+                compute: Some(point.compute_flops),
+                loss,
+                run,
+            });
+        }
+        if !found.points.iter().any(|point| point.run == run) {
+            bail!("{name}: no held-out loss in its first stage");
+        }
+        if !self.last_only && warm_up > 0 && self.skip <= 0.0 {
+            found.warnings.push(format!(
+                "{name}: {warm_up} points are from the learning rate's warm-up; --skip or --stable-only \
+                 leaves them out"
+            ));
+        }
+        if !self.last_only && decayed > 0 {
+            found.warnings.push(format!(
+                "{name}: {decayed} points are from the learning rate's decay, below the curve of a constant \
+                 one; --stable-only leaves them out"
+            ));
+        }
+        Ok(())
+    }
+
+    fn read_table(
+        &self,
+        path: &Path,
+        header: &StringRecord,
+        found: &mut Observations,
+    ) -> Result<()> {
+        let name = path.display().to_string();
+        let columns = self.table_columns(&name, header)?;
+        let conditions = self.table_conditions(&name, header)?;
+        let mut reader = csv::Reader::from_path(path).with_context(|| name.clone())?;
+        let first_run = next_run(&found.points);
+        let mut runs: HashMap<String, usize> = HashMap::new();
+        for (i, row) in reader.records().enumerate() {
+            let row = row.with_context(|| name.clone())?;
+            if conditions.iter().any(|(column, value)| row.get(*column) != Some(value.as_str())) {
+                continue;
+            }
+            let number = |key: &str| -> Result<Option<f64>> {
+                let Some(column) = columns.by_name.get(key) else { return Ok(None) };
+                let text = row.get(*column).unwrap_or("");
+                let label = header.get(*column).unwrap_or("");
+                let value: f64 = text.trim().parse().map_err(|_| {
+                    anyhow::anyhow!("{name}: line {}: {label} = {text:?}: not a number", i + 2)
+                })?;
+                if value > 0.0 && value.is_finite() {
+                    return Ok(Some(value));
+                }
+                bail!("{name}: line {}: {label} = {text}: must be positive and finite", i + 2)
+            };
+            let key = if columns.run.is_empty() {
+                i.to_string()
+            } else {
+                let parts = columns.run.iter().map(|column| row.get(*column).unwrap_or(""));
+                parts.collect::<Vec<_>>().join("\u{1f}")
+            };
+            let next = first_run + runs.len();
+            found.points.push(Observation {
+                n_params: number("n_params")?,
+                tokens: number("tokens")?,
+                steps: number("steps")?,
+                compute: number("compute")?,
+                loss: number("loss")?.unwrap_or(f64::NAN),
+                run: *runs.entry(key).or_insert(next),
+            });
+        }
+        if runs.is_empty() {
+            bail!("{name}: no row{}", if conditions.is_empty() { "s" } else { " meets --where" });
+        }
+        Ok(())
+    }
+
+    fn table_columns(&self, name: &str, header: &StringRecord) -> Result<Columns> {
+        let mut columns = Columns { by_name: HashMap::new(), run: Vec::new() };
+        let place = |column: &str| {
+            header.iter().position(|one| one == column).with_context(|| {
+                let known = header.iter().collect::<Vec<_>>().join(", ");
+                format!("{name}: no column {column:?}; it has {known}")
+            })
+        };
+        let Some(pairs) = &self.columns else {
+            for key in NAMES {
+                if let Some(at) = header.iter().position(|one| one == key) {
+                    columns.by_name.insert(key, at);
+                }
+            }
+            if !columns.by_name.contains_key("loss") {
+                let known = header.iter().collect::<Vec<_>>().join(", ");
+                bail!(
+                    "{name}: no metrics.csv, and no column named loss; it has {known}. Name them: \
+                     --columns n_params=...,tokens=...,loss=..."
+                );
+            }
+            return Ok(columns);
+        };
+        for pair in pairs.split(',') {
+            let (key, column) = pair
+                .split_once('=')
+                .with_context(|| format!("--columns: {pair:?}: must be NAME=COLUMN"))?;
+            if key == "run" {
+                columns.run = column.split('+').map(place).collect::<Result<_>>()?;
+                continue;
+            }
+            let known = NAMES.into_iter().find(|known| *known == key);
+            let known = known.with_context(|| {
+                format!("--columns: {key:?}: must be one of {}, run", NAMES.join(", "))
+            })?;
+            columns.by_name.insert(known, place(column)?);
+        }
+        if !columns.by_name.contains_key("loss") {
+            bail!("--columns: loss=... is missing");
+        }
+        Ok(columns)
+    }
+
+    fn table_conditions(&self, name: &str, header: &StringRecord) -> Result<Vec<(usize, String)>> {
+        let condition = |text: &String| {
+            let (column, value) = text
+                .split_once('=')
+                .with_context(|| format!("--where {text:?}: must be COLUMN=VALUE"))?;
+            let place = header.iter().position(|one| one == column);
+            let place =
+                place.with_context(|| format!("--where {text}: {name} has no {column:?}"))?;
+            Ok((place, value.to_string()))
+        };
+        self.conditions.iter().map(condition).collect()
+    }
+
+    /// Leaves out what is not asked for.
+    fn select(&self, found: &mut Observations) {
+        let amount = |one: &Observation| one.tokens.or(one.steps).or(one.compute).unwrap_or(0.0);
+        let mut last: HashMap<usize, f64> = HashMap::new();
+        for one in &found.points {
+            let most = last.entry(one.run).or_insert(0.0);
+            *most = most.max(amount(one));
+        }
+        found.points.retain(|one| {
+            let most = last[&one.run];
+            amount(one) >= self.skip * most && (!self.last_only || amount(one) >= most)
+        });
+        found.points.sort_by(|a, b| b.loss.total_cmp(&a.loss));
+        found.points.drain(..self.drop_highest.min(found.points.len()));
+        found.points.sort_by(|a, b| a.run.cmp(&b.run).then(amount(a).total_cmp(&amount(b))));
+    }
+}
+
+fn header(path: &Path) -> Result<StringRecord> {
+    let mut reader = csv::Reader::from_path(path)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
+    Ok(reader.headers().with_context(|| path.display().to_string())?.clone())
+}
+
+fn next_run(points: &[Observation]) -> usize {
+    points.iter().map(|one| one.run + 1).max().unwrap_or(0)
+}

@@ -1,0 +1,292 @@
+use crate::law::{BatchChoice, PlanningLaw};
+use crate::{figures, measured, output, plan_report, shapes};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use measure::{Flops, PfDays};
+use scaling::Throughput;
+use scaling::plan::{
+    Family, FinalShape, Goal, Operators, Plan as StagedPlan, Request, Stop, WidthRule,
+};
+use schedule::{PlannedRun, PlannedStage, PredictedCurve, Prediction, Schedule};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+/// What a planned schedule is where the plan says nothing: mu-P at the base width and peak learning
+/// rate of our own small runs, GPT-2's vocabulary in a token file.
+const TEMPLATE: &str = include_str!("plan_template.toml");
+
+/// Arguments of `staged plan`.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  staged plan --budget 1e21 -o schedules/x.toml\n  \
+    staged plan --shape gpt2-large --stop 1.1x --law kaplan-authors --operators depth\n  \
+    staged plan --pf-days 0.01 --law law.json --template schedules/dickens_scratch.toml\n  \
+    staged plan --curves runs/small runs/big")]
+pub struct Plan {
+    /// Compute to spend, FLOPs
+    #[arg(long, value_name = "FLOPS", group = "goal")]
+    budget: Option<f64>,
+    /// Compute to spend, PF-days of 8.64e19 FLOPs
+    #[arg(long, value_name = "DAYS", group = "goal")]
+    pf_days: Option<f64>,
+    /// Time to spend, seconds at the speed of --throughput
+    #[arg(long, group = "goal", requires = "throughput")]
+    seconds: Option<f64>,
+    /// Loss to reach for the least compute, nats per token
+    #[arg(long, value_name = "LOSS", group = "goal")]
+    target_loss: Option<f64>,
+    /// Shape to end with: LAYERSxWIDTHxHEADS, gpt2, gpt2-medium, gpt2-large or gpt2-xl
+    #[arg(long)]
+    shape: Option<String>,
+    /// Where a given shape stops: a multiple of its asymptote (1.1x), optimal, or a loss
+    #[arg(long, value_name = "STOP", conflicts_with = "goal", requires = "shape")]
+    stop: Option<String>,
+    /// kaplan, kaplan-authors, chinchilla, chinchilla-corrected, or a file of staged fit
+    #[arg(long, default_value = "chinchilla-corrected")]
+    law: String,
+    /// Stages: a number, or from least to most as 1..4
+    #[arg(long, default_value = "1..4", value_parser = stages)]
+    stages: RangeInclusive<usize>,
+    /// Growths that may be used: width or width-integer, and depth
+    #[arg(long, value_delimiter = ',', default_value = "width,depth")]
+    operators: Vec<String>,
+    /// Batch: tokens, critical-at-end or critical (laws in steps) [default: critical-at-end for laws
+    /// in steps, the law's own or 524288 for others]
+    #[arg(long)]
+    batch: Option<BatchChoice>,
+    /// Plan in seconds instead of FLOPs: a CSV with n_params (or n_layers, d_model) and
+    /// tokens_per_second
+    #[arg(long, value_name = "SPEED.csv")]
+    throughput: Option<PathBuf>,
+    /// Find the growth points between measured curves instead, smallest model first
+    #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "throughput"])]
+    curves: Vec<PathBuf>,
+    /// Vocabulary, for exact FLOPs and the loss of an untrained model
+    #[arg(long, default_value_t = 50_257, value_parser = clap::value_parser!(u64).range(2..=10_000_000))]
+    vocab: u64,
+    /// Positions in a sequence [default: that of the template]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    context: Option<u64>,
+    /// Width of a head, where the shape is free
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    head_size: u64,
+    /// d_model over n_layers, where the shape is free
+    #[arg(long, default_value_t = 64.0)]
+    aspect: f64,
+    /// A schedule that everything but the stages and the batch is taken from
+    #[arg(long, value_name = "SCHEDULE.toml")]
+    template: Option<PathBuf>,
+    /// Where to write the schedule
+    #[arg(short, long, value_name = "SCHEDULE.toml")]
+    out: Option<PathBuf>,
+    /// Draw the learning curves and the growth points, as .svg or .png
+    #[arg(long, value_name = "FIGURE")]
+    figure: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A plan, the schedule that it makes, and what it was made with.
+pub struct Planned {
+    pub plan: StagedPlan,
+    pub schedule: Schedule,
+    pub law: PlanningLaw,
+}
+
+fn stages(text: &str) -> Result<RangeInclusive<usize>, String> {
+    const MOST: usize = 12;
+    let number = |text: &str| text.parse::<usize>().ok();
+    let range = match text.split_once("..") {
+        Some((least, most)) => number(least).zip(number(most.trim_start_matches('='))),
+        None => number(text).map(|n| (n, n)),
+    };
+    match range {
+        Some((least, most)) if least >= 1 && least <= most && most <= MOST => Ok(least..=most),
+        _ => {
+            Err(format!("must be a number of stages, or from least to most as 1..4, up to {MOST}"))
+        }
+    }
+}
+
+impl Plan {
+    pub fn run(self) -> Result<()> {
+        if !self.curves.is_empty() {
+            return measured::report(&self.curves, self.json);
+        }
+        let planned = self.planned()?;
+        if let Some(out) = &self.out {
+            let text = plan_report::comment(&planned) + &planned.schedule.to_toml();
+            output::write_file(out, &text)?;
+        }
+        if let Some(figure) = &self.figure {
+            figures::learning_curves(&planned.schedule)?.write(figure)?;
+        }
+        if self.json {
+            return output::json(&plan_report::json(&planned));
+        }
+        plan_report::print(&planned)?;
+        if let Some(out) = &self.out {
+            output::line(&format!("schedule: {}", out.display()))?;
+        }
+        Ok(())
+    }
+
+    fn planned(&self) -> Result<Planned> {
+        let template = match &self.template {
+            Some(path) => Schedule::read(path)?,
+            None => Schedule::parse(TEMPLATE, Path::new("the built-in template"))?,
+        };
+        let template = match self.context {
+            Some(context_len) => template.with_context_len(context_len as usize)?,
+            None => template,
+        };
+        let law = PlanningLaw::open(&self.law)?;
+        let mut costs = law.cost(self.batch)?;
+        if let Some(path) = &self.throughput {
+            let speed = throughput(path)?;
+            costs.cost = costs.cost.clone().in_seconds(speed.clone());
+            let resampled = costs.resampled.into_iter();
+            costs.resampled = resampled.map(|cost| cost.in_seconds(speed.clone())).collect();
+        }
+        let last = self.last(template.context_len())?;
+        let request = Request {
+            cost: costs.cost.clone(),
+            resampled: costs.resampled.clone(),
+            goal: self.goal()?,
+            last,
+            stages: self.stages.clone(),
+            operators: self.operators()?,
+        };
+        let plan = StagedPlan::new(&request, |n_params, loss| costs.batch_tokens(n_params, loss))?;
+        let schedule = schedule(template, &plan, &law.name, &costs.batch.to_string())?;
+        Ok(Planned { plan, schedule, law })
+    }
+
+    fn goal(&self) -> Result<Goal> {
+        let goal = match (self.budget, self.pf_days, self.seconds, self.target_loss) {
+            (Some(flops), ..) => Goal::Budget(flops),
+            (_, Some(days), ..) => Goal::Budget(Flops::from(PfDays(days)).0),
+            (_, _, Some(seconds), _) => Goal::Budget(seconds),
+            (.., Some(loss)) => Goal::Loss(loss),
+            _ if self.shape.is_some() => Goal::Stop(self.stop()?),
+            _ => bail!("what is to be reached? Give --budget, --pf-days, --target-loss or --shape"),
+        };
+        if self.throughput.is_some() && (self.budget.is_some() || self.pf_days.is_some()) {
+            bail!("--throughput plans in seconds: give --seconds instead of an amount of compute");
+        }
+        Ok(goal)
+    }
+
+    fn stop(&self) -> Result<Stop> {
+        let Some(text) = self.stop.as_deref() else { return Ok(Stop::ComputeOptimal) };
+        if text == "optimal" {
+            return Ok(Stop::ComputeOptimal);
+        }
+        let number = |text: &str| {
+            text.parse::<f64>().ok().with_context(|| {
+                format!("--stop {text}: must be a multiple as 1.1x, optimal, or a loss")
+            })
+        };
+        match text.strip_suffix('x') {
+            Some(multiple) => number(multiple).map(Stop::AsymptoteMultiple),
+            None => number(text).map(Stop::Loss),
+        }
+    }
+
+    fn last(&self, context_len: usize) -> Result<FinalShape> {
+        if !(self.aspect > 0.0 && self.aspect.is_finite()) {
+            bail!("--aspect {}: must be positive", self.aspect);
+        }
+        let n_vocab = self.vocab as usize;
+        Ok(match &self.shape {
+            Some(text) => FinalShape::Given(shapes::shape(text, n_vocab, context_len)?),
+            None => FinalShape::Best(Family {
+                d_head: self.head_size as usize,
+                aspect: self.aspect,
+                n_vocab,
+                context_len,
+            }),
+        })
+    }
+
+    fn operators(&self) -> Result<Operators> {
+        let mut operators = Operators { width: None, depth: false };
+        for name in &self.operators {
+            match name.as_str() {
+                "width" => operators.width = Some(WidthRule::Any),
+                "width-integer" => operators.width = Some(WidthRule::Integer),
+                "depth" => operators.depth = true,
+                other => bail!("--operators {other}: must be width, width-integer or depth"),
+            }
+        }
+        Ok(operators)
+    }
+}
+
+/// The schedule that runs a plan.
+fn schedule(template: Schedule, plan: &StagedPlan, law: &str, batch: &str) -> Result<Schedule> {
+    let stage = |stage: &scaling::plan::Stage| PlannedStage {
+        n_layers: stage.n_layers,
+        d_model: stage.d_model,
+        n_heads: stage.n_heads,
+        tokens: stage.tokens,
+        tokens_before: stage.resumed_step * plan.batch_tokens,
+    };
+    let curve = &plan.curve;
+    let prediction = Prediction {
+        law: law.to_string(),
+        batch: batch.to_string(),
+        final_loss: plan.final_loss,
+        compute: plan.compute,
+        compute_from_scratch: plan.compute_from_scratch,
+        saving: plan.saving,
+        saving_interval: plan.saving_interval,
+        curve: PredictedCurve {
+            stage: curve.iter().map(|point| point.stage).collect(),
+            tokens: curve.iter().map(|point| point.tokens).collect(),
+            compute: curve.iter().map(|point| point.compute).collect(),
+            loss: curve.iter().map(|point| point.loss).collect(),
+        },
+    };
+    let last = &plan.stages[plan.stages.len() - 1];
+    let name = format!("plan-{}x{}x{}", last.n_layers, last.d_model, last.n_heads);
+    Ok(template.with_plan(PlannedRun {
+        name,
+        batch_tokens: plan.batch_tokens,
+        stages: plan.stages.iter().map(stage).collect(),
+        prediction,
+    })?)
+}
+
+/// A table of measured speeds.
+fn throughput(path: &Path) -> Result<Throughput> {
+    let name = path.display();
+    let mut reader =
+        csv::Reader::from_path(path).with_context(|| format!("{name} cannot be read"))?;
+    let header = reader.headers().with_context(|| name.to_string())?.clone();
+    let place = |column: &str| header.iter().position(|one| one == column);
+    let (n_params, layers, width) = (place("n_params"), place("n_layers"), place("d_model"));
+    let speed = place("tokens_per_second")
+        .with_context(|| format!("{name}: no column tokens_per_second"))?;
+    if n_params.is_none() && (layers.is_none() || width.is_none()) {
+        bail!("{name}: neither a column n_params nor columns n_layers and d_model");
+    }
+    let mut pairs = Vec::new();
+    for (i, row) in reader.records().enumerate() {
+        let row = row.with_context(|| name.to_string())?;
+        let number = |column: usize| -> Result<f64> {
+            let text = row.get(column).unwrap_or("");
+            let label = header.get(column).unwrap_or("");
+            text.trim().parse().ok().with_context(|| {
+                format!("{name}: line {}: {label} = {text:?}: not a number", i + 2)
+            })
+        };
+        let n = match (n_params, layers, width) {
+            (Some(column), ..) => number(column)?,
+            (_, Some(layers), Some(width)) => 12.0 * number(layers)? * number(width)?.powi(2),
+            _ => bail!("{name}: no size"),
+        };
+        pairs.push((n, number(speed)?));
+    }
+    Throughput::new(&pairs).with_context(|| name.to_string())
+}

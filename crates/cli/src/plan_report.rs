@@ -1,0 +1,171 @@
+//! A plan as a table, as JSON and as the head of its schedule.
+
+use crate::output;
+use crate::plan::Planned;
+use anyhow::Result;
+use measure::{Flops, PfDays};
+use scaling::plan::Plan;
+use serde_json::{Value, json};
+
+/// The learning rate that hidden matrices of a width get.
+fn hidden_rate(planned: &Planned, d_model: usize) -> f64 {
+    let schedule = &planned.schedule;
+    schedule.learning_rate().peak / schedule.parametrization().width_ratio(d_model)
+}
+
+/// The plan with its law, learning rates and warnings.
+pub fn json(planned: &Planned) -> Value {
+    let mut value = serde_json::to_value(&planned.plan).unwrap_or_default();
+    value["law"] = json!(planned.law.name);
+    value["warnings"] = json!(warnings(planned));
+    value["other_policies"] = json!(other_policies(planned));
+    for (i, stage) in planned.plan.stages.iter().enumerate() {
+        value["stages"][i]["learning_rate"] = json!(hidden_rate(planned, stage.d_model));
+    }
+    value
+}
+
+fn warnings(planned: &Planned) -> Vec<String> {
+    let plan = &planned.plan;
+    let last = &plan.stages[plan.stages.len() - 1];
+    let tokens: f64 = plan.stages.iter().map(|stage| stage.tokens).sum();
+    planned.law.extrapolation(last.n_params, tokens)
+}
+
+/// What the same sizes save to the same multiple of the asymptote under other batch policies.
+fn other_policies(planned: &Planned) -> Vec<(String, Option<f64>)> {
+    let plan = &planned.plan;
+    let sizes: Vec<f64> = plan.stages.iter().map(|stage| stage.n_params).collect();
+    if sizes.len() < 2 {
+        return Vec::new();
+    }
+    let saving = |cost: scaling::TrainingCost| {
+        cost.chain(&sizes, plan.final_loss).ok().map(|chain| chain.saving)
+    };
+    planned.law.policies().into_iter().map(|(name, cost)| (name, saving(cost))).collect()
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+fn compute(flops: f64) -> String {
+    format!("{} ({})", Flops(flops), PfDays::from(Flops(flops)))
+}
+
+fn saving(plan: &Plan) -> String {
+    let interval =
+        plan.saving_interval.map_or("no interval: the law has none".into(), |[low, high]| {
+            format!("95 % interval {} to {}", percent(low), percent(high))
+        });
+    format!("{} ({interval})", percent(plan.saving))
+}
+
+/// The first lines of a planned schedule.
+pub fn comment(planned: &Planned) -> String {
+    let plan = &planned.plan;
+    let mut lines = vec![
+        format!("Planned under {}: {}", planned.law.name, planned.law.equation),
+        format!("Cost: {}", compute(plan.compute)),
+        format!("Predicted: loss {:.4} nats per token at the end", plan.final_loss),
+        format!("Saving against the last shape from scratch: {}", saving(plan)),
+    ];
+    if let Some(reason) = &plan.advice.reason {
+        lines.push(format!("Advice: do not grow: {reason}"));
+    }
+    format!("# {}\n\n", lines.join("\n# "))
+}
+
+/// The table.
+pub fn print(planned: &Planned) -> Result<()> {
+    let plan = &planned.plan;
+    output::line(&format!("{}: {}", planned.law.name, planned.law.equation))?;
+    output::line(&format!(
+        "{:>5} {:>12} {:>10} {:>11} {:>10} {:>10} {:>7} {:>7} {:>8} {:>6} {:>11} {:>9}",
+        "stage",
+        "shape",
+        "N",
+        "steps",
+        "tokens",
+        "FLOPs",
+        "from",
+        "to loss",
+        "slope",
+        "ratio",
+        "from step",
+        "rate"
+    ))?;
+    for (i, stage) in plan.stages.iter().enumerate() {
+        let shape = format!("{}x{}x{}", stage.n_layers, stage.d_model, stage.n_heads);
+        let start = stage.loss_start.map_or("-".into(), |loss| format!("{loss:.4}"));
+        let ratio = stage.step_ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
+        output::line(&format!(
+            "{:>5} {shape:>12} {:>10.3e} {:>11} {:>10.3e} {:>10.3e} {start:>7} {:>7.4} {:>8.4} {ratio:>6} {:>11} \
+             {:>9.2e}",
+            i + 1,
+            stage.n_params,
+            output::count(stage.steps.round() as u64),
+            stage.tokens,
+            stage.compute,
+            stage.loss_end,
+            stage.growth_slope,
+            output::count(stage.resumed_step.round() as u64),
+            hidden_rate(planned, stage.d_model),
+        ))?;
+    }
+    summary(planned)
+}
+
+fn summary(planned: &Planned) -> Result<()> {
+    let plan = &planned.plan;
+    let exact: f64 = plan.stages.iter().map(|stage| stage.compute_exact).sum();
+    let tokens: f64 = plan.stages.iter().map(|stage| stage.tokens).sum();
+    let last = &plan.stages[plan.stages.len() - 1];
+    output::line(&format!(
+        "compute 6 N D {}; {} with attention and output head",
+        compute(plan.compute),
+        Flops(exact)
+    ))?;
+    if let Some(seconds) = plan.seconds {
+        output::line(&format!("time {} at the measured speed", output::duration(seconds)))?;
+    }
+    output::line(&format!(
+        "{tokens:.3e} tokens in batches of {:.0}; final loss {:.4} nats per token, {:.3} times the asymptote of the \
+         last shape",
+        plan.batch_tokens, plan.final_loss, plan.asymptote_multiple
+    ))?;
+    let unit = if plan.seconds.is_some() { "time" } else { "compute" };
+    output::line(&format!(
+        "saving: {} of the {unit} of {}x{}x{} from scratch to the same loss; {} against the cheapest single size for \
+         it, N = {:.3e}",
+        saving(plan),
+        last.n_layers,
+        last.d_model,
+        last.n_heads,
+        percent(plan.saving_at_best_size),
+        plan.best_size,
+    ))?;
+    if let Some(alone) = &plan.without_growth {
+        output::line(&format!(
+            "without growth: {}x{}x{} with N = {:.3e} is best, loss {:.4}, {unit} {:.3e}",
+            alone.n_layers, alone.d_model, alone.n_heads, alone.n_params, alone.loss, alone.cost
+        ))?;
+    }
+    for (name, saving) in other_policies(planned) {
+        let saving = saving
+            .map_or("has no such chain".into(), |saving| format!("saves {}", percent(saving)));
+        output::line(&format!("the same sizes and loss at a batch that is {name}: {saving}"))?;
+    }
+    output::line("other rules under this law:")?;
+    for rule in &plan.baselines {
+        let saving = rule.saving.map_or("-".into(), percent);
+        output::line(&format!("  {:<45} {saving:>9}  {}", rule.rule, rule.what))?;
+    }
+    for warning in warnings(planned) {
+        output::note(&format!("warning: {warning}"));
+    }
+    match &plan.advice.reason {
+        Some(reason) => output::line(&format!("advice: do not grow: {reason}")),
+        None => output::line("advice: grow"),
+    }
+}
