@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Every arrow that is allowed.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("measure", &[]),
     ("schedule", &["measure"]),
     ("state", &["measure"]),
     ("corpus", &[]),
+    ("growth", &["measure", "schedule", "state"]),
     ("scaling", &["measure"]),
     ("plot", &[]),
     ("model", &["measure", "state"]),
-    ("trainer", &["corpus", "measure", "model", "schedule", "state"]),
+    ("trainer", &["corpus", "growth", "measure", "model", "schedule", "state"]),
     ("staged", &["corpus", "measure", "model", "plot", "scaling", "schedule", "state", "trainer"]),
 ];
 

@@ -4,5 +4,6 @@
 
 mod architecture;
 mod golden;
+mod growth;
 mod resume;
 mod schedules;

@@ -68,7 +68,8 @@ fn schedule() -> Schedule {
     Schedule::parse(SCHEDULE, Path::new("resume.toml")).unwrap()
 }
 
-fn run(
+/// Runs a schedule in a folder, going on with what is there.
+pub fn run_schedule(
     folder: &Path,
     schedule: Schedule,
     observe: &mut dyn FnMut(&Event, &AtomicBool),
@@ -84,15 +85,20 @@ fn run(
 }
 
 fn run_through(folder: &Path) -> RunSummary {
-    run(folder, schedule(), &mut |_, _| ()).unwrap()
+    run_schedule(folder, schedule(), &mut |_, _| ()).unwrap()
+}
+
+fn record(folder: &Path) -> (Vec<String>, Vec<Vec<u8>>) {
+    end_of_run(folder, 14)
 }
 
 /// The curve without its two clock columns, and the files of the last checkpoint.
-fn record(folder: &Path) -> (Vec<String>, Vec<Vec<u8>>) {
+pub fn end_of_run(folder: &Path, last_step: u64) -> (Vec<String>, Vec<Vec<u8>>) {
     let metrics = fs::read_to_string(folder.join("metrics.csv")).unwrap();
     let curve =
         metrics.lines().map(|row| row.split(',').take(8).collect::<Vec<_>>().join(",")).collect();
-    let read = |name| fs::read(folder.join("checkpoints/step-00000014").join(name)).unwrap();
+    let last = folder.join(format!("checkpoints/step-{last_step:08}"));
+    let read = |name| fs::read(last.join(name)).unwrap();
     (curve, ["model.safetensors", "optimizer.safetensors", "state.json"].map(read).to_vec())
 }
 
@@ -104,7 +110,7 @@ fn a_run_that_crashes_anywhere_ends_as_if_it_had_not() {
     for crash_at in [1, 4, 6, 9, 14] {
         let crashed = folder.path().join(format!("crashed-{crash_at}"));
         let crash = catch_unwind(AssertUnwindSafe(|| {
-            run(&crashed, schedule(), &mut |event, _| {
+            run_schedule(&crashed, schedule(), &mut |event, _| {
                 let Event::Step { point, .. } = event else { return };
                 assert!(point.step != crash_at, "crash on purpose");
             })
@@ -124,7 +130,7 @@ fn a_run_that_is_stopped_saves_and_goes_on_from_there() {
     let folder = tempfile::tempdir().unwrap();
     let (straight, stopped) = (folder.path().join("straight"), folder.path().join("stopped"));
     run_through(&straight);
-    let summary = run(&stopped, schedule(), &mut |event, stop| {
+    let summary = run_schedule(&stopped, schedule(), &mut |event, stop| {
         if matches!(event, Event::Step { point, .. } if point.step == 6) {
             stop.store(true, Ordering::Relaxed);
         }
@@ -132,7 +138,7 @@ fn a_run_that_is_stopped_saves_and_goes_on_from_there() {
     let summary = summary.unwrap();
     assert_eq!((summary.outcome, summary.step), (Outcome::Interrupted, 6));
     let mut first_step = None;
-    run(&stopped, schedule(), &mut |event, _| {
+    run_schedule(&stopped, schedule(), &mut |event, _| {
         if let Event::Started { first_step: first, .. } = event {
             first_step = Some(*first);
         }
@@ -154,7 +160,7 @@ fn a_broken_checkpoint_is_passed_over_with_a_warning() {
     bytes[middle] ^= 4;
     fs::write(&file, bytes).unwrap();
     let mut skipped = Vec::new();
-    run(&broken, schedule(), &mut |event, _| {
+    run_schedule(&broken, schedule(), &mut |event, _| {
         if let Event::Skipped { reason, .. } = event {
             skipped.push(reason.clone());
         }
@@ -180,7 +186,7 @@ fn a_target_loss_ends_the_run_and_stays_reached() {
     let schedule = Schedule::parse(&text, Path::new("target.toml")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     for _ in 0..2 {
-        let summary = run(folder.path(), schedule.clone(), &mut |_, _| ()).unwrap();
+        let summary = run_schedule(folder.path(), schedule.clone(), &mut |_, _| ()).unwrap();
         assert_eq!((summary.outcome, summary.step), (Outcome::TargetReached, 3));
     }
 }
@@ -190,7 +196,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_state() {
     let text = SCHEDULE.replace("peak = 0.01", "peak = 1e30");
     let schedule = Schedule::parse(&text, Path::new("hot.toml")).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let error = run(folder.path(), schedule, &mut |_, _| ()).unwrap_err();
+    let error = run_schedule(folder.path(), schedule, &mut |_, _| ()).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("last good state is"), "{message}");
     assert!(message.contains("learning_rate.peak"), "{message}");

@@ -193,7 +193,7 @@ pub fn course(schedule: &Schedule) -> Result<Figure> {
     for (k, stage) in schedule.stages().iter().enumerate() {
         let n = stage.shape(1).n_params() as f64;
         let price = stage.shape(1).flops_per_token().0;
-        let end = before + schedule.steps_of(k);
+        let end = before + schedule.steps_of(k, before);
         let start_tokens = schedule.batch().tokens_through(before) as f64;
         let n_samples = SAMPLES as u64;
         for i in 0..=n_samples {
@@ -201,7 +201,7 @@ pub fn course(schedule: &Schedule) -> Result<Figure> {
             let tokens = schedule.batch().tokens_through(step) as f64 - start_tokens;
             let at = compute + price * tokens;
             params.push((at, n));
-            rate.push((at, schedule.learning_rate_at(k, step)));
+            rate.push((at, schedule.learning_rate_at(k, before, step)));
             batch.push((at, schedule.batch().tokens_at(step) as f64));
         }
         compute += price * (schedule.batch().tokens_through(end) as f64 - start_tokens);

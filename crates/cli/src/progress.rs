@@ -2,7 +2,7 @@ use crate::output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use measure::CurvePoint;
 use std::time::{Duration, Instant};
-use trainer::Event;
+use trainer::{Event, GrowthReport};
 
 /// Seconds between two lines where there is no terminal to redraw.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -15,8 +15,6 @@ pub struct Progress {
     bar: ProgressBar,
     shown: Option<Shown>,
     last_line: Option<Instant>,
-    /// Tokens of the whole run.
-    n_tokens: u64,
 }
 
 /// Running means of what jumps from step to step.
@@ -24,7 +22,7 @@ struct Shown {
     loss: f64,
     tokens_per_second: f64,
     val_loss: Option<f64>,
-    first_tokens: u64,
+    first_compute: f64,
     began: Instant,
 }
 
@@ -34,20 +32,22 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
             bar.set_style(style);
         }
-        Self { bar, shown: None, last_line: None, n_tokens: 0 }
+        Self { bar, shown: None, last_line: None }
     }
 
     /// Shows one event.
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Preparing { done, total } => self.preparing(*done, *total),
-            Event::Started { first_step, n_steps, n_tokens, .. } => {
-                self.n_tokens = *n_tokens;
+            Event::Started { first_step, n_steps, .. } => {
                 self.bar.set_length(*n_steps);
                 self.bar.set_position(*first_step);
                 self.started(event);
             }
-            Event::Step { point, n_steps } => self.step(point, *n_steps),
+            Event::Step { point, n_steps, total_flops } => {
+                self.step(point, *n_steps, total_flops.0);
+            }
+            Event::Grown(report) => self.grown(report),
             Event::Skipped { path, reason } => {
                 self.note(&format!("warning: {} is passed over: {reason}", path.display()));
             }
@@ -81,6 +81,7 @@ impl Progress {
             first_step,
             n_steps,
             n_tokens,
+            n_stages,
             device,
             threads,
             loss_floor,
@@ -106,32 +107,50 @@ impl Progress {
         let floor = loss_floor.map_or(String::new(), |floor| {
             format!("; no model's loss is below {floor:.4} nats per token")
         });
-        self.note(&format!("{n_steps} steps, {tokens} tokens{from}{floor}"));
+        let stages = if *n_stages > 1 { format!("{n_stages} stages, ") } else { String::new() };
+        self.note(&format!("{stages}{n_steps} steps, {tokens} tokens{from}{floor}"));
     }
 
-    fn step(&mut self, point: &CurvePoint, n_steps: u64) {
+    fn grown(&self, report: &GrowthReport) {
+        let check = &report.check;
+        let kept = if report.loss_preserving { "kept" } else { "not kept by this operator" };
+        self.note(&format!(
+            "step {}: grown to {} ({} parameters without embeddings): {}; loss {:.6} -> {:.6}, {kept}; \
+             largest change of a logit {:.1e}",
+            report.step,
+            report.to,
+            output::count(report.n_params),
+            report.operator,
+            check.loss_before,
+            check.loss_after,
+            check.max_abs_delta_logit,
+        ));
+    }
+
+    fn step(&mut self, point: &CurvePoint, n_steps: u64, total_flops: f64) {
         let shown = self.shown.get_or_insert_with(|| Shown {
             loss: point.train_loss,
             tokens_per_second: point.tokens_per_second,
             val_loss: None,
-            first_tokens: point.tokens,
+            first_compute: point.compute_flops,
             began: Instant::now(),
         });
         shown.loss += SMOOTHING * (point.train_loss - shown.loss);
         shown.tokens_per_second += SMOOTHING * (point.tokens_per_second - shown.tokens_per_second);
         shown.val_loss = point.val_loss.or(shown.val_loss);
-        let done = point.tokens.saturating_sub(shown.first_tokens);
-        let to_do = self.n_tokens.saturating_sub(point.tokens) as f64;
-        let left = match done {
-            0 => "?".to_string(),
-            done => output::duration(shown.began.elapsed().as_secs_f64() / done as f64 * to_do),
+        let done = point.compute_flops - shown.first_compute;
+        let to_do = (total_flops - point.compute_flops).max(0.0);
+        let left = if done > 0.0 {
+            output::duration(shown.began.elapsed().as_secs_f64() / done * to_do)
+        } else {
+            "?".to_string()
         };
         let val_loss = shown.val_loss.map_or(String::new(), |loss| format!("  held-out {loss:.4}"));
         let text = format!(
             "step {}/{n_steps}  loss {:.4}  {:.0} % of compute  {left} left  {} tokens/s{val_loss}",
             point.step,
             shown.loss,
-            100.0 * point.tokens as f64 / self.n_tokens.max(1) as f64,
+            100.0 * point.compute_flops / total_flops.max(1.0),
             output::count(shown.tokens_per_second as u64),
         );
         self.bar.set_position(point.step);

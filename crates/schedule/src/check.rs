@@ -1,8 +1,8 @@
 use crate::file::{ScheduleFile, StageFile};
 use crate::schedule::stage_shape;
 use crate::{
-    AdamWSettings, DataSource, DecayShape, LearningRate, Prediction, ScheduleError, Until,
-    WidthMode,
+    AdamWSettings, DataSource, DecayShape, LearningRate, MomentRule, Prediction, ScheduleError,
+    Until,
 };
 use measure::Parametrization;
 use std::fmt::Display;
@@ -218,31 +218,27 @@ impl Checker<'_> {
         key: &str,
     ) -> Result<(), ScheduleError> {
         let (small, large) = (stage_shape(file, before), stage_shape(file, stage));
-        for (name, from, to) in [
-            ("n_layers", small.n_layers, large.n_layers),
-            ("d_model", small.d_model, large.d_model),
-            ("d_ff", small.d_ff, large.d_ff),
-        ] {
-            let expected = format!("must be at least {from}, that of the stage before it");
-            self.require(to >= from, &format!("{key}.{name}"), to, expected)?;
+        let growth = stage.growth.clone().unwrap_or_default();
+        if let Err(refusal) = growth.plan(&small, &large) {
+            let key = match refusal.key.as_str() {
+                "shape" => key.to_string(),
+                inner => format!("{key}.{inner}"),
+            };
+            self.require(false, &key, refusal.value, refusal.expected)?;
         }
-        let expected = "must be larger than the stage before it";
-        self.require(small != large, key, large, expected)?;
-        let (d_small, d_large) = (small.d_model / small.n_heads, large.d_model / large.n_heads);
-        let expected = format!(
-            "makes heads of {d_large}: growth keeps their size of {d_small}, with n_heads = {}",
-            large.d_model / d_small
-        );
-        self.require(d_small == d_large, &format!("{key}.n_heads"), large.n_heads, expected)?;
-        let growth = stage.growth.unwrap_or_default();
-        let multiple = large.d_model.is_multiple_of(small.d_model)
-            && large.d_ff * small.d_model == small.d_ff * large.d_model;
-        let copies = matches!(growth.width, Some(WidthMode::Duplicate | WidthMode::Split));
-        let expected = format!(
-            "needs d_model and d_ff to grow by one whole factor, not from {} to {}; fresh does any",
-            small.d_model, large.d_model
-        );
-        self.require(multiple || !copies, &format!("{key}.growth.width"), "copies", expected)
+        match growth.moments {
+            MomentRule::Reestimated(batches) => {
+                let expected = "must be from 1 to 10000 batches";
+                let in_range = (1..=10_000).contains(&batches);
+                self.require(
+                    in_range,
+                    &format!("{key}.growth.moments.reestimated"),
+                    batches,
+                    expected,
+                )
+            }
+            MomentRule::Mapped | MomentRule::Zero => Ok(()),
+        }
     }
 
     fn until(&self, key: &str, until: Until) -> Result<(), ScheduleError> {

@@ -5,6 +5,7 @@ mod batch;
 mod check;
 mod error;
 mod file;
+mod growth;
 mod learning_rate;
 mod planned;
 mod schedule;
@@ -12,10 +13,14 @@ mod settings;
 
 pub use batch::Batch;
 pub use error::ScheduleError;
+pub use growth::{
+    BlockSource, DepthMode, Growth, GrowthPlan, GrowthRefusal, MomentRule, NamedPlacement,
+    Placement, WidthMode, WidthPlan,
+};
 pub use learning_rate::{DecayShape, LearningRate};
 pub use planned::{PlannedRun, PlannedStage};
 pub use schedule::{Schedule, Stage};
 pub use settings::{
-    AdamWSettings, CheckpointSettings, DataSource, DepthMode, EvaluationSettings, Growth, Machine,
-    MomentRule, PredictedCurve, Prediction, SyntheticData, TextData, TokenData, Until, WidthMode,
+    AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, Machine, PredictedCurve,
+    Prediction, SyntheticData, TextData, TokenData, Until,
 };

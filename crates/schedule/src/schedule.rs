@@ -35,8 +35,8 @@ impl Stage {
     }
 
     /// How its model comes from the one before it; without meaning in the first stage.
-    pub fn growth(&self) -> Growth {
-        self.growth
+    pub fn growth(&self) -> &Growth {
+        &self.growth
     }
 }
 
@@ -121,7 +121,7 @@ impl Schedule {
             .map(|stage| Stage {
                 shape: stage_shape(&file, stage),
                 until: stage.until,
-                growth: stage.growth.unwrap_or_default(),
+                growth: stage.growth.clone().unwrap_or_default(),
             })
             .collect();
         Ok(Self { file, batch, stages })
@@ -200,41 +200,36 @@ impl Schedule {
     /// Steps that all stages make unless a target loss comes first: of each the least of its limits in
     /// steps, tokens and compute.
     pub fn n_steps(&self) -> u64 {
-        let mut total: u64 = 0;
-        for stage in &self.stages {
+        self.n_steps_from(0, 0)
+    }
+
+    /// Steps made at the end of the last stage, where `stage` begins after `before` steps.
+    pub fn n_steps_from(&self, stage: usize, before: u64) -> u64 {
+        let mut total = before;
+        for stage in &self.stages[stage..] {
             total = total.saturating_add(self.stage_steps(stage, total));
         }
         total
     }
 
-    /// Steps of the stage with this number, from 0, unless a target loss comes first.
-    pub fn steps_of(&self, stage: usize) -> u64 {
-        let mut before = 0;
-        for earlier in &self.stages[..stage] {
-            before += self.stage_steps(earlier, before);
-        }
+    /// Steps of the stage with this number, from 0, that begins after `before` steps, unless a target
+    /// loss comes first.
+    pub fn steps_of(&self, stage: usize, before: u64) -> u64 {
         self.stage_steps(&self.stages[stage], before)
     }
 
-    /// The learning rate of the update that makes `step`, in a stage whose steps and those before it
-    /// end by their own limits. Each stage goes on where its growth resumes; only the last one decays,
-    /// at the end of the course that it resumes, unless there is but one.
-    pub fn learning_rate_at(&self, stage: usize, step: u64) -> f64 {
-        let mut begun = 0;
-        let mut resumed = 0;
-        for (k, one) in self.stages[..=stage].iter().enumerate() {
-            if k > 0 {
-                begun += self.steps_of(k - 1);
-                resumed = one.growth.resumed_step.unwrap_or(begun);
-            }
-        }
-        let own = step.saturating_sub(begun);
-        let rate = self.file.learning_rate;
+    /// The learning rate of the update that makes `step` in a stage that begins after `before` steps.
+    /// Each stage goes on where its growth resumes; only the last one decays, at the end of the course
+    /// that it resumes, unless there is but one.
+    pub fn learning_rate_at(&self, stage: usize, before: u64, step: u64) -> f64 {
+        let growth = &self.stages[stage].growth;
+        let resumed = if stage == 0 { 0 } else { growth.resumed_step.unwrap_or(before) };
+        let own = step.saturating_sub(before);
         let is_last = stage + 1 == self.stages.len();
-        let n_steps = if is_last { resumed + self.steps_of(stage) } else { u64::MAX };
-        let rewarmup = self.stages[stage].growth.rewarmup_steps;
+        let n_steps = if is_last { resumed + self.steps_of(stage, before) } else { u64::MAX };
+        let rewarmup = growth.rewarmup_steps;
         let risen = if stage == 0 || rewarmup == 0 { 1.0 } else { own as f64 / rewarmup as f64 };
-        rate.at(resumed + own, n_steps) * risen.min(1.0)
+        self.file.learning_rate.at(resumed + own, n_steps) * risen.min(1.0)
     }
 
     /// Steps of a stage that begins after `before` steps.
@@ -396,8 +391,9 @@ until = { steps = 1200 }
         let text = second("n_layers = 6;d_model = 256;n_heads = 8;until = { tokens = 40960 };");
         let schedule = parse(&text).unwrap();
         assert_eq!(schedule.n_steps(), 1210);
-        assert_eq!(schedule.stages()[1].growth(), Growth::default());
-        let full = "growth = { width = \"split\", depth = \"copy_identity\", resumed_step = 400 };";
+        assert_eq!(*schedule.stages()[1].growth(), Growth::default());
+        let full = "growth = { width = \"split\", split_strength = 0.2, depth = \"copy\", \
+             placement = [0, 1, 1, 2, 3, 3], moments = { reestimated = 8 }, resumed_step = 400 };";
         let text = text + &full.replace(';', "\n");
         let schedule = parse(&text).unwrap();
         assert_eq!(schedule.stages()[1].growth().resumed_step, Some(400));
@@ -415,11 +411,11 @@ until = { steps = 1200 }
                 "n_layers = 3;d_model = 128;n_heads = 4;",
                 "stages[1].n_layers = 3: must be at least 4",
             ),
-            ("n_layers = 4;d_model = 128;n_heads = 4;", "must be larger than the stage before"),
-            ("n_layers = 4;d_model = 256;n_heads = 4;", "keeps their size of 32, with n_heads = 8"),
+            ("n_layers = 4;d_model = 128;n_heads = 4;", "must be larger than the model before"),
+            ("n_layers = 4;d_model = 256;n_heads = 16;", "makes heads of 16"),
             (
                 "n_layers = 4;d_model = 192;n_heads = 6;growth = { width = \"split\" };",
-                "stages[1].growth.width = copies: needs d_model and d_ff to grow by one whole factor",
+                "stages[1].growth.width = split: needs d_model, n_heads and d_ff to grow by one",
             ),
             (
                 "n_layers = 4;d_model = 256;n_heads = 8;growth = { width = \"wide\" };",

@@ -124,65 +124,6 @@ pub struct Until {
     pub loss: Option<f64>,
 }
 
-/// How a wider model gets its new coordinates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WidthMode {
-    /// Every coordinate repeated; the copies stay equal for ever. Widths must be multiples.
-    Duplicate,
-    /// Repeated, with random differences that cancel in the loss. Widths must be multiples.
-    Split,
-    /// New coordinates beside the old ones, at any width.
-    Fresh,
-}
-
-/// How a deeper model gets its new blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DepthMode {
-    /// Random blocks with output projections of zero.
-    Identity,
-    /// Copies of their neighbours with output projections of zero.
-    CopyIdentity,
-    /// Copies of all blocks on top; not loss-preserving.
-    Stack,
-    /// A copy after each block; not loss-preserving.
-    Interleave,
-}
-
-/// What happens to Adam's moments.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MomentRule {
-    /// They become what the grown model's own would be.
-    #[default]
-    Mapped,
-    /// They start from zero.
-    Zero,
-}
-
-/// How a stage's model comes from the one before it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Growth {
-    /// Way of growing wider; `split` where widths are multiples, else `fresh`, when it is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub width: Option<WidthMode>,
-    /// Way of growing deeper; `copy_identity` when it is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub depth: Option<DepthMode>,
-    /// What happens to the moments.
-    #[serde(default)]
-    pub moments: MomentRule,
-    /// Where on the learning rate's course the larger model goes on: the step at which it would have
-    /// had this loss from scratch. The number of steps made so far when it is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resumed_step: Option<u64>,
-    /// Steps over which the learning rate rises again from 0.
-    #[serde(default)]
-    pub rewarmup_steps: u64,
-}
-
 /// What a plan expects of its schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

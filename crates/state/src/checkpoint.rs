@@ -1,4 +1,5 @@
-use crate::file::{FileRecord, MappedFile, checksum, sync_folder, write_tensors};
+use crate::file::{FileRecord, TensorFile, TensorWriter, checksum, sync_folder};
+use crate::store::PARTIAL;
 use crate::{
     HostTensor, ModelConstants, Moments, Origin, ParamId, Position, StateError, TrainingState,
     inventory,
@@ -43,12 +44,33 @@ struct StateFile {
     xxh3: String,
 }
 
-/// A whole checkpoint: its record is read, its files are mapped and match their checksums.
+/// The tensors of a checkpoint: each parameter has one in every group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorGroup {
+    /// The parameters themselves.
+    Params,
+    /// Running means of their gradients.
+    FirstMoment,
+    /// Running means of their squared gradients.
+    SecondMoment,
+}
+
+impl TensorGroup {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Params => "",
+            Self::FirstMoment => FIRST_MOMENT,
+            Self::SecondMoment => SECOND_MOMENT,
+        }
+    }
+}
+
+/// A whole checkpoint: its record is read, and its files match their checksums.
 pub struct Checkpoint {
     path: PathBuf,
     info: CheckpointInfo,
-    model: MappedFile,
-    optimizer: MappedFile,
+    model: TensorFile,
+    optimizer: Option<TensorFile>,
 }
 
 impl Checkpoint {
@@ -57,17 +79,24 @@ impl Checkpoint {
     /// # Errors
     /// A file is missing, truncated or changed, or the record is from another version.
     pub fn open(path: &Path) -> Result<Self, StateError> {
+        let mut checkpoint = Self::open_params(path)?;
+        checkpoint.optimizer = Some(open_file(path, &checkpoint.info, OPTIMIZER_FILE)?);
+        Ok(checkpoint)
+    }
+
+    /// Opens a checkpoint folder for its parameters; the moments may be absent.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], for the record and the parameters.
+    pub fn open_params(path: &Path) -> Result<Self, StateError> {
         let info = read_info(&path.join(STATE_FILE))?;
-        let open = |name: &str| {
-            let file = MappedFile::open(&path.join(name))?;
-            let record = info.files.get(name).ok_or_else(|| {
-                StateError::broken(&path.join(STATE_FILE), format!("has no record of {name}"))
-            })?;
-            file.verify(record)?;
-            Ok(file)
-        };
-        let (model, optimizer) = (open(MODEL_FILE)?, open(OPTIMIZER_FILE)?);
-        Ok(Self { path: path.to_path_buf(), info, model, optimizer })
+        let model = open_file(path, &info, MODEL_FILE)?;
+        Ok(Self { path: path.to_path_buf(), info, model, optimizer: None })
+    }
+
+    /// Whether the folder has a file of moments.
+    pub fn has_moments(path: &Path) -> bool {
+        path.join(OPTIMIZER_FILE).exists()
     }
 
     /// The folder.
@@ -84,70 +113,211 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A tensor is missing, is of another shape, or does not belong to a model of the record's
-    /// shape.
+    /// shape; or the moments were not opened.
     pub fn load(&self) -> Result<TrainingState, StateError> {
-        let group = |file: &MappedFile, prefix: &str| {
-            inventory(&self.info.shape)
-                .into_iter()
-                .map(|id| {
-                    let dims = id.role.dims(&self.info.shape);
-                    Ok((id, file.tensor(&format!("{prefix}{id}"), &dims)?))
-                })
-                .collect::<Result<BTreeMap<ParamId, HostTensor>, StateError>>()
+        let mut state = self.load_params()?;
+        state.moments = Moments {
+            first: self.group(TensorGroup::FirstMoment)?,
+            second: self.group(TensorGroup::SecondMoment)?,
         };
-        self.reject_extra_tensors()?;
-        Ok(TrainingState {
-            shape: self.info.shape,
-            parametrization: self.info.parametrization,
-            constants: self.info.constants,
-            position: self.info.position,
-            origin: self.info.origin.clone(),
-            params: group(&self.model, "")?,
-            moments: Moments {
-                first: group(&self.optimizer, FIRST_MOMENT)?,
-                second: group(&self.optimizer, SECOND_MOMENT)?,
-            },
-        })
+        Ok(state)
     }
 
-    fn reject_extra_tensors(&self) -> Result<(), StateError> {
-        let known: BTreeSet<String> =
-            inventory(&self.info.shape).iter().map(ToString::to_string).collect();
-        let tensors = self.model.tensors()?;
-        match tensors.names().into_iter().find(|name| !known.contains(*name)) {
-            None => Ok(()),
-            Some(name) => {
-                let reason = format!("tensor {name} does not belong to a {} GPT", self.info.shape);
-                Err(StateError::broken(&self.path.join(MODEL_FILE), reason))
-            }
+    /// Reads the parameters and leaves the moments empty.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`], for the parameters.
+    pub fn load_params(&self) -> Result<TrainingState, StateError> {
+        self.reject_extra_tensors()?;
+        Ok(TrainingState { params: self.group(TensorGroup::Params)?, ..self.frame() })
+    }
+
+    /// The state without its tensors.
+    pub fn frame(&self) -> TrainingState {
+        let info = self.info.clone();
+        TrainingState {
+            shape: info.shape,
+            parametrization: info.parametrization,
+            constants: info.constants,
+            position: info.position,
+            origin: info.origin,
+            params: BTreeMap::new(),
+            moments: Moments { first: BTreeMap::new(), second: BTreeMap::new() },
         }
     }
+
+    fn group(&self, group: TensorGroup) -> Result<BTreeMap<ParamId, HostTensor>, StateError> {
+        let ids = inventory(&self.info.shape).into_iter();
+        ids.map(|id| Ok((id, self.tensor(group, id)?))).collect()
+    }
+
+    /// Reads one tensor.
+    ///
+    /// # Errors
+    /// It is missing or of another shape, or the moments were not opened.
+    pub fn tensor(&self, group: TensorGroup, id: ParamId) -> Result<HostTensor, StateError> {
+        let file = match (group, &self.optimizer) {
+            (TensorGroup::Params, _) => &self.model,
+            (_, Some(optimizer)) => optimizer,
+            (_, None) => {
+                let path = self.path.join(OPTIMIZER_FILE);
+                return Err(StateError::broken(&path, "the moments were not opened"));
+            }
+        };
+        let dims = id.role.dims(&self.info.shape);
+        file.tensor(&format!("{}{id}", group.prefix()), &dims)
+    }
+
+    /// Errs if a tensor is there that a model of the record's shape does not have.
+    ///
+    /// # Errors
+    /// The tensor, named.
+    pub fn reject_extra_tensors(&self) -> Result<(), StateError> {
+        let shape = &self.info.shape;
+        let known = |groups: &[TensorGroup]| -> BTreeSet<String> {
+            let of_group = |group: &TensorGroup| {
+                let prefix = group.prefix();
+                inventory(shape).into_iter().map(move |id| format!("{prefix}{id}"))
+            };
+            groups.iter().flat_map(of_group).collect()
+        };
+        let check = |file: &TensorFile, name: &str, groups: &[TensorGroup]| {
+            let known = known(groups);
+            match file.names().find(|tensor| !known.contains(*tensor)) {
+                None => Ok(()),
+                Some(tensor) => {
+                    let reason = format!("tensor {tensor} does not belong to a {shape} GPT");
+                    Err(StateError::broken(&self.path.join(name), reason))
+                }
+            }
+        };
+        check(&self.model, MODEL_FILE, &[TensorGroup::Params])?;
+        let moments = [TensorGroup::FirstMoment, TensorGroup::SecondMoment];
+        let optimizer = self.optimizer.as_ref();
+        optimizer.map_or(Ok(()), |optimizer| check(optimizer, OPTIMIZER_FILE, &moments))
+    }
+}
+
+fn open_file(path: &Path, info: &CheckpointInfo, name: &str) -> Result<TensorFile, StateError> {
+    let record = info.files.get(name).ok_or_else(|| {
+        StateError::broken(&path.join(STATE_FILE), format!("has no record of {name}"))
+    })?;
+    TensorFile::open(&path.join(name), record)
+}
+
+/// Takes the elements of a tensor in pieces, in their order.
+pub struct TensorSink<'a>(&'a mut TensorWriter);
+
+impl TensorSink<'_> {
+    /// Takes the next elements.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn write(&mut self, elements: &[f32]) -> Result<(), StateError> {
+        self.0.write(elements)
+    }
+}
+
+/// Writes the files of a checkpoint into an existing empty folder, each forced to disk: the record of
+/// `frame`, whose own tensors are left aside, and the tensors that `fill` gives one after the other.
+/// Returns the bytes of the tensors' files.
+pub(crate) fn write_files<E: From<StateError>>(
+    folder: &Path,
+    frame: &TrainingState,
+    fill: &mut dyn FnMut(TensorGroup, ParamId, &mut TensorSink<'_>) -> Result<(), E>,
+) -> Result<u64, E> {
+    let mut write = |name: &str, groups: &[TensorGroup]| -> Result<FileRecord, E> {
+        let mut tensors = BTreeMap::new();
+        for group in groups {
+            for id in inventory(&frame.shape) {
+                tensors.insert(format!("{}{id}", group.prefix()), (*group, id));
+            }
+        }
+        let dims = |(name, (_, id)): (&String, &(TensorGroup, ParamId))| {
+            (name.clone(), id.role.dims(&frame.shape))
+        };
+        let mut writer =
+            TensorWriter::create(&folder.join(name), &tensors.iter().map(dims).collect())?;
+        for (group, id) in tensors.values() {
+            fill(*group, *id, &mut TensorSink(&mut writer))?;
+        }
+        Ok(writer.finish()?)
+    };
+    let model = write(MODEL_FILE, &[TensorGroup::Params])?;
+    let moments = [TensorGroup::FirstMoment, TensorGroup::SecondMoment];
+    let optimizer = write(OPTIMIZER_FILE, &moments)?;
+    let bytes = model.bytes + optimizer.bytes;
+    let info = CheckpointInfo {
+        format: FORMAT_VERSION,
+        shape: frame.shape,
+        parametrization: frame.parametrization,
+        constants: frame.constants,
+        position: frame.position,
+        origin: frame.origin.clone(),
+        files: BTreeMap::from([
+            (MODEL_FILE.to_string(), model),
+            (OPTIMIZER_FILE.to_string(), optimizer),
+        ]),
+    };
+    write_info(&folder.join(STATE_FILE), info)?;
+    sync_folder(folder)?;
+    Ok(bytes)
+}
+
+/// Writes a checkpoint to a folder that does not exist yet and appears only once it is whole: the
+/// record of `frame`, whose own tensors are left aside, and the tensors that `fill` gives one after
+/// the other. Returns the bytes of the tensors' files.
+///
+/// # Errors
+/// The folder exists, the file system refuses, or `fill` errs; nothing is left behind.
+pub fn write_checkpoint<E: From<StateError>>(
+    target: &Path,
+    frame: &TrainingState,
+    fill: &mut dyn FnMut(TensorGroup, ParamId, &mut TensorSink<'_>) -> Result<(), E>,
+) -> Result<u64, E> {
+    if target.exists() {
+        return Err(StateError::broken(target, "is there already; choose another name").into());
+    }
+    let mut partial = target.as_os_str().to_owned();
+    partial.push(PARTIAL);
+    let partial = PathBuf::from(partial);
+    let written = new_folder(&partial)
+        .map_err(E::from)
+        .and_then(|()| write_files(&partial, frame, fill))
+        .and_then(|bytes| {
+            fs::rename(&partial, target).map_err(StateError::io(target))?;
+            Ok(bytes)
+        });
+    if written.is_err() {
+        // The first error says more than one about tidying up.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    written
+}
+
+/// Makes an empty folder in place of what an interrupted write left there.
+pub(crate) fn new_folder(path: &Path) -> Result<(), StateError> {
+    if path.exists() {
+        fs::remove_dir_all(path).map_err(StateError::io(path))?;
+    }
+    fs::create_dir_all(path).map_err(StateError::io(path))
 }
 
 impl TrainingState {
     /// Writes the state into an existing empty folder, each file forced to disk.
-    ///
-    /// # Errors
-    /// The file system refuses.
     pub(crate) fn write_files(&self, folder: &Path) -> Result<(), StateError> {
-        let model = write_tensors(&folder.join(MODEL_FILE), &[("", &self.params)])?;
-        let moments = [(FIRST_MOMENT, &self.moments.first), (SECOND_MOMENT, &self.moments.second)];
-        let optimizer = write_tensors(&folder.join(OPTIMIZER_FILE), &moments)?;
-        let files = BTreeMap::from([
-            (MODEL_FILE.to_string(), model),
-            (OPTIMIZER_FILE.to_string(), optimizer),
-        ]);
-        let info = CheckpointInfo {
-            format: FORMAT_VERSION,
-            shape: self.shape,
-            parametrization: self.parametrization,
-            constants: self.constants,
-            position: self.position,
-            origin: self.origin.clone(),
-            files,
-        };
-        write_info(&folder.join(STATE_FILE), info)?;
-        sync_folder(folder)
+        write_files(folder, self, &mut |group, id, sink| {
+            let tensors = match group {
+                TensorGroup::Params => &self.params,
+                TensorGroup::FirstMoment => &self.moments.first,
+                TensorGroup::SecondMoment => &self.moments.second,
+            };
+            let tensor = tensors.get(&id).ok_or_else(|| {
+                StateError::broken(folder, format!("the state has no {}{id}", group.prefix()))
+            })?;
+            sink.write(&tensor.data)
+        })?;
+        Ok(())
     }
 }
 

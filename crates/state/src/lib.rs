@@ -10,7 +10,7 @@ mod rule;
 mod store;
 mod training_state;
 
-pub use checkpoint::{Checkpoint, CheckpointInfo};
+pub use checkpoint::{Checkpoint, CheckpointInfo, TensorGroup, TensorSink, write_checkpoint};
 pub use error::StateError;
 pub use param::{ParamId, ParamRole, inventory};
 pub use rule::UpdateRule;

@@ -1,10 +1,11 @@
+use crate::checkpoint::new_folder;
 use crate::file::sync_folder;
 use crate::{Checkpoint, StateError, TrainingState};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Ends the names of folders that are being written or replaced.
-const PARTIAL: &str = ".partial";
+pub(crate) const PARTIAL: &str = ".partial";
 /// Ends the name of a checkpoint that makes way for another of the same step.
 const REPLACED: &str = ".old.partial";
 
@@ -77,10 +78,7 @@ impl CheckpointStore {
         partial: &Path,
         target: &Path,
     ) -> Result<(), StateError> {
-        if partial.exists() {
-            fs::remove_dir_all(partial).map_err(StateError::io(partial))?;
-        }
-        fs::create_dir(partial).map_err(StateError::io(partial))?;
+        new_folder(partial)?;
         state.write_files(partial)?;
         if target.exists() {
             let mut aside = target.as_os_str().to_owned();
@@ -239,12 +237,17 @@ mod tests {
     fn tensors_of_another_model_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let store = CheckpointStore::open(folder.path()).unwrap();
-        let mut state = at_step(1);
-        let id = crate::ParamId::outside(crate::ParamRole::HeadWeight);
-        state.params.insert(id, crate::HostTensor::zeros(vec![2, 2]));
-        let path = store.save(&state, 1).unwrap();
+        let path = store.save(&at_step(1), 1).unwrap();
+        // The record of a smaller model over the files of a larger one.
+        let text = fs::read_to_string(path.join("state.json")).unwrap();
+        let mut file: serde_json::Value = serde_json::from_str(&text).unwrap();
+        file["state"]["shape"]["n_layers"] = 1.into();
+        let state: crate::CheckpointInfo = serde_json::from_value(file["state"].clone()).unwrap();
+        file["xxh3"] = crate::file::checksum(&serde_json::to_vec(&state).unwrap()).into();
+        fs::write(path.join("state.json"), file.to_string()).unwrap();
         let message = Checkpoint::open(&path).unwrap().load().unwrap_err().to_string();
-        assert!(message.contains("lm_head.weight does not belong"), "{message}");
+        assert!(message.contains("transformer.h.1."), "{message}");
+        assert!(message.contains("does not belong to a 1x64x4 GPT"), "{message}");
     }
 
     proptest! {

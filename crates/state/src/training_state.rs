@@ -36,6 +36,10 @@ pub struct ModelConstants {
 pub struct Position {
     /// Stage, from 0.
     pub stage: usize,
+    /// Optimizer steps made in this stage.
+    pub stage_step: u64,
+    /// Updates that Adam's moments hold: the t of its bias correction.
+    pub moment_updates: u64,
     /// Optimizer steps made, over all stages.
     pub step: u64,
     /// Tokens trained on, over all stages.

@@ -34,8 +34,8 @@ impl AdamW {
         (&self.first_moment, &self.second_moment)
     }
 
-    /// Makes the update number `step` (the first is 1), with the gradient's norm from
-    /// [`gradient_norm`].
+    /// Makes an update, of which the moments have seen `step` with this one, with the gradient's norm
+    /// from [`gradient_norm`].
     pub fn update(
         &mut self,
         params: &mut Tensors,
@@ -44,7 +44,7 @@ impl AdamW {
         step: u64,
         learning_rate: f64,
     ) {
-        let clip = (self.settings.clip_norm / (gradient_norm + CLIP_EPS)).min(1.0);
+        let clip = clip_factor(self.settings, gradient_norm);
         for (id, gradient) in gradients {
             let gradient = if clip < 1.0 { gradient * clip } else { gradient };
             if let Some(param) = params.remove(&id) {
@@ -77,6 +77,11 @@ impl AdamW {
         let kept = if decay > 0.0 { param * (1.0 - decay) } else { param };
         kept - update
     }
+}
+
+/// What a gradient of this norm is multiplied by.
+pub(crate) fn clip_factor(settings: AdamWSettings, gradient_norm: f64) -> f64 {
+    (settings.clip_norm / (gradient_norm + CLIP_EPS)).min(1.0)
 }
 
 /// Euclidean norm of the whole gradient.

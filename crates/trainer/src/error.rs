@@ -6,11 +6,22 @@ pub enum TrainError {
     /// The schedule cannot be read.
     #[error(transparent)]
     Schedule(#[from] schedule::ScheduleError),
-    /// A schedule with more than one stage.
+    /// A growth cannot be made.
+    #[error(transparent)]
+    Growth(#[from] growth::GrowthError),
+    /// A growth that keeps the loss by construction did not keep it.
     #[error(
-        "stages: {0} of them: this version trains one stage; growth between stages is not in it yet"
+        "growth ({operator}) moved the loss from {} to {} nats per token, by {:.1e} of itself, where \
+         rounding moves it by less than 1e-5; largest difference of a logit {:.1e}. The state before \
+         it is saved; this is a fault of the program",
+        check.loss_before, check.loss_after, check.relative_change(), check.max_abs_delta_logit
     )]
-    Stages(usize),
+    LossMoved {
+        /// The operator.
+        operator: String,
+        /// What was measured.
+        check: crate::GrowthCheck,
+    },
     /// The data cannot be used.
     #[error(transparent)]
     Corpus(#[from] corpus::CorpusError),

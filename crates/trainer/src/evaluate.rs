@@ -46,6 +46,17 @@ impl EvaluationSet {
         &self.sequences[0]
     }
 
+    /// The first sequences alone.
+    pub(crate) fn first_sequences(&self, n: usize) -> Self {
+        let n = n.min(self.sequences.len());
+        Self { sequences: self.sequences[..n].to_vec(), context_len: self.context_len }
+    }
+
+    /// The inputs of each sequence.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = &[u32]> {
+        self.sequences.iter().map(|sequence| &sequence[..self.context_len])
+    }
+
     /// Tokens whose loss is measured.
     pub fn n_tokens(&self) -> u64 {
         (self.sequences.len() * self.context_len) as u64

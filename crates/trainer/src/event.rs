@@ -1,3 +1,4 @@
+use crate::GrowthReport;
 use measure::{CurvePoint, Flops, GptShape};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub enum Event {
         n_steps: u64,
         /// Tokens that the run sees at most.
         n_tokens: u64,
+        /// Stages of the run.
+        n_stages: usize,
         /// Vocabulary of the data.
         vocabulary: String,
         /// Least loss that any model can reach, where it is known, nats per token.
@@ -63,7 +66,11 @@ pub enum Event {
         point: CurvePoint,
         /// Steps that the run makes at most.
         n_steps: u64,
+        /// Compute that the run takes at most.
+        total_flops: Flops,
     },
+    /// A stage is over and the model has grown into the next one.
+    Grown(Box<GrowthReport>),
     /// A checkpoint is on disk.
     Saved {
         /// Steps made.

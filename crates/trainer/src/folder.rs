@@ -1,4 +1,4 @@
-use crate::{Event, TrainError};
+use crate::{Event, GrowthReport, TrainError};
 use corpus::TokenFileInfo;
 use schedule::Schedule;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -87,10 +87,26 @@ impl RunFolder {
     }
 
     fn write_schedule(&self, schedule: &Schedule) -> Result<(), TrainError> {
-        let path = self.root.join(SCHEDULE_FILE);
-        let partial = path.with_extension("toml.partial");
+        self.write(SCHEDULE_FILE, schedule.to_toml().as_bytes())
+    }
+
+    /// Writes what a growth did to growth-K.json, K being the stage that it begins.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn write_growth(&self, report: &GrowthReport) -> Result<(), TrainError> {
+        let name = format!("growth-{}.json", report.stage);
+        let json = serde_json::to_vec_pretty(report);
+        let json = json.map_err(|error| TrainError::folder(&self.root, error.to_string()))?;
+        self.write(&name, &json)
+    }
+
+    /// Writes a whole file, or none.
+    fn write(&self, name: &str, content: &[u8]) -> Result<(), TrainError> {
+        let path = self.root.join(name);
+        let partial = self.root.join(format!("{name}.partial"));
         let mut file = File::create(&partial).map_err(TrainError::io(&partial))?;
-        file.write_all(schedule.to_toml().as_bytes()).map_err(TrainError::io(&partial))?;
+        file.write_all(content).map_err(TrainError::io(&partial))?;
         file.sync_all().map_err(TrainError::io(&partial))?;
         fs::rename(&partial, &path).map_err(TrainError::io(&path))?;
         let folder = File::open(&self.root).map_err(TrainError::io(&self.root))?;

@@ -9,6 +9,8 @@ mod evaluate;
 mod event;
 mod folder;
 mod gradients;
+mod growth;
+mod learner;
 mod run;
 
 pub use adamw::{AdamW, gradient_norm};
@@ -18,4 +20,6 @@ pub use error::TrainError;
 pub use evaluate::{EvaluationSet, mean_loss};
 pub use event::{Event, Outcome, RunSummary};
 pub use folder::RunFolder;
+pub use growth::{GrowthCheck, GrowthReport, check_growth};
+pub use learner::{Learner, Step};
 pub use run::{RunOptions, train};

@@ -1,14 +1,14 @@
-use crate::adamw::gradient_norm;
 use crate::data::{open_corpus, prepare_text};
-use crate::gradients::batch_gradients;
-use crate::{AdamW, EvaluationSet, Event, Outcome, RunFolder, RunSummary, TrainError, mean_loss};
+use crate::learner::check_finite;
+use crate::{EvaluationSet, Event, Learner, Outcome, RunFolder, RunSummary, TrainError};
 use burn::tensor::Device;
 use corpus::Corpus;
-use measure::{CurvePoint, CurveWriter, GptShape};
-use model::{DeviceChoice, Gpt, Tensors, to_device, to_host};
+use measure::{CurvePoint, CurveWriter};
+use model::DeviceChoice;
 use schedule::Schedule;
-use state::{Checkpoint, CheckpointStore, Moments, Origin, Position, TrainingState};
+use state::{Checkpoint, CheckpointStore, Origin, TrainingState};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -34,16 +34,14 @@ pub fn train(
     observe: &mut dyn FnMut(&Event),
     stop: &AtomicBool,
 ) -> Result<RunSummary, TrainError> {
-    let n_stages = options.schedule.stages().len();
-    if n_stages > 1 {
-        return Err(TrainError::Stages(n_stages));
-    }
     let device = options.device.open(options.schedule.machine().precision)?;
     let mut folder = RunFolder::take(&options.folder, &options.schedule, options.resume)?;
     let prepared = prepare_text(&options.schedule, &options.folder, folder.begun(), observe, stop);
     let opened = prepared.and_then(|()| {
         let corpus = open_corpus(&options.schedule, &options.folder)?;
-        options.schedule.stages()[0].shape(corpus.n_vocab()).check()?;
+        for stage in options.schedule.stages() {
+            stage.shape(corpus.n_vocab()).check()?;
+        }
         Ok(corpus)
     });
     let corpus = match opened {
@@ -61,18 +59,13 @@ pub fn train(
 struct Run<'a> {
     schedule: &'a Schedule,
     folder: RunFolder,
-    corpus: Corpus,
     evaluation: EvaluationSet,
     store: CheckpointStore,
     metrics: CurveWriter,
     origin: Origin,
-    shape: GptShape,
-    gpt: Gpt,
-    adamw: AdamW,
-    /// All but the tensors of the state, which are in `gpt` and `adamw`.
-    frame: TrainingState,
-    n_steps: u64,
+    learner: Learner,
     last_point: Option<CurvePoint>,
+    /// Newest held-out loss of this stage.
     last_val_loss: Option<f64>,
     newest_checkpoint: Option<PathBuf>,
     clock: Clock,
@@ -103,7 +96,6 @@ impl<'a> Run<'a> {
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Self, TrainError> {
         let schedule = &options.schedule;
-        let shape = schedule.stages()[0].shape(corpus.n_vocab());
         let origin = Origin {
             seed: schedule.seed(),
             vocabulary: corpus.vocabulary(),
@@ -129,13 +121,14 @@ impl<'a> Run<'a> {
         let newest_checkpoint = checkpoint.as_ref().map(|found| found.path().to_path_buf());
         let state = match checkpoint {
             Some(checkpoint) => {
-                let state = loaded(&checkpoint, shape, &origin)?;
+                let mut state = loaded(&checkpoint, schedule, corpus.n_vocab(), &origin)?;
                 if let Some(event) = machine_change(&state.origin, &origin) {
                     tell(&mut folder, observe, &event)?;
                 }
+                state.origin = origin.clone();
                 state
             }
-            None => TrainingState::init(shape, schedule.parametrization(), origin.clone()),
+            None => Learner::initial_state(schedule, &corpus, origin.clone()),
         };
         let (metrics, curve) = CurveWriter::resume(&folder.metrics(), state.position.step)?;
         let last_point = curve.points.last().cloned();
@@ -146,14 +139,6 @@ impl<'a> Run<'a> {
             );
             return Err(TrainError::folder(folder.root(), reason));
         }
-        let gpt = Gpt::new(&state, &device, schedule.machine().precision);
-        let adamw = AdamW::new(
-            schedule.optimizer(),
-            shape,
-            state.parametrization,
-            to_device(&state.moments.first, &device),
-            to_device(&state.moments.second, &device),
-        );
         let clock = Clock {
             start: Instant::now(),
             before: last_point.as_ref().map_or(0.0, |point| point.wall_seconds),
@@ -161,24 +146,19 @@ impl<'a> Run<'a> {
             steps: 0.0,
             tokens: 0,
         };
+        let evaluation =
+            EvaluationSet::new(&corpus, schedule.evaluation().tokens, schedule.context_len());
+        let in_stage = |point: &CurvePoint| point.stage == state.position.stage;
+        let of_stage = curve.evaluated().filter(|(point, _)| in_stage(point));
         Ok(Self {
             schedule,
-            evaluation: EvaluationSet::new(
-                &corpus,
-                schedule.evaluation().tokens,
-                schedule.context_len(),
-            ),
+            evaluation,
             folder,
-            corpus,
             store,
             metrics,
             origin,
-            shape,
-            gpt,
-            adamw,
-            frame: without_tensors(state),
-            n_steps: schedule.n_steps(),
-            last_val_loss: curve.evaluated().last().map(|(_, loss)| loss),
+            last_val_loss: of_stage.last().map(|(_, loss)| loss),
+            learner: Learner::new(schedule.clone(), Arc::new(corpus), device, state),
             last_point,
             newest_checkpoint,
             clock,
@@ -193,11 +173,13 @@ impl<'a> Run<'a> {
         let started = self.started();
         self.tell(observe, &started)?;
         let outcome = loop {
-            if self.target_reached() {
-                break Outcome::TargetReached;
-            }
-            if self.step() >= self.n_steps {
-                break Outcome::Finished;
+            let reached = self.target_reached();
+            if reached || self.learner.stage_is_over() {
+                if !self.learner.is_last_stage() {
+                    self.grow(observe)?;
+                    continue;
+                }
+                break if reached { Outcome::TargetReached } else { Outcome::Finished };
             }
             if stop.load(Ordering::Relaxed) {
                 break Outcome::Interrupted;
@@ -213,116 +195,82 @@ impl<'a> Run<'a> {
         Ok(summary)
     }
 
-    /// Makes one step: data, gradients, update, and the evaluation if one is due.
+    /// Makes one step, and the evaluation if one is due.
     fn advance(&mut self, observe: &mut dyn FnMut(&Event)) -> Result<(), TrainError> {
-        let step = self.step() + 1;
-        let learning_rate = self.schedule.learning_rate().at(step, self.n_steps);
-        let began = Instant::now();
-        let (train_loss, gradients) = self.gradients(step)?;
-        let grad_norm = gradient_norm(&gradients);
-        self.check_finite(step, "the loss", train_loss)?;
-        self.check_finite(step, "the gradient's norm", grad_norm)?;
-        self.adamw.update(self.gpt.params_mut(), gradients, grad_norm, step, learning_rate);
-        let tokens = self.schedule.batch().tokens_at(step);
-        let seconds = began.elapsed().as_secs_f64();
-        self.clock.steps += seconds;
-        self.clock.tokens += tokens;
-        let tokens_through = self.schedule.batch().tokens_through(step);
-        self.frame.position = Position {
-            stage: 0,
-            step,
-            tokens: tokens_through,
-            compute_flops: self.shape.flops_per_token().0 * tokens_through as f64,
-        };
-        let val_loss = self.evaluated(step)?;
+        let made = self.learner.advance().map_err(|error| self.naming_last_good(error))?;
+        self.clock.steps += made.seconds;
+        self.clock.data += made.data_seconds;
+        self.clock.tokens += made.tokens;
+        let val_loss = self.evaluated()?;
+        let position = self.learner.position();
         let point = CurvePoint {
-            stage: 0,
-            step,
-            tokens: self.frame.position.tokens,
-            compute_flops: self.frame.position.compute_flops,
-            train_loss,
+            stage: position.stage,
+            step: position.step,
+            tokens: position.tokens,
+            compute_flops: position.compute_flops,
+            train_loss: made.train_loss,
             val_loss,
-            learning_rate,
-            grad_norm,
-            tokens_per_second: tokens as f64 / seconds,
+            learning_rate: made.learning_rate,
+            grad_norm: made.grad_norm,
+            tokens_per_second: made.tokens as f64 / made.seconds,
             wall_seconds: self.clock.wall_seconds(),
         };
         self.metrics.append(&point)?;
         self.last_point = Some(point.clone());
-        let event = Event::Step { point, n_steps: self.n_steps };
-        self.tell(observe, &event)
+        let (n_steps, total_flops) = (self.learner.n_steps(), self.learner.compute_flops());
+        self.tell(observe, &Event::Step { point, n_steps, total_flops })
     }
 
-    /// Mean loss of the step's batch and its gradient.
-    fn gradients(&mut self, step: u64) -> Result<(f64, Tensors), TrainError> {
-        let batch = self.schedule.batch();
-        let (first, n) = (batch.sequences_before(step), batch.sequences_at(step));
-        let (seed, corpus) = (self.schedule.seed(), &self.corpus);
-        let found = batch_gradients(
-            &self.gpt,
-            n,
-            self.schedule.micro_batch() as u64,
-            self.schedule.context_len(),
-            |start, n| corpus.training_batch(seed, first + start, n),
-        )?;
-        self.clock.data += found.data_seconds;
-        Ok((found.loss, found.gradients))
-    }
-
-    fn evaluated(&mut self, step: u64) -> Result<Option<f64>, TrainError> {
-        let due = step.is_multiple_of(self.schedule.evaluation().every_steps);
-        if !due && step < self.n_steps {
+    fn evaluated(&mut self) -> Result<Option<f64>, TrainError> {
+        let due = self.step().is_multiple_of(self.schedule.evaluation().every_steps);
+        if !due && !self.learner.stage_is_over() {
             return Ok(None);
         }
-        let loss = mean_loss(&self.gpt, &self.evaluation, self.schedule.micro_batch())?;
-        self.check_finite(step, "the held-out loss", loss)?;
+        let loss = self.learner.evaluate(&self.evaluation);
+        let loss = loss.map_err(|error| self.naming_last_good(error))?;
         self.last_val_loss = Some(loss);
         Ok(Some(loss))
     }
 
-    fn check_finite(
-        &self,
-        step: u64,
-        quantity: &'static str,
-        value: f64,
-    ) -> Result<(), TrainError> {
-        if value.is_finite() {
-            return Ok(());
+    /// Grows into the next stage. The state before it is on disk, so that a run that is killed in the
+    /// middle grows again.
+    fn grow(&mut self, observe: &mut dyn FnMut(&Event)) -> Result<(), TrainError> {
+        self.save_if_needed(observe)?;
+        let report = self.learner.grow(&self.evaluation);
+        let report = report.map_err(|error| self.naming_last_good(error))?;
+        self.folder.write_growth(&report)?;
+        self.last_val_loss = None;
+        self.tell(observe, &Event::Grown(Box::new(report)))
+    }
+
+    fn naming_last_good(&self, error: TrainError) -> TrainError {
+        match error {
+            TrainError::NotFinite { step, quantity, value, .. } => {
+                let last_good = self.newest_checkpoint.clone();
+                TrainError::NotFinite { step, quantity, value, last_good }
+            }
+            other => other,
         }
-        let last_good = self.newest_checkpoint.clone();
-        Err(TrainError::NotFinite { step, quantity, value, last_good })
     }
 
     fn target_reached(&self) -> bool {
-        let target = self.schedule.stages()[0].until().loss;
+        let target = self.learner.stage().until().loss;
         target.is_some_and(|target| self.last_val_loss.is_some_and(|loss| loss <= target))
     }
 
     fn step(&self) -> u64 {
-        self.frame.position.step
-    }
-
-    fn state(&self) -> TrainingState {
-        let (first, second) = self.adamw.moments();
-        TrainingState {
-            origin: self.origin.clone(),
-            params: to_host(self.gpt.params(), &self.shape),
-            moments: Moments {
-                first: to_host(first, &self.shape),
-                second: to_host(second, &self.shape),
-            },
-            ..self.frame.clone()
-        }
+        self.learner.position().step
     }
 
     fn save(&mut self, observe: &mut dyn FnMut(&Event)) -> Result<PathBuf, TrainError> {
         let began = Instant::now();
         // What an update has ruined must not replace the last good state.
         let probe = self.evaluation.first();
-        let loss = self.gpt.loss(probe, self.schedule.context_len())?;
-        self.check_finite(self.step(), "the loss after the update", loss)?;
+        let loss = self.learner.gpt().loss(probe, self.schedule.context_len())?;
+        check_finite(self.step(), "the loss after the update", loss)
+            .map_err(|error| self.naming_last_good(error))?;
         self.metrics.sync()?;
-        let path = self.store.save(&self.state(), self.schedule.checkpoint().keep)?;
+        let path = self.store.save(&self.learner.state(), self.schedule.checkpoint().keep)?;
         self.newest_checkpoint = Some(path.clone());
         let seconds = began.elapsed().as_secs_f64();
         self.tell(observe, &Event::Saved { step: self.step(), path: path.clone(), seconds })?;
@@ -339,32 +287,36 @@ impl<'a> Run<'a> {
     }
 
     fn started(&self) -> Event {
+        let shape = self.learner.shape();
+        let n_steps = self.learner.n_steps();
         Event::Started {
             versions: self.origin.versions.clone(),
             device: self.origin.device.clone(),
             threads: self.origin.threads,
-            shape: self.shape,
-            n_params: self.shape.n_params(),
-            n_params_total: self.shape.n_params_total(),
-            flops_per_token: self.shape.flops_per_token(),
-            flops_per_token_exact: self.shape.flops_per_token_exact(),
+            shape,
+            n_params: shape.n_params(),
+            n_params_total: shape.n_params_total(),
+            flops_per_token: shape.flops_per_token(),
+            flops_per_token_exact: shape.flops_per_token_exact(),
             first_step: self.step(),
-            n_steps: self.n_steps,
-            n_tokens: self.schedule.batch().tokens_through(self.n_steps),
+            n_steps,
+            n_tokens: self.schedule.batch().tokens_through(n_steps),
+            n_stages: self.schedule.stages().len(),
             vocabulary: self.origin.vocabulary.clone(),
-            loss_floor: self.corpus.loss_floor(),
+            loss_floor: self.learner.corpus().loss_floor(),
         }
     }
 
     fn summary(&self, outcome: Outcome, checkpoint: PathBuf) -> RunSummary {
+        let position = self.learner.position();
         RunSummary {
             outcome,
-            step: self.step(),
-            tokens: self.frame.position.tokens,
-            compute_flops: self.frame.position.compute_flops,
+            step: position.step,
+            tokens: position.tokens,
+            compute_flops: position.compute_flops,
             train_loss: self.last_point.as_ref().map(|point| point.train_loss),
             val_loss: self.last_val_loss,
-            loss_floor: self.corpus.loss_floor(),
+            loss_floor: self.learner.corpus().loss_floor(),
             checkpoint,
             tokens_per_second: self.clock.tokens as f64 / self.clock.steps.max(f64::MIN_POSITIVE),
             data_share: self.clock.data / self.clock.steps.max(f64::MIN_POSITIVE),
@@ -389,7 +341,8 @@ fn tell(
 /// A checkpoint's state, if it is one of this run.
 fn loaded(
     checkpoint: &Checkpoint,
-    shape: GptShape,
+    schedule: &Schedule,
+    n_vocab: usize,
     origin: &Origin,
 ) -> Result<TrainingState, TrainError> {
     let info = checkpoint.info();
@@ -405,6 +358,12 @@ fn loaded(
         let (there, here) = (info.origin.data.clone(), origin.data.clone());
         return refuse("the data", there, here);
     }
+    let stage = info.position.stage;
+    let Some(stage) = schedule.stages().get(stage) else {
+        let n_stages = schedule.stages().len();
+        return refuse("the stage, from 0,", stage.to_string(), format!("below {n_stages}"));
+    };
+    let shape = stage.shape(n_vocab);
     if info.shape != shape {
         return refuse("the shape", format!("{:?}", info.shape), format!("{shape:?}"));
     }
@@ -418,11 +377,4 @@ fn machine_change(before: &Origin, now: &Origin) -> Option<Event> {
     let text = |origin: &Origin| format!("{}, {} threads", origin.device, origin.threads);
     (text(before) != text(now))
         .then(|| Event::MachineChanged { before: text(before), now: text(now) })
-}
-
-fn without_tensors(mut state: TrainingState) -> TrainingState {
-    state.params.clear();
-    state.moments.first.clear();
-    state.moments.second.clear();
-    state
 }

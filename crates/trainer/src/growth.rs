@@ -1,0 +1,138 @@
+use crate::adamw::{clip_factor, gradient_norm};
+use crate::{EvaluationSet, TrainError, mean_loss};
+use burn::tensor::Device;
+use growth::GrowthOperator;
+use measure::{GptShape, Precision};
+use model::{Gpt, Tensors, to_host};
+use schedule::{AdamWSettings, MomentRule};
+use serde::Serialize;
+use state::{Moments, TrainingState};
+
+/// Largest relative change of the loss that rounding in f32 makes; more is a fault.
+const MOST_CHANGE: f64 = 1e-5;
+
+/// Held-out sequences on which a growth is checked, and those whose logits are compared.
+const CHECK_SEQUENCES: usize = 8;
+const LOGIT_SEQUENCES: usize = 2;
+
+/// What a growth did to the model, on the same held-out sequences and in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct GrowthCheck {
+    /// Mean loss of the smaller model, nats per token.
+    pub loss_before: f64,
+    /// Mean loss of the grown model, nats per token.
+    pub loss_after: f64,
+    /// Largest difference of a logit.
+    pub max_abs_delta_logit: f64,
+    /// Tokens whose loss was measured.
+    pub check_tokens: u64,
+}
+
+impl GrowthCheck {
+    /// |L' - L| / L.
+    pub fn relative_change(&self) -> f64 {
+        (self.loss_after / self.loss_before - 1.0).abs()
+    }
+}
+
+/// A growth in a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GrowthReport {
+    /// The stage that begins with it, from 0.
+    pub stage: usize,
+    /// Steps made before it.
+    pub step: u64,
+    /// The operator, in a line.
+    pub operator: String,
+    /// What happened to the moments.
+    pub moments: MomentRule,
+    /// Whether the operator keeps the loss by construction.
+    pub loss_preserving: bool,
+    /// Shape before.
+    pub from: GptShape,
+    /// Shape after.
+    pub to: GptShape,
+    /// N after.
+    pub n_params: u64,
+    /// What it did to the model.
+    #[serde(flatten)]
+    pub check: GrowthCheck,
+    /// Compute spent on re-estimated moments, FLOPs.
+    pub reestimation_flops: f64,
+    /// Time of the growth itself.
+    pub seconds: f64,
+}
+
+/// Measures what a growth did to the model; neither state needs moments.
+///
+/// # Errors
+/// An operator that keeps the loss by construction moved it by more than 1e-5 of itself.
+pub fn check_growth(
+    operator: &GrowthOperator,
+    before: &TrainingState,
+    after: &TrainingState,
+    device: &Device,
+    set: &EvaluationSet,
+) -> Result<GrowthCheck, TrainError> {
+    let set = set.first_sequences(CHECK_SEQUENCES);
+    let measured = |state: &TrainingState| -> Result<(f64, Vec<f32>), TrainError> {
+        let gpt = Gpt::new(state, device, Precision::F32);
+        let mut logits = Vec::new();
+        for inputs in set.inputs().take(LOGIT_SEQUENCES) {
+            logits.extend(gpt.logits(inputs)?.concat());
+        }
+        Ok((mean_loss(&gpt, &set, 1)?, logits))
+    };
+    let ((loss_before, old), (loss_after, new)) = (measured(before)?, measured(after)?);
+    let apart = old.iter().zip(&new).map(|(old, new)| f64::from((old - new).abs()));
+    let check = GrowthCheck {
+        loss_before,
+        loss_after,
+        max_abs_delta_logit: apart.fold(0.0, f64::max),
+        check_tokens: set.n_tokens(),
+    };
+    let kept = check.relative_change() <= MOST_CHANGE;
+    if operator.is_loss_preserving() && !kept {
+        return Err(TrainError::LossMoved { operator: operator.describe(), check });
+    }
+    Ok(check)
+}
+
+/// The seed of the growth into a stage.
+pub(crate) fn stage_seed(seed: u64, stage: usize) -> u64 {
+    seed.wrapping_add((stage as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// Moments whose bias-corrected values are the means of the clipped gradient and of its square over
+/// some batches.
+pub(crate) fn reestimated_moments(
+    settings: AdamWSettings,
+    updates: u64,
+    shape: &GptShape,
+    batches: impl Iterator<Item = Result<Tensors, TrainError>>,
+) -> Result<Moments, TrainError> {
+    let (mut first, mut second) = (Tensors::new(), Tensors::new());
+    let mut n = 0.0;
+    for gradients in batches {
+        let gradients = gradients?;
+        n += 1.0;
+        let clip = clip_factor(settings, gradient_norm(&gradients));
+        for (id, gradient) in gradients {
+            let gradient = gradient * clip;
+            for (sums, value) in [(&mut first, gradient.clone()), (&mut second, gradient.square())]
+            {
+                let sum = match sums.remove(&id) {
+                    None => value,
+                    Some(sum) => sum + value,
+                };
+                sums.insert(id, sum);
+            }
+        }
+    }
+    let scaled = |sums: Tensors, beta: f64| {
+        let scale = (1.0 - beta.powf(updates as f64)) / n;
+        let means = sums.into_iter().map(|(id, sum)| (id, sum * scale)).collect();
+        to_host(&means, shape)
+    };
+    Ok(Moments { first: scaled(first, settings.beta1), second: scaled(second, settings.beta2) })
+}

@@ -1,0 +1,418 @@
+//! Growth operators on the model that runs: the loss, its gradient, and training after the growth.
+
+use crate::resume::{end_of_run, run_schedule};
+use burn::tensor::Device;
+use growth::GrowthOperator;
+use measure::{GptShape, Parametrization, Precision};
+use model::{Gpt, Tensors, to_device, to_host};
+use proptest::prelude::*;
+use schedule::{
+    AdamWSettings, DepthMode, Growth, MomentRule, NamedPlacement, Placement, Schedule, WidthMode,
+};
+use state::{HostTensor, Moments, Origin, ParamId, ParamRole, TrainingState};
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use trainer::{AdamW, Event, Outcome, gradient_norm};
+
+const CONTEXT: usize = 16;
+const VOCABULARY: usize = 29;
+const SETTINGS: AdamWSettings =
+    AdamWSettings { beta1: 0.9, beta2: 0.98, eps: 1e-9, weight_decay: 0.1, clip_norm: 1e9 };
+
+fn shape(n_layers: usize, n_heads: usize, d_head: usize, d_ff: usize, tied: bool) -> GptShape {
+    GptShape {
+        n_layers,
+        d_model: n_heads * d_head,
+        n_heads,
+        d_ff,
+        n_vocab: VOCABULARY,
+        context_len: CONTEXT,
+        tied_head: tied,
+    }
+}
+
+/// Text with something to learn: most tokens follow from the one before.
+fn batch(seed: u64, step: u64) -> Vec<u32> {
+    let mut tokens = Vec::new();
+    for sequence in 0..4 {
+        let mixed = (seed << 32 | step << 8 | sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut token = mixed >> 40;
+        for i in 0..=CONTEXT as u64 {
+            let surprise = if (mixed >> (i % 31)) & 7 == 0 { i } else { 0 };
+            token = (5 * token + 1 + surprise) % VOCABULARY as u64;
+            tokens.push(token as u32);
+        }
+    }
+    tokens
+}
+
+/// A model, its optimizer and its steps, without schedule and files.
+struct Training {
+    state: TrainingState,
+    gpt: Gpt,
+    adamw: AdamW,
+    seed: u64,
+}
+
+impl Training {
+    fn of(state: TrainingState, seed: u64) -> Self {
+        let device = Device::flex();
+        let moments = |tensors| to_device(tensors, &device);
+        let (first, second) = (moments(&state.moments.first), moments(&state.moments.second));
+        let adamw = AdamW::new(SETTINGS, state.shape, state.parametrization, first, second);
+        let gpt = Gpt::new(&state, &device, Precision::F32);
+        Self { state, gpt, adamw, seed }
+    }
+
+    fn start(shape: GptShape, parametrization: Parametrization, seed: u64) -> Self {
+        let origin = Origin {
+            seed,
+            vocabulary: "test".into(),
+            data: "test".into(),
+            device: "cpu".into(),
+            threads: 1,
+            versions: "test".into(),
+        };
+        Self::of(TrainingState::init(shape, parametrization, origin), seed)
+    }
+
+    fn gradients(&self) -> (f64, Tensors) {
+        let tokens = batch(self.seed, self.state.position.step);
+        let weight = 1.0 / (4 * CONTEXT) as f64;
+        let found = self.gpt.loss_and_gradients(&tokens, CONTEXT, weight).unwrap();
+        (found.loss_sum * weight, found.gradients)
+    }
+
+    /// Makes updates and gives the loss before each.
+    fn train(&mut self, updates: usize) -> Vec<f64> {
+        let one = |_| {
+            let (loss, gradients) = self.gradients();
+            let norm = gradient_norm(&gradients);
+            let position = &mut self.state.position;
+            position.step += 1;
+            position.moment_updates += 1;
+            let update = position.moment_updates;
+            self.adamw.update(self.gpt.params_mut(), gradients, norm, update, 0.02);
+            loss
+        };
+        (0..updates).map(one).collect()
+    }
+
+    fn state(&self) -> TrainingState {
+        let shape = &self.state.shape;
+        let (first, second) = self.adamw.moments();
+        TrainingState {
+            params: to_host(self.gpt.params(), shape),
+            moments: Moments { first: to_host(first, shape), second: to_host(second, shape) },
+            ..self.state.clone()
+        }
+    }
+
+    fn grown(&self, to: GptShape, growth: &Growth) -> Self {
+        let state = self.state();
+        let parametrization = state.parametrization;
+        let operator = GrowthOperator::new(state.shape, to, parametrization, growth, 9).unwrap();
+        Self::of(operator.grow(&state).unwrap(), self.seed)
+    }
+}
+
+fn widened(shape: GptShape, factor: usize) -> GptShape {
+    GptShape {
+        d_model: factor * shape.d_model,
+        n_heads: factor * shape.n_heads,
+        d_ff: factor * shape.d_ff,
+        ..shape
+    }
+}
+
+fn duplicate() -> Growth {
+    Growth { width: Some(WidthMode::Duplicate), ..Growth::default() }
+}
+
+/// Largest difference over largest element.
+fn apart(found: &[f32], due: &[f32]) -> f64 {
+    let most = due.iter().fold(1e-12, |most: f32, x| most.max(x.abs()));
+    let apart = found.iter().zip(due).map(|(a, b)| f64::from((a - b).abs()));
+    apart.fold(0.0, f64::max) / f64::from(most)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn the_loss_and_the_logits_are_kept(
+        n_layers in 1usize..=6, n_heads in 1usize..5, d_head in 4usize..9, d_ff in 1usize..40,
+        added in 0usize..5, tied: bool, mup: bool, way in 0usize..3, factor in 1usize..5,
+        more in (0usize..4, 0usize..5, 0usize..20), random: bool, place in 0usize..3, seed in 0u64..1000,
+    ) {
+        let small = shape(n_layers, n_heads, d_head, d_ff, tied);
+        let width = [WidthMode::Duplicate, WidthMode::Split, WidthMode::Fresh][way];
+        let wide = if width == WidthMode::Fresh {
+            shape(n_layers, n_heads + more.0, d_head + more.1, d_ff + more.2, tied)
+        } else {
+            widened(small, factor)
+        };
+        let to = GptShape { n_layers: n_layers + added, ..wide };
+        prop_assume!(to != small && small.d_model >= 8);
+        use NamedPlacement::{Interleave, Middle, Stack};
+        let placement = [Interleave, Stack, Middle][place];
+        prop_assume!(placement != Middle || added <= n_layers);
+        let growth = Growth {
+            width: Some(width),
+            depth: if random { DepthMode::Identity } else { DepthMode::CopyIdentity },
+            placement: Placement::Named(placement),
+            ..Growth::default()
+        };
+        let parametrization =
+            if mup { Parametrization::mup(16) } else { Parametrization::standard() };
+        let mut training = Training::start(small, parametrization, seed);
+        training.train(10);
+        let grown = training.grown(to, &growth);
+        let text = batch(seed, 77);
+        let [before, after] = [&training, &grown].map(|one| one.gpt.loss(&text, CONTEXT).unwrap());
+        prop_assert!((after / before - 1.0).abs() <= 1e-6, "loss {before} -> {after}");
+        let [before, after] = [&training, &grown].map(|one| {
+            one.gpt.logits(&text[..CONTEXT]).unwrap().concat()
+        });
+        let moved = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        prop_assert!(moved <= 1e-5, "logits moved by {moved}");
+    }
+}
+
+/// Every block of every matrix, those between different copies too.
+#[test]
+fn gradients_after_duplication_are_the_mapped_gradients() {
+    for (factor, tied) in [(2, true), (3, false), (4, true)] {
+        let small = shape(2, 2, 4, 12, tied);
+        let mut training = Training::start(small, Parametrization::mup(8), 4);
+        training.train(10);
+        let grown = training.grown(widened(small, factor), &duplicate());
+        // The gradient takes the place of the first moment, which the operator maps.
+        let mut of_gradients = training.state();
+        of_gradients.moments.first = to_host(&training.gradients().1, &small);
+        let to = widened(small, factor);
+        let mup = Parametrization::mup(8);
+        let operator = GrowthOperator::new(small, to, mup, &duplicate(), 9).unwrap();
+        let mapped = operator.grow(&of_gradients).unwrap().moments.first;
+        let found: BTreeMap<ParamId, HostTensor> = to_host(&grown.gradients().1, &to);
+        let same = |parts: usize, id: &ParamId| {
+            // Gradients of the keys' biases are zero but for rounding: the softmax does not see them.
+            let (n, part) = (found[id].data.len(), found[id].data.len() / parts);
+            let keys = id.role == ParamRole::QkvBias;
+            (0..n).filter(|i| !keys || i / part != 1).collect::<Vec<_>>()
+        };
+        for id in mapped.keys() {
+            let places = same(3, id);
+            let pick = |tensor: &HostTensor| -> Vec<f32> {
+                places.iter().map(|i| tensor.data[*i]).collect()
+            };
+            let apart = apart(&pick(&found[id]), &pick(&mapped[id]));
+            assert!(apart < 1e-5, "x{factor} {id}: {apart}");
+        }
+    }
+}
+
+/// Largest relative difference of the losses over 20 updates after a growth.
+fn departure(factor: usize, parametrization: Parametrization, growth: &Growth) -> f64 {
+    let small = shape(2, 2, 8, 64, true);
+    let mut training = Training::start(small, parametrization, 4);
+    training.train(60);
+    let mut grown = training.grown(widened(small, factor), growth);
+    let (due, found) = (training.train(20), grown.train(20));
+    assert!(due[19] < due[0], "nothing is learnt: {due:?}");
+    due.iter().zip(found).map(|(due, found)| (found / due - 1.0).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn duplication_follows_the_small_model_update_for_update() {
+    for factor in [2, 3, 4] {
+        let apart = departure(factor, Parametrization::mup(16), &duplicate());
+        assert!(apart <= 1e-5, "x{factor}: {apart}");
+    }
+}
+
+#[test]
+fn duplication_departs_without_the_moments_or_without_mup() {
+    let zeroed = Growth { moments: MomentRule::Zero, ..duplicate() };
+    let apart = departure(2, Parametrization::mup(16), &zeroed);
+    assert!(apart > 1e-4, "zeroed moments: {apart}");
+    let apart = departure(2, Parametrization::standard(), &duplicate());
+    assert!(apart > 1e-4, "without mu-P: {apart}");
+}
+
+#[test]
+fn copies_part_after_a_split_and_never_after_duplication() {
+    let small = shape(2, 2, 8, 64, true);
+    let mut training = Training::start(small, Parametrization::mup(16), 4);
+    training.train(60);
+    let halves_apart = |growth: &Growth| {
+        let mut grown = training.grown(widened(small, 2), growth);
+        grown.train(20);
+        let bias = ParamId::in_block(ParamRole::FeedForwardInBias, 1);
+        let data = grown.state().params[&bias].data.clone();
+        let (left, right) = data.split_at(data.len() / 2);
+        apart(left, right)
+    };
+    assert!(halves_apart(&duplicate()) < 1e-4);
+    assert!(halves_apart(&Growth { width: Some(WidthMode::Split), ..Growth::default() }) > 0.01);
+}
+
+const STAGES: &str = r#"
+version = 1
+name = "growing"
+seed = 3
+
+[data]
+source = "synthetic"
+n_words = 64
+language_seed = 1
+
+[model]
+context_len = 16
+
+[parametrization]
+kind = "mup"
+base_width = 16
+
+[optimizer]
+beta1 = 0.9
+beta2 = 0.98
+eps = 1e-9
+weight_decay = 0.1
+clip_norm = 1.0
+
+[learning_rate]
+shape = "wsd"
+peak = 0.01
+warmup_steps = 3
+
+[batch]
+tokens = 64
+micro_batch = 3
+
+[evaluation]
+every_steps = 3
+tokens = 64
+
+[checkpoint]
+every_steps = 4
+keep = 2
+
+[machine]
+threads = 2
+
+[[stages]]
+n_layers = 1
+d_model = 16
+n_heads = 2
+until = { steps = 5 }
+
+[[stages]]
+n_layers = 1
+d_model = 32
+n_heads = 4
+until = { tokens = 384 }
+growth = { moments = { reestimated = 2 }, rewarmup_steps = 2 }
+
+[[stages]]
+n_layers = 3
+d_model = 40
+n_heads = 5
+until = { steps = 4 }
+growth = { depth = "copy_identity", resumed_step = 6 }
+"#;
+
+fn stages() -> Schedule {
+    Schedule::parse(STAGES, Path::new("growing.toml")).unwrap()
+}
+
+#[test]
+fn a_staged_run_goes_through_its_stages_and_says_what_growing_did() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut grown = Vec::new();
+    let summary = run_schedule(folder.path(), stages(), &mut |event, _| {
+        if let Event::Grown(report) = event {
+            grown.push(report.clone());
+        }
+    });
+    let summary = summary.unwrap();
+    assert_eq!((summary.outcome, summary.step), (Outcome::Finished, 15));
+    assert_eq!(
+        grown.iter().map(|report| (report.stage, report.step)).collect::<Vec<_>>(),
+        [(1, 5), (2, 11)]
+    );
+    for report in &grown {
+        assert!(report.loss_preserving && report.check.relative_change() < 1e-6, "{report:?}");
+        assert!(report.check.max_abs_delta_logit < 1e-5);
+        let path = folder.path().join(format!("growth-{}.json", report.stage));
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        assert_eq!(json["loss_before"], report.check.loss_before);
+        assert_eq!(json["operator"], report.operator);
+    }
+    assert!(grown[1].operator.contains("fresh, then depth 1 -> 3 copy_identity 0 0' 0'"));
+    // Each stage at its own price, and two batches of the second for its moments.
+    let [a, b, c] = [0, 1, 2].map(|k| stages().stages()[k].shape(1).flops_per_token().0);
+    let due = 64.0 * (5.0 * a + 8.0 * b + 4.0 * c);
+    assert!((summary.compute_flops / due - 1.0).abs() < 1e-12);
+}
+
+#[test]
+fn a_staged_run_that_crashes_anywhere_ends_as_if_it_had_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let straight = folder.path().join("straight");
+    run_schedule(&straight, stages(), &mut |_, _| ()).unwrap();
+    for crash_at in 1..=16 {
+        let crashed = folder.path().join(format!("crashed-{crash_at}"));
+        let mut events = 0;
+        let crash = catch_unwind(AssertUnwindSafe(|| {
+            run_schedule(&crashed, stages(), &mut |event, _| {
+                events += u64::from(matches!(event, Event::Step { .. } | Event::Grown(_)));
+                assert!(events != crash_at, "crash on purpose");
+            })
+        }));
+        assert!(crash.is_err());
+        run_schedule(&crashed, stages(), &mut |_, _| ()).unwrap();
+        assert_eq!(end_of_run(&crashed, 15), end_of_run(&straight, 15), "crash at {crash_at}");
+    }
+}
+
+#[test]
+fn a_stage_ends_early_at_its_loss_and_stopping_at_a_growth_changes_nothing() {
+    let text = STAGES.replace("until = { steps = 5 }", "until = { steps = 50, loss = 10.0 }");
+    let schedule = Schedule::parse(&text, Path::new("growing.toml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (straight, stopped) = (folder.path().join("straight"), folder.path().join("stopped"));
+    let summary = run_schedule(&straight, schedule.clone(), &mut |_, _| ()).unwrap();
+    assert_eq!((summary.outcome, summary.step), (Outcome::Finished, 13));
+    let stopped_at = run_schedule(&stopped, schedule.clone(), &mut |event, stop| {
+        if matches!(event, Event::Grown(report) if report.stage == 1) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    let stopped_at = stopped_at.unwrap();
+    assert_eq!((stopped_at.outcome, stopped_at.step), (Outcome::Interrupted, 3));
+    run_schedule(&stopped, schedule, &mut |_, _| ()).unwrap();
+    assert_eq!(end_of_run(&stopped, 13), end_of_run(&straight, 13));
+}
+
+/// A state that was tampered with after its growth is noticed.
+#[test]
+fn a_growth_that_moves_the_loss_is_refused() {
+    let small = shape(1, 2, 8, 64, true);
+    let mut training = Training::start(small, Parametrization::mup(16), 4);
+    training.train(10);
+    let (before, mut after) =
+        (training.state(), training.grown(widened(small, 2), &duplicate()).state());
+    let operator =
+        GrowthOperator::new(small, after.shape, before.parametrization, &duplicate(), 9).unwrap();
+    let held_out = trainer::EvaluationSet::of_tokens(&batch(1, 1), 64, CONTEXT).unwrap();
+    let check = |after: &TrainingState| {
+        trainer::check_growth(&operator, &before, after, &Device::flex(), &held_out)
+    };
+    check(&after).unwrap();
+    after.constants.output_multiplier *= 1.001;
+    let message = check(&after).unwrap_err().to_string();
+    assert!(message.contains("moved the loss from"), "{message}");
+}
