@@ -1,4 +1,5 @@
 use crate::bench_fit::FitBench;
+use crate::bench_growth::GrowthBench;
 use crate::{output, shapes, train};
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -19,6 +20,8 @@ enum BenchCommand {
     Step(Step),
     /// Check that the intervals of fitted laws hold the truth, and how long fits take
     Fit(FitBench),
+    /// Compare ways of growing by how fast the loss falls after them
+    Growth(GrowthBench),
 }
 
 #[derive(Args)]
@@ -63,6 +66,7 @@ impl Bench {
         match self.command {
             BenchCommand::Step(step) => step.run(),
             BenchCommand::Fit(fit) => fit.run(),
+            BenchCommand::Growth(growth) => growth.run(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod allocator;
 mod bench;
 mod bench_fit;
+mod bench_growth;
 mod checkpoint;
 mod data;
 mod demo;

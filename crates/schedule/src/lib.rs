@@ -18,7 +18,7 @@ pub use growth::{
     Placement, WidthMode, WidthPlan,
 };
 pub use learning_rate::{DecayShape, LearningRate};
-pub use planned::{PlannedRun, PlannedStage};
+pub use planned::{PlannedRun, PlannedStage, StageSpec};
 pub use schedule::{Schedule, Stage};
 pub use settings::{
     AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, Machine, PredictedCurve,

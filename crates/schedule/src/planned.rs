@@ -30,6 +30,23 @@ pub struct PlannedStage {
     pub tokens_before: f64,
 }
 
+/// A stage by its shape and its steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageSpec {
+    /// Blocks.
+    pub n_layers: usize,
+    /// Width.
+    pub d_model: usize,
+    /// Heads.
+    pub n_heads: usize,
+    /// Width of the feed-forward layer, 4 `d_model` when it is absent.
+    pub d_ff: Option<usize>,
+    /// Steps.
+    pub steps: u64,
+    /// How it comes from the one before it; by default settings when it is absent.
+    pub growth: Option<Growth>,
+}
+
 /// Share of all steps that the warm-up takes at most.
 const MOST_WARMUP: f64 = 0.05;
 
@@ -42,6 +59,31 @@ const EVALUATIONS: u64 = 200;
 const CHECKPOINTS: u64 = 20;
 
 impl Schedule {
+    /// The same run through other stages.
+    ///
+    /// # Errors
+    /// Stages that no schedule can have.
+    pub fn with_stages(mut self, stages: Vec<StageSpec>) -> Result<Self, ScheduleError> {
+        let file = |stage: StageSpec| StageFile {
+            n_layers: stage.n_layers,
+            d_model: stage.d_model,
+            n_heads: stage.n_heads,
+            d_ff: stage.d_ff,
+            until: Until { steps: Some(stage.steps), tokens: None, compute: None, loss: None },
+            growth: stage.growth,
+        };
+        self.file.stages = stages.into_iter().map(file).collect();
+        self.file.prediction = None;
+        Self::check(self.file, Path::new("the stages"))
+    }
+
+    /// The same run with another seed.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.file.seed = seed;
+        self
+    }
+
     /// This schedule with the stages of a plan instead of its own, and with warm-up, evaluations and
     /// checkpoints in proportion to their length.
     ///

@@ -45,7 +45,7 @@ pub fn run_tokenizer(schedule: &Schedule, root: &Path) -> Result<Option<Tokenize
 ///
 /// # Errors
 /// Text that cannot be used; `stop` was set.
-pub(crate) fn prepare_text(
+pub fn prepare_text(
     schedule: &Schedule,
     root: &Path,
     begun: bool,

@@ -15,7 +15,7 @@ mod run;
 
 pub use adamw::{AdamW, gradient_norm};
 pub use bench::{StepBench, StepReport};
-pub use data::{open_corpus, run_tokenizer, text_cleaning};
+pub use data::{open_corpus, prepare_text, run_tokenizer, text_cleaning};
 pub use error::TrainError;
 pub use evaluate::{EvaluationSet, mean_loss};
 pub use event::{Event, Outcome, RunSummary};

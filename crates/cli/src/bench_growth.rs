@@ -1,0 +1,452 @@
+//! `staged bench growth`: how fast the loss falls after each way of growing, against the target size
+//! from scratch at the same loss.
+
+use crate::{output, shapes, train};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use corpus::Corpus;
+use measure::{GptShape, SmoothCurve};
+use model::DeviceChoice;
+use schedule::{
+    DepthMode, Growth, MomentRule, NamedPlacement, Placement, Schedule, StageSpec, WidthMode,
+};
+use serde::{Deserialize, Serialize};
+use state::{Origin, ParamId, ParamRole, TrainingState};
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use trainer::{EvaluationSet, Learner, open_corpus, prepare_text};
+
+/// Updates from one evaluation to the next.
+const EVERY: u64 = 40;
+
+/// Arguments of `staged bench growth`.
+#[derive(Args)]
+#[command(
+    after_help = "Example: staged bench growth schedules/dickens_scratch.toml --text dickens.txt -o runs/growth\n\n\
+    What is measured is kept in OUT/curves.csv; the same command goes on where it was stopped."
+)]
+pub struct GrowthBench {
+    /// The recipe; its last stage is the target size
+    schedule: PathBuf,
+    /// Text files to train on, instead of those in the schedule
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    text: Vec<PathBuf>,
+    /// Size that grows wider, LAYERSxWIDTHxHEADS
+    #[arg(long, default_value = "4x64x2")]
+    narrow: String,
+    /// Size that grows deeper, LAYERSxWIDTHxHEADS
+    #[arg(long, default_value = "2x128x4")]
+    shallow: String,
+    /// Steps before the growth
+    #[arg(long, default_value_t = 800, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+    /// Updates after the growth, a multiple of 40
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(80..))]
+    updates: u64,
+    /// Seeds of the runs
+    #[arg(long, num_args = 1.., default_values_t = [1, 2, 3])]
+    seeds: Vec<u64>,
+    /// Folder of the curves
+    #[arg(short, long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A point of a curve.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Row {
+    seed: u64,
+    case: String,
+    /// After the growth; from the start for runs from scratch.
+    updates: u64,
+    /// Held out, nats per token.
+    loss: f64,
+    /// Of the hidden matrices with themselves when two copies change places.
+    cosine: Option<f64>,
+}
+
+/// A way of growing.
+struct Case {
+    name: String,
+    deeper: bool,
+    growth: Growth,
+}
+
+#[derive(Serialize)]
+struct CaseReport {
+    case: String,
+    seeds: usize,
+    /// Fall of the loss over the updates after the growth, nats per token.
+    fall: f64,
+    /// The same over that of the target size from scratch at the same loss.
+    dynamics_ratio: f64,
+    lowest_ratio: f64,
+    highest_ratio: f64,
+    /// Loss right after the growth, less the one before.
+    jump: f64,
+    /// Loss at the end less that of the smaller model, had it gone on.
+    against_small: f64,
+    /// Cosine of the copies at the end.
+    cosine: Option<f64>,
+}
+
+const SCRATCH: &str = "from scratch";
+const NARROW: &str = "narrow goes on";
+const SHALLOW: &str = "shallow goes on";
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |name: &str, deeper: bool, growth: Growth| {
+        cases.push(Case { name: name.to_string(), deeper, growth });
+    };
+    let width = |width| Growth { width: Some(width), ..Growth::default() };
+    let split = |split_strength| Growth { split_strength, ..width(WidthMode::Split) };
+    let depth = |depth| Growth { depth, ..Growth::default() };
+    let copy =
+        |placement| Growth { placement: Placement::Named(placement), ..depth(DepthMode::Copy) };
+    add("duplicate", false, width(WidthMode::Duplicate));
+    for strength in [0.1, 0.25, 0.5, 1.0] {
+        add(&format!("split {strength}"), false, split(strength));
+    }
+    add("fresh", false, width(WidthMode::Fresh));
+    add("identity", true, depth(DepthMode::Identity));
+    add("copy_identity", true, depth(DepthMode::CopyIdentity));
+    add("copy, interleaved", true, copy(NamedPlacement::Interleave));
+    add("copy, stacked", true, copy(NamedPlacement::Stack));
+    for (name, deeper, growth) in
+        [("split 0.5", false, split(0.5)), ("copy_identity", true, depth(DepthMode::CopyIdentity))]
+    {
+        for (rule, text) in
+            [(MomentRule::Zero, "zero"), (MomentRule::Reestimated(10), "re-estimated from 10")]
+        {
+            let growth = Growth { moments: rule, ..growth.clone() };
+            add(&format!("{name}, moments {text}"), deeper, growth);
+        }
+        for rewarmup_steps in [50, 150] {
+            let growth = Growth { rewarmup_steps, ..growth.clone() };
+            add(&format!("{name}, re-warm-up {rewarmup_steps}"), deeper, growth);
+        }
+    }
+    cases
+}
+
+impl GrowthBench {
+    pub fn run(self) -> Result<()> {
+        let mut schedule = Schedule::read(&self.schedule)?;
+        if !self.text.is_empty() {
+            schedule = schedule.with_text(self.text.clone())?;
+        }
+        if !self.updates.is_multiple_of(EVERY) {
+            bail!("--updates {}: must be a multiple of {EVERY}", self.updates);
+        }
+        train::use_threads(schedule.machine().threads)?;
+        std::fs::create_dir_all(&self.out)
+            .with_context(|| format!("{} cannot be made", self.out.display()))?;
+        let begun = self.out.join("curves.csv").exists();
+        prepare_text(&schedule, &self.out, begun, &mut |_| (), &AtomicBool::new(false))?;
+        let corpus = Arc::new(open_corpus(&schedule, &self.out)?);
+        let mut measured = Measured::open(&self.out.join("curves.csv"))?;
+        for seed in &self.seeds {
+            self.measure(&schedule, &corpus, *seed, &mut measured)?;
+        }
+        let reports = self.reports(&measured)?;
+        if self.json { output::json(&reports) } else { print(&reports) }
+    }
+
+    /// Runs what is not measured yet for a seed.
+    fn measure(
+        &self,
+        schedule: &Schedule,
+        corpus: &Arc<Corpus>,
+        seed: u64,
+        measured: &mut Measured,
+    ) -> Result<()> {
+        let schedule = schedule.clone().with_seed(seed);
+        let n_vocab = corpus.n_vocab();
+        let last = schedule.stages().last().context("no stages")?;
+        let target = last.shape(n_vocab);
+        let bench = Bench {
+            evaluation: EvaluationSet::new(
+                corpus,
+                schedule.evaluation().tokens,
+                schedule.context_len(),
+            ),
+            schedule,
+            corpus: Arc::clone(corpus),
+            seed,
+        };
+        for (from, deeper, name) in [(&self.narrow, false, NARROW), (&self.shallow, true, SHALLOW)]
+        {
+            let cases: Vec<Case> = cases()
+                .into_iter()
+                .filter(|case| case.deeper == deeper && !measured.has(seed, &case.name))
+                .collect();
+            if cases.is_empty() && measured.has(seed, name) {
+                continue;
+            }
+            let small = shapes::shape(from, n_vocab, target.context_len)?;
+            let mut learner = bench.learner(&[(small, self.steps + self.updates, None)], None)?;
+            for _ in 0..self.steps {
+                learner.advance()?;
+            }
+            let state = learner.state();
+            if !measured.has(seed, name) {
+                let rows = bench.follow(&mut learner, name, self.updates, |_| false)?;
+                measured.add(rows)?;
+            }
+            for case in cases {
+                let stages =
+                    [(small, self.steps, None), (target, self.updates, Some(case.growth.clone()))];
+                let mut learner = bench.learner(&stages, Some(state.clone()))?;
+                learner.grow(&bench.evaluation)?;
+                let rows = bench.follow(&mut learner, &case.name, self.updates, |_| false)?;
+                measured.add(rows)?;
+            }
+        }
+        if !measured.has(seed, SCRATCH) {
+            let goal = [NARROW, SHALLOW]
+                .iter()
+                .filter_map(|name| measured.loss(seed, name, 0))
+                .fold(f64::INFINITY, f64::min);
+            let most = 10 * (self.steps + self.updates);
+            let mut learner = bench.learner(&[(target, most, None)], None)?;
+            let after = self.updates + 2 * EVERY;
+            let mut reached = None;
+            let rows = bench.follow(&mut learner, SCRATCH, most, |row| {
+                if row.loss <= goal && reached.is_none() {
+                    reached = Some(row.updates);
+                }
+                reached.is_some_and(|reached| row.updates >= reached + after)
+            })?;
+            measured.add(rows)?;
+        }
+        Ok(())
+    }
+
+    fn reports(&self, measured: &Measured) -> Result<Vec<CaseReport>> {
+        let names = [NARROW, SHALLOW].map(|name| (name.to_string(), name == SHALLOW));
+        let cases = cases().into_iter().map(|case| (case.name, case.deeper));
+        names
+            .into_iter()
+            .chain(cases)
+            .map(|(case, deeper)| self.report(measured, case, deeper))
+            .collect()
+    }
+
+    fn report(&self, measured: &Measured, case: String, deeper: bool) -> Result<CaseReport> {
+        let small = if deeper { SHALLOW } else { NARROW };
+        let last = self.updates;
+        let end = |seed: u64, name: &str, last: u64| {
+            let at = |updates| measured.loss(seed, name, updates);
+            Some(f64::midpoint(at(last - EVERY)?, at(last)?))
+        };
+        let mut rows = Vec::new();
+        for seed in &self.seeds {
+            let missing = || format!("{case}, seed {seed}: not measured");
+            let before = measured.loss(*seed, small, 0).with_context(missing)?;
+            let after = end(*seed, &case, last).with_context(missing)?;
+            let scratch: Vec<(f64, f64)> = measured.curve(*seed, SCRATCH);
+            let smooth = SmoothCurve::new(&scratch)?;
+            let from = smooth.compute_at(before).with_context(missing)?;
+            let at = |updates: u64| smooth.loss_at(from + updates as f64);
+            let scratch_end = at(last - EVERY).zip(at(last)).with_context(missing)?;
+            let scratch_fall = before - f64::midpoint(scratch_end.0, scratch_end.1);
+            let small_end = end(*seed, small, last).with_context(missing)?;
+            let jump = measured.loss(*seed, &case, 0).with_context(missing)? - before;
+            let cosine = measured.cosine(*seed, &case, last);
+            let fall = before - after;
+            rows.push((fall, fall / scratch_fall, jump, after - small_end, cosine));
+        }
+        let n = rows.len() as f64;
+        let mean = |pick: fn(&(f64, f64, f64, f64, Option<f64>)) -> f64| {
+            rows.iter().map(pick).sum::<f64>() / n
+        };
+        let ratios = || rows.iter().map(|row| row.1);
+        let cosines: Vec<f64> = rows.iter().filter_map(|row| row.4).collect();
+        Ok(CaseReport {
+            case,
+            seeds: rows.len(),
+            fall: mean(|row| row.0),
+            dynamics_ratio: mean(|row| row.1),
+            lowest_ratio: ratios().fold(f64::INFINITY, f64::min),
+            highest_ratio: ratios().fold(f64::NEG_INFINITY, f64::max),
+            jump: mean(|row| row.2),
+            against_small: mean(|row| row.3),
+            cosine: (!cosines.is_empty())
+                .then(|| cosines.iter().sum::<f64>() / cosines.len() as f64),
+        })
+    }
+}
+
+/// What every run of a seed has in common.
+struct Bench {
+    schedule: Schedule,
+    corpus: Arc<Corpus>,
+    evaluation: EvaluationSet,
+    seed: u64,
+}
+
+impl Bench {
+    fn learner(
+        &self,
+        stages: &[(GptShape, u64, Option<Growth>)],
+        state: Option<TrainingState>,
+    ) -> Result<Learner> {
+        let spec = |(shape, steps, growth): &(GptShape, u64, Option<Growth>)| StageSpec {
+            n_layers: shape.n_layers,
+            d_model: shape.d_model,
+            n_heads: shape.n_heads,
+            d_ff: Some(shape.d_ff),
+            steps: *steps,
+            growth: growth.clone(),
+        };
+        let schedule = self.schedule.clone().with_stages(stages.iter().map(spec).collect())?;
+        let device = DeviceChoice::Cpu.open(schedule.machine().precision)?;
+        let state = state.unwrap_or_else(|| {
+            let origin = Origin {
+                seed: self.seed,
+                vocabulary: self.corpus.vocabulary(),
+                data: self.corpus.identity(),
+                device: DeviceChoice::Cpu.to_string(),
+                threads: rayon::current_num_threads(),
+                versions: env!("CARGO_PKG_VERSION").to_string(),
+            };
+            Learner::initial_state(&schedule, &self.corpus, origin)
+        });
+        Ok(Learner::new(schedule, Arc::clone(&self.corpus), device, state))
+    }
+
+    /// Evaluates and trains in turns.
+    fn follow(
+        &self,
+        learner: &mut Learner,
+        case: &str,
+        updates: u64,
+        mut enough: impl FnMut(&Row) -> bool,
+    ) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for made in (0..=updates).step_by(EVERY as usize) {
+            let loss = learner.evaluate(&self.evaluation)?;
+            let cosine = cosine_of_copies(&learner.state());
+            let row = Row { seed: self.seed, case: case.to_string(), updates: made, loss, cosine };
+            output::note(&format!("seed {}, {case}: {made} updates, loss {loss:.4}", self.seed));
+            let done = enough(&row);
+            rows.push(row);
+            if done || made == updates {
+                break;
+            }
+            for _ in 0..EVERY {
+                learner.advance()?;
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// Cosine of the feed-forward input matrices with themselves when the two halves of the residual stream
+/// and of the units change places: 1 for equal copies.
+fn cosine_of_copies(state: &TrainingState) -> Option<f64> {
+    let (d, f) = (state.shape.d_model, state.shape.d_ff);
+    if !d.is_multiple_of(2) || !f.is_multiple_of(2) {
+        return None;
+    }
+    let (mut dot, mut square) = (0.0, 0.0);
+    for layer in 0..state.shape.n_layers {
+        let weight = &state.params[&ParamId::in_block(ParamRole::FeedForwardInWeight, layer)].data;
+        for row in 0..d {
+            for column in 0..f {
+                let other = (row + d / 2) % d * f + (column + f / 2) % f;
+                let x = f64::from(weight[row * f + column]);
+                dot += x * f64::from(weight[other]);
+                square += x * x;
+            }
+        }
+    }
+    Some(dot / square)
+}
+
+/// The curves on disk.
+struct Measured {
+    path: PathBuf,
+    curves: BTreeMap<(u64, String), Vec<Row>>,
+}
+
+impl Measured {
+    fn open(path: &Path) -> Result<Self> {
+        let mut measured = Self { path: path.to_path_buf(), curves: BTreeMap::new() };
+        if path.exists() {
+            let name = path.display().to_string();
+            let mut reader = csv::Reader::from_path(path).with_context(|| name.clone())?;
+            for row in reader.deserialize() {
+                let row: Row = row.with_context(|| name.clone())?;
+                measured.curves.entry((row.seed, row.case.clone())).or_default().push(row);
+            }
+        }
+        Ok(measured)
+    }
+
+    fn has(&self, seed: u64, case: &str) -> bool {
+        self.curves.contains_key(&(seed, case.to_string()))
+    }
+
+    fn add(&mut self, rows: Vec<Row>) -> Result<()> {
+        let name = self.path.display().to_string();
+        let new = !self.path.exists();
+        let file = OpenOptions::new().create(true).append(true).open(&self.path);
+        let file = file.with_context(|| name.clone())?;
+        let mut writer = csv::WriterBuilder::new().has_headers(new).from_writer(file);
+        for row in rows {
+            writer.serialize(&row).with_context(|| name.clone())?;
+            self.curves.entry((row.seed, row.case.clone())).or_default().push(row);
+        }
+        writer.flush().with_context(|| name)
+    }
+
+    fn row(&self, seed: u64, case: &str, updates: u64) -> Option<&Row> {
+        let rows = self.curves.get(&(seed, case.to_string()))?;
+        rows.iter().find(|row| row.updates == updates)
+    }
+
+    fn loss(&self, seed: u64, case: &str, updates: u64) -> Option<f64> {
+        Some(self.row(seed, case, updates)?.loss)
+    }
+
+    fn cosine(&self, seed: u64, case: &str, updates: u64) -> Option<f64> {
+        self.row(seed, case, updates)?.cosine
+    }
+
+    /// Updates and losses, without the start.
+    fn curve(&self, seed: u64, case: &str) -> Vec<(f64, f64)> {
+        let rows = self.curves.get(&(seed, case.to_string()));
+        let points = rows.into_iter().flatten().filter(|row| row.updates > 0);
+        points.map(|row| (row.updates as f64, row.loss)).collect()
+    }
+}
+
+fn print(reports: &[CaseReport]) -> Result<()> {
+    output::line(
+        "case                                     ratio  (lowest, highest)    fall    jump  against small  cosine",
+    )?;
+    for report in reports {
+        let cosine = report.cosine.map_or("-".to_string(), |cosine| format!("{cosine:.4}"));
+        output::line(&format!(
+            "{:<40} {:>5.2}  ({:>5.2}, {:>5.2})    {:>7.4} {:>7.4} {:>9.4} {:>12}",
+            report.case,
+            report.dynamics_ratio,
+            report.lowest_ratio,
+            report.highest_ratio,
+            report.fall,
+            report.jump,
+            report.against_small,
+            cosine,
+        ))?;
+    }
+    output::line(
+        "ratio: fall of the loss after the growth over that of the target size from scratch at the same loss",
+    )
+}
