@@ -15,7 +15,13 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("plot", &[]),
     ("model", &["measure", "state"]),
     ("trainer", &["corpus", "growth", "measure", "model", "schedule", "state"]),
-    ("staged", &["corpus", "measure", "model", "plot", "scaling", "schedule", "state", "trainer"]),
+    (
+        "staged",
+        &[
+            "corpus", "growth", "measure", "model", "plot", "scaling", "schedule", "state",
+            "trainer",
+        ],
+    ),
 ];
 
 /// The normal dependencies of each package of the workspace.

@@ -22,27 +22,20 @@ impl OpenedCheckpoint {
     /// Opens a checkpoint folder, or the newest whole checkpoint of a run's folder.
     pub fn open(path: &Path, device: &str) -> Result<Self> {
         let choice: DeviceChoice = device.parse()?;
-        let (checkpoint, root) = if path.join("state.json").exists() {
-            let whole = path.canonicalize().with_context(|| path.display().to_string())?;
-            let root = whole.parent().and_then(Path::parent).map(Path::to_path_buf);
-            (Checkpoint::open(path)?, root.unwrap_or_default())
-        } else if path.join("schedule.toml").exists() {
-            (newest(path)?, path.to_path_buf())
-        } else {
-            bail!(
-                "{}: neither a checkpoint (no state.json) nor a run (no schedule.toml)",
-                path.display()
-            );
-        };
+        let (path, root) = locate(path)?;
+        let root = root.with_context(|| {
+            format!("{}: lies in no run, whose schedule and data it needs", path.display())
+        })?;
         let schedule = RunFolder::schedule_of(&root)?;
-        let state = checkpoint.load()?;
+        let checkpoint = Checkpoint::open_params(&path)?;
+        let state = checkpoint.load_params()?;
         // A run in bfloat16 can be looked at on any machine.
         let precision = match choice {
             DeviceChoice::Cpu => Precision::F32,
             DeviceChoice::Cuda(_) => schedule.machine().precision,
         };
         let gpt = Gpt::new(&state, &choice.open(precision)?, precision);
-        let (path, info) = (checkpoint.path().to_path_buf(), checkpoint.info().clone());
+        let info = checkpoint.info().clone();
         Ok(Self { path, info, gpt, schedule, root })
     }
 
@@ -71,6 +64,24 @@ impl OpenedCheckpoint {
             self.check_vocabulary(&root, &tokenizer.vocabulary()?)?;
         }
         Ok(tokenizer)
+    }
+}
+
+/// A checkpoint folder by its own path or by that of its run, then the newest whole one, and the run
+/// that it lies in.
+pub fn locate(path: &Path) -> Result<(PathBuf, Option<PathBuf>)> {
+    if path.join("state.json").exists() {
+        let whole = path.canonicalize().with_context(|| path.display().to_string())?;
+        let root = whole.parent().and_then(Path::parent).map(Path::to_path_buf);
+        let run = root.filter(|root| root.join("schedule.toml").exists());
+        Ok((path.to_path_buf(), run))
+    } else if path.join("schedule.toml").exists() {
+        Ok((newest(path)?.path().to_path_buf(), Some(path.to_path_buf())))
+    } else {
+        bail!(
+            "{}: neither a checkpoint (no state.json) nor a run (no schedule.toml)",
+            path.display()
+        );
     }
 }
 

@@ -10,6 +10,7 @@ mod demo;
 mod eval;
 mod figures;
 mod fit;
+mod grow;
 mod law;
 mod measured;
 mod observations;
@@ -50,6 +51,8 @@ enum Command {
     Plan(Box<plan::Plan>),
     /// Run a schedule
     Train(train::Train),
+    /// Grow a checkpoint to a larger model
+    Grow(Box<grow::Grow>),
     /// Draw a schedule, a fitted law or measured curves
     Plot(plot::Plot),
     /// Measure a checkpoint's held-out loss
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Fit(fit) => fit.run(),
         Command::Plan(plan) => plan.run(),
         Command::Train(train) => train.run(),
+        Command::Grow(grow) => grow.run(),
         Command::Plot(plot) => plot.run(),
         Command::Eval(eval) => eval.run(),
         Command::Sample(sample) => sample.run(),

@@ -71,6 +71,11 @@ impl World {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
         });
+        world.copy_run("run", "momentless");
+        let moments = "momentless/checkpoints/step-00000004/optimizer.safetensors";
+        fs::remove_file(world.path(moments)).unwrap();
+        fs::create_dir(world.path("foreign")).unwrap();
+        world.write("foreign/config.json", "{\"architectures\": [\"LlamaForCausalLM\"]}");
         world
     }
 
@@ -164,6 +169,31 @@ fn bad_input_is_explained_and_leaves_no_trace() {
         ("data inspect cut.bin", "the header promises 1060 tokens"),
         ("bench step --shape 4x128", "must be LAYERSxWIDTHxHEADS"),
         ("bench step --shape 1x10x3", "n_heads = 3: must divide d_model = 10"),
+        ("grow nowhere --width 2 -o new", "nowhere: neither a checkpoint"),
+        ("grow foreign --width 2 -o new", "foreign: neither a checkpoint (no state.json)"),
+        ("grow run -o new", "nothing grows: add --width, --d-model, --heads, --d-ff or --depth"),
+        ("grow run --width 1 -o new", "--width 1: must be at least 2"),
+        ("grow run --width 2 --mode copy -o new", "--mode for the depth needs --depth"),
+        ("grow run --width 2 --mode split,fresh -o new", "takes one of duplicate, split and fresh"),
+        ("grow run --d-model 8 -o new", "--d-model 8: must be at least 16"),
+        ("grow run --d-model 20 -o new", "no multiple of the heads' size of 8; say --heads"),
+        (
+            "grow run --d-model 24 --mode split -o new",
+            "--mode split: needs d_model, n_heads and d_ff",
+        ),
+        ("grow run --heads 4 -o new", "--heads 4: makes heads of 4"),
+        ("grow run --depth 1 -o new", "must be larger than the model before the growth"),
+        ("grow run --depth 3 --placement 0,1,0 -o new", "must name blocks from 0 to 0"),
+        ("grow run --depth 3 --placement top -o new", "--placement top: must be interleave"),
+        ("grow run --width 2 --split-strength 0 -o new", "--split-strength 0: must be above 0"),
+        ("grow run --width 2 -o occupied", "occupied: is there already"),
+        ("grow flipped/checkpoints/step-00000004 --width 2 -o new", "model.safetensors: checksum"),
+        (
+            "grow momentless/checkpoints/step-00000004 --width 2 -o new",
+            "there are no moments to map; --moments zero",
+        ),
+        ("grow run --width 2 --d-ff 100000000 -o new", "cannot be used with"),
+        ("grow run --d-ff 100000000 -o new", "d_ff = 100000000: must be from 1 to 1000000"),
         ("demo --steps 0 --out new", "stages[0].until.steps = 0: must be at least 1"),
     ];
     let before = listing(world.folder.path());
@@ -188,6 +218,46 @@ fn cuda_in_a_cpu_build_is_explained() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text.contains("this build has no CUDA"), "{text}");
     assert!(!world.path("new").exists());
+}
+
+#[test]
+fn a_checkpoint_grows_into_one_that_can_be_used() {
+    let world = World::new();
+    let grown = world.staged("grow run --width 2 --depth 3 -o run/checkpoints/grown --json");
+    assert!(grown.status.success(), "{}", String::from_utf8_lossy(&grown.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&grown.stdout).unwrap();
+    assert_eq!(report["operator"], "width x2 split 0.5, then depth 1 -> 3 copy_identity 0 0' 0'");
+    let loss = |key: &str| report[key].as_f64().unwrap();
+    assert!((loss("loss_after") / loss("loss_before") - 1.0).abs() < 1e-6);
+    assert!(loss("max_abs_delta_logit") < 1e-5);
+    let written = fs::read(world.path("run/checkpoints/grown/growth.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&written).unwrap(), report);
+    let loss = |checkpoint: &str| {
+        let output = world.staged(&format!("eval {checkpoint} --json"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["loss"].as_f64().unwrap()
+    };
+    assert!((loss("run/checkpoints/grown") / loss("run") - 1.0).abs() < 1e-6);
+    let zero = "grow momentless/checkpoints/step-00000004 --d-model 24 --moments zero -o other";
+    assert!(world.staged(zero).status.success());
+    assert!(world.path("other/optimizer.safetensors").exists());
+}
+
+#[test]
+fn a_schedule_of_stages_is_run_and_says_where_it_grew() {
+    let world = World::new();
+    let second = "\n[[stages]]\nn_layers = 2\nd_model = 24\nn_heads = 3\nuntil = { steps = 2 }\n";
+    world.write("staged.toml", SCHEDULE.to_string() + second);
+    let output = world.staged("train staged.toml --out staged");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("2 stages, 6 steps"), "{text}");
+    assert!(text.contains("step 4: grown to 2x24x3"), "{text}");
+    assert!(world.path("staged/growth-1.json").exists());
+    let metrics = fs::read_to_string(world.path("staged/metrics.csv")).unwrap();
+    let stages: Vec<&str> = metrics.lines().skip(1).map(|row| &row[..1]).collect();
+    assert_eq!(stages, ["0", "0", "0", "0", "1", "1"]);
 }
 
 #[test]

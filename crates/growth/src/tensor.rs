@@ -21,6 +21,8 @@ pub struct GrownTensor<'a> {
     group: TensorGroup,
     /// The block that it comes from, and how.
     block: Option<BlockSource>,
+    /// Where each column lies in the smaller tensor, when new coordinates are beside the old ones.
+    old_columns: Vec<Option<usize>>,
 }
 
 /// What a tensor is made from.
@@ -33,7 +35,12 @@ pub struct Source {
 impl<'a> GrownTensor<'a> {
     pub fn new(operator: &'a GrowthOperator, group: TensorGroup, id: ParamId) -> Self {
         let block = id.layer.map(|layer| operator.block(layer));
-        Self { operator, id, group, block }
+        let mut grown = Self { operator, id, group, block, old_columns: Vec::new() };
+        if operator.width() == Some(WidthPlan::Fresh) {
+            let old = |column| axes(id.role).1.old_index(column, operator.from(), operator.to());
+            grown.old_columns = (0..grown.dims().1).map(old).collect();
+        }
+        grown
     }
 
     /// Rows and columns.
@@ -213,25 +220,26 @@ impl<'a> GrownTensor<'a> {
         let old = rows
             .old_index(row, from, to)
             .map(|row| &source.tensor.data[row * n_columns..][..n_columns]);
-        let old_at = |column: usize| {
-            columns.old_index(column, from, to).and_then(|column| Some(old?[column]))
+        let power = match self.group {
+            TensorGroup::Params => 1,
+            TensorGroup::FirstMoment => -1,
+            TensorGroup::SecondMoment => -2,
         };
+        let beyond = match self.group {
+            TensorGroup::Params => self.beyond(old),
+            TensorGroup::FirstMoment | TensorGroup::SecondMoment => Beyond::Value(0.0),
+        };
+        let scaled = |column| self.fresh_scale(column).powi(power) as f32;
+        // Queries come first, and nothing else differs by column.
+        let (of_queries, of_others) = (scaled(0), scaled(out.len() - 1));
         let mut rng = self.rng(self.source_id().unwrap_or(self.id), row);
-        if self.group != TensorGroup::Params {
-            for (column, new) in out.iter_mut().enumerate() {
-                let power = if self.group == TensorGroup::FirstMoment { -1 } else { -2 };
-                let scale = self.fresh_scale(column).powi(power) as f32;
-                *new = old_at(column).map_or(0.0, |old| old * scale);
-            }
-            return;
-        }
-        let beyond = self.beyond(old);
-        for (column, new) in out.iter_mut().enumerate() {
-            *new = match (old_at(column), beyond) {
-                (Some(old), _) => (f64::from(old) * self.fresh_scale(column)) as f32,
+        for (column, (new, place)) in out.iter_mut().zip(&self.old_columns).enumerate() {
+            let scale = if column < to.d_model { of_queries } else { of_others };
+            *new = match (old.zip(*place), beyond) {
+                (Some((old, place)), _) => old[place] * scale,
                 (None, Beyond::Value(value)) => value,
                 (None, Beyond::Random(std)) if !self.is_key_of_larger_head(column) => {
-                    (std * rng.sample::<f64, _>(StandardNormal)) as f32
+                    std as f32 * rng.sample::<f32, _>(StandardNormal)
                 }
                 (None, Beyond::Random(_)) => 0.0,
             };
@@ -297,10 +305,12 @@ impl<'a> GrownTensor<'a> {
     /// that the new coordinates of its queries add nothing to the scores.
     fn is_key_of_larger_head(&self, column: usize) -> bool {
         let (from, to) = (self.operator.from(), self.operator.to());
+        if self.id.role != R::QkvWeight || head_size(from) == head_size(to) {
+            return false;
+        }
         let (part, within) = (column / to.d_model, column % to.d_model);
         let (head, place) = (within / head_size(to), within % head_size(to));
-        let is_qkv = self.id.role == R::QkvWeight;
-        is_qkv && part == 1 && head < from.n_heads && place >= head_size(from)
+        part == 1 && head < from.n_heads && place >= head_size(from)
     }
 
     /// Standard deviation at the start of training, of a matrix with this one's inputs.

@@ -1,0 +1,343 @@
+use crate::checkpoint::locate;
+use crate::output;
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use growth::GrowthOperator;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use measure::{GptShape, Precision};
+use model::DeviceChoice;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use schedule::{DepthMode, Growth, MomentRule, NamedPlacement, Placement, WidthMode};
+use serde::Serialize;
+use state::Checkpoint;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use trainer::{EvaluationSet, GrowthCheck, RunFolder, check_growth, open_corpus};
+
+/// Held-out sequences on which the growth is checked.
+const CHECK_SEQUENCES: usize = 8;
+
+/// Arguments of `staged grow`.
+#[derive(Args)]
+#[command(after_help = "Example: staged grow runs/small --width 2 --mode split -o grown\n\
+    Example: staged grow runs/small --d-model 192 --depth 8 -o grown\n\n\
+    Width modes are duplicate, split (the default where widths are multiples) and fresh; depth modes \
+    are identity, copy_identity (the default) and copy. Width grows first. docs/GROWTH.md says what \
+    each keeps. A checkpoint that lies in a run's checkpoints/ can be given to eval and sample.")]
+pub struct Grow {
+    /// A checkpoint, or a run for its newest one
+    checkpoint: PathBuf,
+    /// Factor on width, heads and feed-forward units
+    #[arg(long, value_name = "K", conflicts_with_all = ["d_model", "heads", "d_ff"])]
+    width: Option<usize>,
+    /// Width afterwards [default: as before]
+    #[arg(long, value_name = "N")]
+    d_model: Option<usize>,
+    /// Heads afterwards [default: of the same size as before, as many as fill the width]
+    #[arg(long, value_name = "N")]
+    heads: Option<usize>,
+    /// Feed-forward units afterwards [default: in proportion to the width]
+    #[arg(long, value_name = "N")]
+    d_ff: Option<usize>,
+    /// Blocks afterwards [default: as before]
+    #[arg(long, value_name = "N")]
+    depth: Option<usize>,
+    /// How: one mode for the width, one for the depth
+    #[arg(long, value_enum, value_delimiter = ',', num_args = 1..)]
+    mode: Vec<Mode>,
+    /// Size of the differences that split makes, over that of the matrix
+    #[arg(long, value_name = "X")]
+    split_strength: Option<f64>,
+    /// Where new blocks go: interleave, stack, middle, or the source of each block, as 0,1,1,2
+    #[arg(long, value_name = "RULE|LIST", default_value = "interleave")]
+    placement: String,
+    /// What happens to Adam's moments
+    #[arg(long, value_enum, default_value = "mapped")]
+    moments: MomentChoice,
+    /// Seed of what is random
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The grown checkpoint, a new folder
+    #[arg(short, long, value_name = "DIR")]
+    out: PathBuf,
+    /// Leave out the measurement of the loss before and after, which needs both models in memory
+    #[arg(long)]
+    no_check: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Mode {
+    Duplicate,
+    Split,
+    Fresh,
+    Identity,
+    CopyIdentity,
+    Copy,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum MomentChoice {
+    /// They become those of the grown model
+    Mapped,
+    /// They start from zero
+    Zero,
+}
+
+#[derive(Serialize)]
+struct Report {
+    operator: String,
+    moments: MomentRule,
+    loss_preserving: bool,
+    from: GptShape,
+    to: GptShape,
+    n_params: u64,
+    step: u64,
+    /// Null with --no-check.
+    loss_before: Option<f64>,
+    loss_after: Option<f64>,
+    max_abs_delta_logit: Option<f64>,
+    /// What the loss was measured on.
+    checked_on: Option<String>,
+    /// Of growing and writing.
+    seconds: f64,
+    bytes_written: u64,
+    checkpoint: PathBuf,
+}
+
+impl Grow {
+    pub fn run(self) -> Result<()> {
+        let growth = self.growth()?;
+        let (path, run) = locate(&self.checkpoint)?;
+        let from = if growth.moments == MomentRule::Zero {
+            Checkpoint::open_params(&path)?
+        } else if Checkpoint::has_moments(&path) {
+            Checkpoint::open(&path)?
+        } else {
+            bail!(
+                "{}: no optimizer.safetensors, so there are no moments to map; --moments zero starts \
+                 them from zero",
+                path.display()
+            );
+        };
+        let before = from.info().shape;
+        let to = self.target(&before)?;
+        to.check()?;
+        let parametrization = from.info().parametrization;
+        let operator = GrowthOperator::new(before, to, parametrization, &growth, self.seed)
+            .map_err(|error| anyhow::anyhow!("{}", in_words_of_the_command(&error.to_string())))?;
+        let began = Instant::now();
+        let bytes_written = self.write(&operator, &from)?;
+        let seconds = began.elapsed().as_secs_f64();
+        let mut report = Report {
+            operator: operator.describe(),
+            moments: growth.moments,
+            loss_preserving: operator.is_loss_preserving(),
+            from: before,
+            to,
+            n_params: to.n_params(),
+            step: from.info().position.step,
+            loss_before: None,
+            loss_after: None,
+            max_abs_delta_logit: None,
+            checked_on: None,
+            seconds,
+            bytes_written,
+            checkpoint: self.out.clone(),
+        };
+        if !self.no_check {
+            let checked = self.check(&operator, &from, run.as_deref());
+            if checked.is_err() {
+                // The first error says more than one about tidying up.
+                let _ = std::fs::remove_dir_all(&self.out);
+            }
+            let (check, on) = checked?;
+            report.loss_before = Some(check.loss_before);
+            report.loss_after = Some(check.loss_after);
+            report.max_abs_delta_logit = Some(check.max_abs_delta_logit);
+            report.checked_on = Some(on);
+        }
+        let json = serde_json::to_string_pretty(&report)?;
+        output::write_file(&self.out.join("growth.json"), &json)?;
+        if self.json { output::json(&report) } else { print(&report) }
+    }
+
+    fn growth(&self) -> Result<Growth> {
+        let mut growth = Growth::default();
+        let (mut width, mut depth) = (None, None);
+        for mode in &self.mode {
+            let twice = match mode {
+                Mode::Duplicate => width.replace(WidthMode::Duplicate).is_some(),
+                Mode::Split => width.replace(WidthMode::Split).is_some(),
+                Mode::Fresh => width.replace(WidthMode::Fresh).is_some(),
+                Mode::Identity => depth.replace(DepthMode::Identity).is_some(),
+                Mode::CopyIdentity => depth.replace(DepthMode::CopyIdentity).is_some(),
+                Mode::Copy => depth.replace(DepthMode::Copy).is_some(),
+            };
+            if twice {
+                bail!(
+                    "--mode: takes one of duplicate, split and fresh for the width, and one of \
+                     identity, copy_identity and copy for the depth"
+                );
+            }
+        }
+        let widens = [self.width, self.d_model, self.heads, self.d_ff].iter().any(Option::is_some);
+        if width.is_some() && !widens {
+            bail!("--mode for the width needs --width, --d-model, --heads or --d-ff");
+        }
+        if depth.is_some() && self.depth.is_none() {
+            bail!("--mode for the depth needs --depth");
+        }
+        if !widens && self.depth.is_none() {
+            bail!("nothing grows: add --width, --d-model, --heads, --d-ff or --depth");
+        }
+        growth.width = width;
+        growth.depth = depth.unwrap_or_default();
+        growth.split_strength = self.split_strength.unwrap_or(growth.split_strength);
+        growth.placement = match self.placement.as_str() {
+            "interleave" => Placement::Named(NamedPlacement::Interleave),
+            "stack" => Placement::Named(NamedPlacement::Stack),
+            "middle" => Placement::Named(NamedPlacement::Middle),
+            list => {
+                let blocks: Result<Vec<usize>, _> = list.split(',').map(str::parse).collect();
+                Placement::List(blocks.ok().with_context(|| {
+                    format!(
+                        "--placement {list}: must be interleave, stack, middle, or the source of each \
+                         block, as 0,1,1,2"
+                    )
+                })?)
+            }
+        };
+        growth.moments = match self.moments {
+            MomentChoice::Mapped => MomentRule::Mapped,
+            MomentChoice::Zero => MomentRule::Zero,
+        };
+        Ok(growth)
+    }
+
+    /// The shape asked for.
+    fn target(&self, from: &GptShape) -> Result<GptShape> {
+        let n_layers = self.depth.unwrap_or(from.n_layers);
+        if let Some(factor) = self.width {
+            if factor < 2 {
+                bail!("--width {factor}: must be at least 2");
+            }
+            return Ok(GptShape {
+                n_layers,
+                d_model: from.d_model.saturating_mul(factor),
+                n_heads: from.n_heads.saturating_mul(factor),
+                d_ff: from.d_ff.saturating_mul(factor),
+                ..*from
+            });
+        }
+        let d_model = self.d_model.unwrap_or(from.d_model);
+        let size = from.d_model / from.n_heads;
+        let n_heads = match self.heads {
+            Some(heads) => heads,
+            None if d_model.is_multiple_of(size) => d_model / size,
+            None => bail!(
+                "--d-model {d_model}: no multiple of the heads' size of {size}; say --heads, as {} for \
+                 larger heads",
+                from.n_heads
+            ),
+        };
+        let in_proportion = from.d_ff as f64 * d_model as f64 / from.d_model as f64;
+        let d_ff = self.d_ff.unwrap_or(in_proportion.round() as usize);
+        Ok(GptShape { n_layers, d_model, n_heads, d_ff, ..*from })
+    }
+
+    fn write(&self, operator: &GrowthOperator, from: &Checkpoint) -> Result<u64> {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("growing: {bytes} of {total_bytes}, {eta} left");
+        if let Ok(style) = style {
+            bar.set_style(style);
+        }
+        let written = operator.grow_checkpoint(from, &self.out, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        });
+        bar.finish_and_clear();
+        Ok(written?)
+    }
+
+    /// Measures the loss before and after, on held-out tokens of the run if the checkpoint is in one.
+    fn check(
+        &self,
+        operator: &GrowthOperator,
+        from: &Checkpoint,
+        run: Option<&Path>,
+    ) -> Result<(GrowthCheck, String)> {
+        let shape = from.info().shape;
+        let (set, on) = match run {
+            Some(run) => {
+                let schedule = RunFolder::schedule_of(run)?;
+                let corpus = open_corpus(&schedule, run)?;
+                let n = (CHECK_SEQUENCES * shape.context_len) as u64;
+                let set = EvaluationSet::new(&corpus, n, shape.context_len);
+                (set, "held-out tokens of the run".to_string())
+            }
+            None => {
+                let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+                let n = CHECK_SEQUENCES * shape.context_len + 1;
+                let tokens: Vec<u32> =
+                    (0..n).map(|_| rng.random_range(0..shape.n_vocab as u32)).collect();
+                let set = EvaluationSet::of_tokens(&tokens, n as u64, shape.context_len)?;
+                (set, "random tokens, for the checkpoint is in no run".to_string())
+            }
+        };
+        let device = DeviceChoice::Cpu.open(Precision::F32)?;
+        let before = from.load_params()?;
+        let after = Checkpoint::open_params(&self.out)?.load_params()?;
+        Ok((check_growth(operator, &before, &after, &device, &set)?, on))
+    }
+}
+
+/// A refusal names keys of a schedule; here they are options.
+fn in_words_of_the_command(refusal: &str) -> String {
+    let pairs = [
+        ("growth.width =", "--mode"),
+        ("growth.split_strength =", "--split-strength"),
+        ("growth.placement =", "--placement"),
+        ("n_layers =", "--depth"),
+        ("d_model =", "--d-model"),
+        ("n_heads =", "--heads"),
+        ("d_ff =", "--d-ff"),
+    ];
+    let pair = pairs.iter().find(|(key, _)| refusal.starts_with(key));
+    pair.map_or(refusal.to_string(), |(key, option)| format!("{option}{}", &refusal[key.len()..]))
+}
+
+fn print(report: &Report) -> Result<()> {
+    output::line(&format!("{} -> {}: {}", report.from, report.to, report.operator))?;
+    output::line(&format!(
+        "{} parameters without embeddings, moments {}",
+        output::count(report.n_params),
+        if report.moments == MomentRule::Zero { "zero" } else { "mapped" },
+    ))?;
+    if let (Some(before), Some(after), Some(logit), Some(on)) = (
+        report.loss_before,
+        report.loss_after,
+        report.max_abs_delta_logit,
+        report.checked_on.as_ref(),
+    ) {
+        let kept = if report.loss_preserving { "" } else { " (this operator does not keep it)" };
+        output::line(&format!(
+            "loss {before:.6} -> {after:.6} nats per token{kept}, by {:.1e} of itself; largest change \
+             of a logit {logit:.1e}; on {on}",
+            (after / before - 1.0).abs(),
+        ))?;
+    }
+    let bytes = report.bytes_written as f64;
+    output::line(&format!(
+        "{} bytes in {:.2} s, {:.0} MB/s",
+        output::count(report.bytes_written),
+        report.seconds,
+        bytes / 1e6 / report.seconds.max(1e-9),
+    ))?;
+    output::line(&format!("checkpoint: {}", report.checkpoint.display()))
+}
