@@ -41,7 +41,7 @@ fn batch(seed: u64, step: u64) -> Vec<u32> {
         let mixed = (seed << 32 | step << 8 | sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut token = mixed >> 40;
         for i in 0..=CONTEXT as u64 {
-            let surprise = if (mixed >> (i % 31)) & 7 == 0 { i } else { 0 };
+            let surprise = if (mixed >> (i % 31)) % 8 == 0 { i } else { 0 };
             token = (5 * token + 1 + surprise) % VOCABULARY as u64;
             tokens.push(token as u32);
         }
@@ -156,9 +156,9 @@ proptest! {
         };
         let to = GptShape { n_layers: n_layers + added, ..wide };
         prop_assume!(to != small && small.d_model >= 8);
-        use NamedPlacement::{Interleave, Middle, Stack};
-        let placement = [Interleave, Stack, Middle][place];
-        prop_assume!(placement != Middle || added <= n_layers);
+        let placement =
+            [NamedPlacement::Interleave, NamedPlacement::Stack, NamedPlacement::Middle][place];
+        prop_assume!(placement != NamedPlacement::Middle || added <= n_layers);
         let growth = Growth {
             width: Some(width),
             depth: if random { DepthMode::Identity } else { DepthMode::CopyIdentity },

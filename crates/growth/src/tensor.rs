@@ -188,7 +188,9 @@ impl<'a> GrownTensor<'a> {
         let mut draw = || rng.sample::<f32, _>(StandardNormal);
         if factor == 2 {
             let signed = if copy == 0 { std } else { -std };
-            out.iter_mut().for_each(|new| *new += signed * draw());
+            for new in out {
+                *new += signed * draw();
+            }
             return;
         }
         let k = factor as f32;

@@ -109,7 +109,7 @@ fn logits(state: &TrainingState, tokens: &[usize]) -> Vec<Vec<f64>> {
                 }
             }
             let added = linear(&heads, &out, &out_bias);
-            stream[t].iter_mut().zip(added).for_each(|(x, added)| *x += added);
+            stream[t] = stream[t].iter().zip(added).map(|(x, added)| x + added).collect();
         }
         let (gain, bias) = (b(R::FeedForwardNormGain), b(R::FeedForwardNormBias));
         let (wide, wide_bias) = (b(R::FeedForwardInWeight), b(R::FeedForwardInBias));
@@ -122,7 +122,7 @@ fn logits(state: &TrainingState, tokens: &[usize]) -> Vec<Vec<f64>> {
                 *u = 0.5 * *u * (1.0 + inner.tanh());
             }
             let added = linear(&units, &out, &out_bias);
-            x.iter_mut().zip(added).for_each(|(x, added)| *x += added);
+            *x = x.iter().zip(added).map(|(x, added)| x + added).collect();
         }
     }
     let (gain, bias) = (p(R::FinalNormGain, None), p(R::FinalNormBias, None));

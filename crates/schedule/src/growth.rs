@@ -232,9 +232,8 @@ impl Growth {
         let name = match self.width {
             Some(WidthMode::Duplicate) => "duplicate",
             Some(WidthMode::Split) => "split",
-            Some(WidthMode::Fresh) => return Ok(WidthPlan::Fresh),
             None if multiples => "split",
-            None => return Ok(WidthPlan::Fresh),
+            Some(WidthMode::Fresh) | None => return Ok(WidthPlan::Fresh),
         };
         let expected = format!(
             "needs d_model, n_heads and d_ff to grow by one whole factor, not from {}, {} and {} to {}, {} \
