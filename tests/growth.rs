@@ -41,7 +41,7 @@ fn batch(seed: u64, step: u64) -> Vec<u32> {
         let mixed = (seed << 32 | step << 8 | sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut token = mixed >> 40;
         for i in 0..=CONTEXT as u64 {
-            let surprise = if (mixed >> (i % 31)) % 8 == 0 { i } else { 0 };
+            let surprise = if (mixed >> (i % 31)).is_multiple_of(8) { i } else { 0 };
             token = (5 * token + 1 + surprise) % VOCABULARY as u64;
             tokens.push(token as u32);
         }

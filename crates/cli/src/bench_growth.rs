@@ -95,6 +95,15 @@ struct CaseReport {
     cosine: Option<f64>,
 }
 
+/// What is found for a seed.
+struct OfSeed {
+    fall: f64,
+    ratio: f64,
+    jump: f64,
+    against_small: f64,
+    cosine: Option<f64>,
+}
+
 const SCRATCH: &str = "from scratch";
 const NARROW: &str = "narrow goes on";
 const SHALLOW: &str = "shallow goes on";
@@ -247,7 +256,11 @@ impl GrowthBench {
         };
         let mut rows = Vec::new();
         for seed in &self.seeds {
-            let missing = || format!("{case}, seed {seed}: not measured");
+            let missing = || {
+                format!(
+                    "{case}, seed {seed}: not measured, or at a loss that the run from scratch is not seen at"
+                )
+            };
             let before = measured.loss(*seed, small, 0).with_context(missing)?;
             let after = end(*seed, &case, last).with_context(missing)?;
             let scratch: Vec<(f64, f64)> = measured.curve(*seed, SCRATCH);
@@ -260,23 +273,22 @@ impl GrowthBench {
             let jump = measured.loss(*seed, &case, 0).with_context(missing)? - before;
             let cosine = measured.cosine(*seed, &case, last);
             let fall = before - after;
-            rows.push((fall, fall / scratch_fall, jump, after - small_end, cosine));
+            let (ratio, against_small) = (fall / scratch_fall, after - small_end);
+            rows.push(OfSeed { fall, ratio, jump, against_small, cosine });
         }
         let n = rows.len() as f64;
-        let mean = |pick: fn(&(f64, f64, f64, f64, Option<f64>)) -> f64| {
-            rows.iter().map(pick).sum::<f64>() / n
-        };
-        let ratios = || rows.iter().map(|row| row.1);
-        let cosines: Vec<f64> = rows.iter().filter_map(|row| row.4).collect();
+        let mean = |pick: fn(&OfSeed) -> f64| rows.iter().map(pick).sum::<f64>() / n;
+        let ratios = || rows.iter().map(|row| row.ratio);
+        let cosines: Vec<f64> = rows.iter().filter_map(|row| row.cosine).collect();
         Ok(CaseReport {
             case,
             seeds: rows.len(),
-            fall: mean(|row| row.0),
-            dynamics_ratio: mean(|row| row.1),
+            fall: mean(|row| row.fall),
+            dynamics_ratio: mean(|row| row.ratio),
             lowest_ratio: ratios().fold(f64::INFINITY, f64::min),
             highest_ratio: ratios().fold(f64::NEG_INFINITY, f64::max),
-            jump: mean(|row| row.2),
-            against_small: mean(|row| row.3),
+            jump: mean(|row| row.jump),
+            against_small: mean(|row| row.against_small),
             cosine: (!cosines.is_empty())
                 .then(|| cosines.iter().sum::<f64>() / cosines.len() as f64),
         })

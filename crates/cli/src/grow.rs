@@ -273,22 +273,19 @@ impl Grow {
         run: Option<&Path>,
     ) -> Result<(GrowthCheck, String)> {
         let shape = from.info().shape;
-        let (set, on) = match run {
-            Some(run) => {
-                let schedule = RunFolder::schedule_of(run)?;
-                let corpus = open_corpus(&schedule, run)?;
-                let n = (CHECK_SEQUENCES * shape.context_len) as u64;
-                let set = EvaluationSet::new(&corpus, n, shape.context_len);
-                (set, "held-out tokens of the run".to_string())
-            }
-            None => {
-                let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-                let n = CHECK_SEQUENCES * shape.context_len + 1;
-                let tokens: Vec<u32> =
-                    (0..n).map(|_| rng.random_range(0..shape.n_vocab as u32)).collect();
-                let set = EvaluationSet::of_tokens(&tokens, n as u64, shape.context_len)?;
-                (set, "random tokens, for the checkpoint is in no run".to_string())
-            }
+        let (set, on) = if let Some(run) = run {
+            let schedule = RunFolder::schedule_of(run)?;
+            let corpus = open_corpus(&schedule, run)?;
+            let n = (CHECK_SEQUENCES * shape.context_len) as u64;
+            let set = EvaluationSet::new(&corpus, n, shape.context_len);
+            (set, "held-out tokens of the run".to_string())
+        } else {
+            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+            let n = CHECK_SEQUENCES * shape.context_len + 1;
+            let tokens: Vec<u32> =
+                (0..n).map(|_| rng.random_range(0..shape.n_vocab as u32)).collect();
+            let set = EvaluationSet::of_tokens(&tokens, n as u64, shape.context_len)?;
+            (set, "random tokens, for the checkpoint is in no run".to_string())
         };
         let device = DeviceChoice::Cpu.open(Precision::F32)?;
         let before = from.load_params()?;
