@@ -102,9 +102,9 @@ fn logits(state: &TrainingState, tokens: &[usize]) -> Vec<Vec<f64>> {
                     (dot / (size as f64).sqrt()).exp()
                 };
                 let total: f64 = (0..=t).map(score).sum();
-                for s in 0..=t {
+                for (s, qkv) in qkv[..=t].iter().enumerate() {
                     for i in 0..size {
-                        heads[head * size + i] += score(s) / total * qkv[s][at(2, i)];
+                        heads[head * size + i] += score(s) / total * qkv[at(2, i)];
                     }
                 }
             }
