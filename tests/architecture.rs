@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Every arrow that is allowed.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("measure", &[]),
     ("schedule", &["measure"]),
     ("state", &["measure"]),
@@ -13,7 +13,8 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("growth", &["measure", "schedule", "state"]),
     ("scaling", &["measure"]),
     ("plot", &[]),
-    ("model", &["measure", "state"]),
+    ("kernels", &["measure", "state"]),
+    ("model", &["kernels", "measure", "state"]),
     ("trainer", &["corpus", "growth", "measure", "model", "schedule", "state"]),
     (
         "staged",

@@ -110,5 +110,11 @@ fn print(report: &StepReport) -> Result<()> {
         1e3 * report.gradients_seconds,
         1e3 * report.optimizer_seconds,
     ))?;
+    let parts: Vec<String> = report
+        .parts
+        .iter()
+        .map(|(part, seconds)| format!("{part} {:.1} ms", 1e3 * seconds))
+        .collect();
+    output::line(&format!("of the gradients: {}", parts.join(", ").replace('_', " ")))?;
     output::line(&format!("peak memory {memory}"))
 }

@@ -1,8 +1,10 @@
 use crate::ModelError;
+use crate::cpu::CpuPath;
 use crate::forward::Forward;
 use crate::head::Head;
 use crate::host::{elements, to_device};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use kernels::PartSeconds;
 use measure::{GptShape, Precision};
 use state::{ModelConstants, ParamId, ParamRole, TrainingState};
 use std::collections::BTreeMap;
@@ -17,6 +19,8 @@ pub struct Gpt {
     precision: Precision,
     device: Device,
     params: Tensors,
+    /// In place of Burn's kernels, where there are kernels of our own.
+    cpu: Option<CpuPath>,
 }
 
 /// The loss of a batch and its gradient.
@@ -28,14 +32,25 @@ pub struct LossAndGradients {
 }
 
 impl Gpt {
-    /// The model of a training state, on a device that was opened for this precision.
+    /// The model of a training state, on a device that was opened for this precision. On the CPU it
+    /// computes with the kernels crate, elsewhere with Burn's kernels.
     pub fn new(state: &TrainingState, device: &Device, precision: Precision) -> Self {
+        let mut gpt = Self::composed(state, device, precision);
+        if *device == Device::flex() && precision == Precision::F32 {
+            gpt.cpu = Some(CpuPath::default());
+        }
+        gpt
+    }
+
+    /// The same, with Burn's kernels on every device.
+    pub fn composed(state: &TrainingState, device: &Device, precision: Precision) -> Self {
         Self {
             shape: state.shape,
             constants: state.constants,
             precision,
             device: device.clone(),
             params: to_device(&state.params, device),
+            cpu: None,
         }
     }
 
@@ -50,6 +65,11 @@ impl Gpt {
         if self.device == Device::flex() { threads.max(1) } else { 1 }
     }
 
+    /// Time that its passes have taken by part, summed over the threads; `None` where Burn's kernels run.
+    pub fn part_seconds(&self) -> Option<PartSeconds> {
+        self.cpu.as_ref().map(CpuPath::seconds)
+    }
+
     /// The parameters.
     pub fn params(&self) -> &Tensors {
         &self.params
@@ -57,6 +77,9 @@ impl Gpt {
 
     /// The parameters, for an optimizer to change.
     pub fn params_mut(&mut self) -> &mut Tensors {
+        if let Some(cpu) = &mut self.cpu {
+            cpu.forget_params();
+        }
         &mut self.params
     }
 
@@ -75,6 +98,18 @@ impl Gpt {
         context_len: usize,
         weight: f64,
     ) -> Result<LossAndGradients, ModelError> {
+        if let Some(cpu) = &self.cpu {
+            let (inputs, targets) = self.tokens(sequences, context_len)?;
+            let network = cpu.network(self.shape, self.constants, &self.params);
+            return Ok(cpu.gradients(
+                &network,
+                &inputs,
+                &targets,
+                context_len,
+                weight,
+                &self.device,
+            ));
+        }
         let (inputs, targets) = self.inputs_and_targets(sequences, context_len)?;
         let leaves: Tensors = self
             .params
@@ -105,6 +140,11 @@ impl Gpt {
     /// # Errors
     /// As [`Gpt::loss_and_gradients`].
     pub fn loss(&self, sequences: &[u32], context_len: usize) -> Result<f64, ModelError> {
+        if let Some(cpu) = &self.cpu {
+            let (inputs, targets) = self.tokens(sequences, context_len)?;
+            let network = cpu.network(self.shape, self.constants, &self.params);
+            return Ok(cpu.loss(&network, &inputs, &targets, context_len));
+        }
         let (inputs, targets) = self.inputs_and_targets(sequences, context_len)?;
         let hidden = self.forward(&self.params).hidden(inputs);
         Ok(self.head().loss(&hidden, &targets))
@@ -115,8 +155,13 @@ impl Gpt {
     /// # Errors
     /// As [`Gpt::loss_and_gradients`].
     pub fn logits(&self, tokens: &[u32]) -> Result<Vec<Vec<f32>>, ModelError> {
-        let hidden = self.hidden_of(tokens)?;
-        let logits = elements(self.head().logits(hidden));
+        let logits = if let Some(cpu) = &self.cpu {
+            self.check(tokens, tokens.len())?;
+            cpu.logits(&cpu.network(self.shape, self.constants, &self.params), tokens)
+        } else {
+            let hidden = self.hidden_of(tokens)?;
+            elements(self.head().logits(hidden))
+        };
         Ok(logits.chunks(self.shape.n_vocab).map(<[f32]>::to_vec).collect())
     }
 
@@ -163,6 +208,16 @@ impl Gpt {
         sequences: &[u32],
         context_len: usize,
     ) -> Result<(Tensor<2, Int>, Tensor<2, Int>), ModelError> {
+        let (inputs, targets) = self.tokens(sequences, context_len)?;
+        Ok((self.integers(&inputs, context_len), self.integers(&targets, 1)))
+    }
+
+    /// Inputs and targets of sequences, each one after the other.
+    fn tokens(
+        &self,
+        sequences: &[u32],
+        context_len: usize,
+    ) -> Result<(Vec<u32>, Vec<u32>), ModelError> {
         self.check(sequences, context_len)?;
         let rows = sequences.chunks_exact(context_len + 1);
         if sequences.is_empty() || !rows.remainder().is_empty() {
@@ -174,7 +229,7 @@ impl Gpt {
         }
         let inputs: Vec<u32> = rows.clone().flat_map(|row| &row[..context_len]).copied().collect();
         let targets: Vec<u32> = rows.flat_map(|row| &row[1..]).copied().collect();
-        Ok((self.integers(&inputs, context_len), self.integers(&targets, 1)))
+        Ok((inputs, targets))
     }
 
     fn check(&self, tokens: &[u32], context_len: usize) -> Result<(), ModelError> {
@@ -205,16 +260,19 @@ mod tests {
     use proptest::prelude::*;
     use state::Origin;
 
-    fn gpt(shape: GptShape, precision: Precision) -> Gpt {
-        let origin = Origin {
-            seed: 3,
+    fn origin(seed: u64) -> Origin {
+        Origin {
+            seed,
             vocabulary: "test".into(),
             data: "test".into(),
             device: "cpu".into(),
             threads: 1,
             versions: "test".into(),
-        };
-        let state = TrainingState::init(shape, Parametrization::mup(8), origin);
+        }
+    }
+
+    fn gpt(shape: GptShape, precision: Precision) -> Gpt {
+        let state = TrainingState::init(shape, Parametrization::mup(8), origin(3));
         Gpt::new(&state, &Device::flex(), precision)
     }
 
@@ -251,6 +309,60 @@ mod tests {
         let gpt = gpt(shape(3, 2, 8, true), Precision::F32);
         let loss = gpt.loss(&tokens(20), 9).unwrap() / 18.0;
         assert!((loss - 17f64.ln()).abs() < 0.2, "{loss}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        /// Loss, logits and every gradient, over shapes that fill no vector and no tile.
+        #[test]
+        fn our_kernels_compute_what_burn_computes(
+            n_layers in 1usize..3, n_heads in 1usize..4, d_head in 0usize..4, d_ff in 1usize..70,
+            n_vocab in 2usize..300, context in 0usize..5, n in 1usize..4, tied_head: bool, seed: u64,
+        ) {
+            let d_head = [1, 5, 24, 64][d_head];
+            let context_len = [1, 7, 33, 64, 129][context];
+            let d_model = n_heads * d_head;
+            prop_assume!(d_model >= 5);
+            let shape =
+                GptShape { n_layers, d_model, n_heads, d_ff, n_vocab, context_len, tied_head };
+            let mut state = TrainingState::init(shape, Parametrization::mup(8), origin(seed));
+            for (i, (id, tensor)) in state.params.iter_mut().enumerate() {
+                for (j, x) in tensor.data.iter_mut().enumerate() {
+                    let wave = ((i * 7919 + j * 31) as f32).sin();
+                    *x = match id.role {
+                        ParamRole::TokenEmbedding | ParamRole::PositionEmbedding => *x * 20.0,
+                        _ => *x + 0.1 * wave,
+                    };
+                }
+            }
+            let text: Vec<u32> = (0..n * (context_len + 1))
+                .map(|i| ((i as u64 * 977 + seed % 1000) % n_vocab as u64) as u32)
+                .collect();
+            let ours = Gpt::new(&state, &Device::flex(), Precision::F32);
+            let burns = Gpt::composed(&state, &Device::flex(), Precision::F32);
+            let found = ours.loss_and_gradients(&text, context_len, 0.3).unwrap();
+            let due = burns.loss_and_gradients(&text, context_len, 0.3).unwrap();
+            prop_assert!((found.loss_sum / due.loss_sum - 1.0).abs() < 1e-5);
+            let loss = ours.loss(&text, context_len).unwrap();
+            prop_assert!((loss / found.loss_sum - 1.0).abs() < 1e-6);
+            let logits = |gpt: &Gpt| gpt.logits(&text[..context_len]).unwrap().concat();
+            let apart = |found: &[f32], due: &[f32], least: f32| {
+                let most = due.iter().fold(least, |most, x| most.max(x.abs()));
+                found.iter().zip(due).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / most
+            };
+            prop_assert!(apart(&logits(&ours), &logits(&burns), 1e-3) < 1e-5);
+            // Gradients that vanish but for rounding, as the keys' biases, are held against the rest.
+            let largest = |gradients: &Tensors| gradients.values()
+                .map(|x| x.clone().abs().max().into_scalar::<f32>())
+                .fold(0.0, f32::max);
+            let least = 0.03 * largest(&due.gradients);
+            for (id, gradient) in &due.gradients {
+                let (due, found) =
+                    (elements(gradient.clone()), elements(found.gradients[id].clone()));
+                let apart = apart(&found, &due, least);
+                prop_assert!(apart < 1e-5, "{id}: {apart:e}");
+            }
+        }
     }
 
     #[test]
@@ -291,7 +403,7 @@ mod tests {
             let mut gpt = gpt(shape(n_layers, n_heads, d_head, tied_head), Precision::F32);
             // At their initial size of 0.02 the first layer norm turns embeddings so fast that
             // differences in f32 see no straight line.
-            for (id, param) in &mut gpt.params {
+            for (id, param) in gpt.params_mut() {
                 if matches!(id.role, ParamRole::TokenEmbedding | ParamRole::PositionEmbedding) {
                     *param = param.clone() * 30.0;
                 }
@@ -308,7 +420,7 @@ mod tests {
             let start = gpt.params.clone();
             let mut loss_at = |way: f64| {
                 for (id, direction) in &directions {
-                    gpt.params.insert(*id, start[id].clone() + direction.clone() * way);
+                    gpt.params_mut().insert(*id, start[id].clone() + direction.clone() * way);
                 }
                 gpt.loss(&text, context_len).unwrap()
             };

@@ -4,6 +4,7 @@
 //! its state is open: nothing is hidden in modules, and a checkpoint is a copy.
 
 mod attention;
+mod cpu;
 mod device;
 mod error;
 mod forward;
@@ -11,6 +12,8 @@ mod gpt;
 mod head;
 mod host;
 mod sample;
+
+pub use kernels::PartSeconds;
 
 pub use device::DeviceChoice;
 pub use error::ModelError;

@@ -6,6 +6,7 @@ use model::{DeviceChoice, Gpt, to_device};
 use schedule::AdamWSettings;
 use serde::Serialize;
 use state::{Origin, TrainingState};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Rows and columns of the matrices whose product is the machine's peak.
@@ -47,6 +48,8 @@ pub struct StepReport {
     pub gradients_seconds: f64,
     /// The gradient's norm and the update.
     pub optimizer_seconds: f64,
+    /// Time of a thread's share of the gradients by part, and the data's; means over the steps.
+    pub parts: BTreeMap<&'static str, f64>,
     /// Most memory that the process has held, where the system tells.
     pub peak_rss_bytes: Option<u64>,
     /// Threads on the CPU.
@@ -69,12 +72,19 @@ impl StepBench {
         let (first, second) = (moments(&state.moments.first), moments(&state.moments.second));
         let mut adamw = AdamW::new(SETTINGS, self.shape, parametrization, first, second);
         let mut clocks: Vec<[f64; 2]> = Vec::new();
+        let mut data_seconds = 0.0;
+        let mut before = gpt.part_seconds();
         for step in 1..=self.steps + WARMUP {
+            if step == WARMUP + 1 {
+                data_seconds = 0.0;
+                before = gpt.part_seconds();
+            }
             let began = Instant::now();
             let fetch = |start, n| self.random_tokens(step as u64, start, n);
             let context_len = self.shape.context_len;
             let batch =
                 batch_gradients(&gpt, self.sequences, self.micro_batch, context_len, fetch)?;
+            data_seconds += batch.data_seconds;
             let middle = began.elapsed().as_secs_f64();
             let norm = gradient_norm(&batch.gradients);
             adamw.update(gpt.params_mut(), batch.gradients, norm, step as u64, 1e-3);
@@ -83,6 +93,17 @@ impl StepBench {
             clocks.push([middle, began.elapsed().as_secs_f64() - middle]);
         }
         let clocks = &clocks[WARMUP..];
+        let mut parts = BTreeMap::from([("data", data_seconds / self.steps as f64)]);
+        if let (Some(before), Some(after)) = (before, gpt.part_seconds()) {
+            let share = 1.0 / (self.steps * rayon::current_num_threads()) as f64;
+            parts.extend([
+                ("embedding", share * (after.embedding - before.embedding)),
+                ("norms", share * (after.norms - before.norms)),
+                ("attention", share * (after.attention - before.attention)),
+                ("feed_forward", share * (after.feed_forward - before.feed_forward)),
+                ("head_and_loss", share * (after.head - before.head)),
+            ]);
+        }
         let step_seconds = median(clocks.iter().map(|[gradients, rest]| gradients + rest));
         let tokens = self.sequences as f64 * self.shape.context_len as f64;
         let gflops = self.shape.flops_per_token_exact().0 * tokens / step_seconds / 1e9;
@@ -94,6 +115,7 @@ impl StepBench {
             step_seconds,
             gradients_seconds: median(clocks.iter().map(|[gradients, _]| *gradients)),
             optimizer_seconds: median(clocks.iter().map(|[_, rest]| *rest)),
+            parts,
             peak_rss_bytes: peak_rss_bytes(),
             threads: rayon::current_num_threads(),
         })

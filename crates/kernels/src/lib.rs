@@ -1,0 +1,20 @@
+//! A GPT-2 decoder's forward and backward pass on one core, over plain slices: layer norms, attention
+//! in tiles, GELU and cross-entropy each in one pass over memory, with matrix products in between.
+//!
+//! Element-wise loops are compiled for each level of vector instructions and chosen when they run.
+
+mod attention;
+mod gelu;
+mod head;
+mod linear;
+mod matmul;
+mod network;
+mod norm;
+mod vector;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+pub use network::{Batch, Network, PartSeconds, Workspace};
+pub use weights::{Block, Weights};
