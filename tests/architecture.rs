@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("plot", &[]),
     ("kernels", &["measure", "state"]),
     ("model", &["kernels", "measure", "state"]),
-    ("trainer", &["corpus", "growth", "measure", "model", "schedule", "state"]),
+    ("trainer", &["corpus", "growth", "kernels", "measure", "model", "schedule", "state"]),
     (
         "staged",
         &[

@@ -234,8 +234,6 @@ fn departure(
     let apart: Vec<f64> =
         due.iter().zip(found).map(|(due, found)| (found / due - 1.0).abs()).collect();
     [apart[1], apart.iter().copied().fold(0.0, f64::max)]
-    );
-    [apart[1], apart.iter().copied().fold(0.0, f64::max)]
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::vector::{exp, vectorized};
 
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715 * SLOPE;
 
 /// `x` gets the bias added, and `out` becomes its GELU: x times the logistic function of 2 z.

@@ -3,6 +3,11 @@
 //!
 //! Element-wise loops are compiled for each level of vector instructions and chosen when they run.
 
+// What runs inside `vectorized` must be inlined to be compiled for its vectors, and indices into slices
+// of one length are the form that compilers vectorize.
+#![allow(clippy::inline_always, clippy::needless_range_loop)]
+
+mod adamw;
 mod attention;
 mod gelu;
 mod head;
@@ -16,5 +21,6 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
+pub use adamw::{AdamWStep, sum_of_squares};
 pub use network::{Batch, Network, PartSeconds, Workspace};
 pub use weights::{Block, Weights};

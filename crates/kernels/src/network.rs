@@ -57,20 +57,32 @@ fn timed<T>(seconds: &mut f64, run: impl FnOnce() -> T) -> T {
 /// Buffers of a pass, to be used again by the next one.
 #[derive(Default)]
 pub struct Workspace {
-    /// Time of all passes made with it.
-    pub seconds: PartSeconds,
+    scratch: Scratch,
     /// The residual stream before each block and after the last.
     streams: Vec<Vec<f32>>,
     blocks: Vec<BlockBuffers>,
     last_moments: Moments,
     hidden: Vec<f32>,
     chunk: Vec<f32>,
-    tiles: Tiles,
     /// Gradients of the residual stream, and of three places in a block.
     of_stream: Vec<f32>,
     of_narrow: Vec<f32>,
     of_qkv: Vec<f32>,
     of_wide: Vec<f32>,
+}
+
+/// What every block's pass uses.
+#[derive(Default)]
+struct Scratch {
+    tiles: Tiles,
+    seconds: PartSeconds,
+}
+
+impl Workspace {
+    /// Time of all passes made with it.
+    pub fn seconds(&self) -> PartSeconds {
+        self.scratch.seconds
+    }
 }
 
 /// What a block's backward pass needs of its forward pass.
@@ -93,8 +105,8 @@ impl Network<'_> {
     pub fn loss(&self, batch: &Batch<'_>, workspace: &mut Workspace) -> f64 {
         self.forward(batch, workspace, false);
         let (width, multiplier) = (self.shape.d_model, self.constants.output_multiplier);
-        let Workspace { hidden, chunk, seconds, .. } = workspace;
-        timed(&mut seconds.head, || {
+        let Workspace { hidden, chunk, scratch, .. } = workspace;
+        timed(&mut scratch.seconds.head, || {
             head::loss(hidden, self.head(), width, multiplier, batch.targets, chunk, None)
         })
     }
@@ -119,7 +131,7 @@ impl Network<'_> {
         };
         let (hidden, chunk) = (&workspace.hidden, &mut workspace.chunk);
         let multiplier = self.constants.output_multiplier;
-        let loss = timed(&mut workspace.seconds.head, || {
+        let loss = timed(&mut workspace.scratch.seconds.head, || {
             head::loss(hidden, self.head(), c, multiplier, batch.targets, chunk, Some(wanted))
         });
         self.backward(batch, workspace, gradients);
@@ -159,23 +171,27 @@ impl Network<'_> {
         for stream in &mut workspace.streams {
             stream.resize(rows * c, 0.0);
         }
-        timed(&mut workspace.seconds.embedding, || self.embed(batch, &mut workspace.streams[0]));
+        timed(&mut workspace.scratch.seconds.embedding, || {
+            self.embed(batch, &mut workspace.streams[0]);
+        });
         for (layer, weights) in self.weights.blocks.iter().enumerate() {
             let (before, buffers) = if keep { (layer, layer) } else { (0, 0) };
             let (left, right) = workspace.streams.split_at_mut(before + 1);
             let buffers = &mut workspace.blocks[buffers];
-            let (tiles, seconds) = (&mut workspace.tiles, &mut workspace.seconds);
-            self.block(weights, batch, &left[before], buffers, tiles, seconds, &mut right[0]);
+            let scratch = &mut workspace.scratch;
+            self.block(weights, batch, &left[before], buffers, scratch, &mut right[0]);
             if !keep {
                 workspace.streams.swap(0, 1);
             }
         }
         workspace.hidden.resize(rows * c, 0.0);
-        let Workspace { streams, last_moments, hidden, seconds, .. } = workspace;
+        let Workspace { streams, last_moments, hidden, scratch, .. } = workspace;
         let last = &streams[if keep { n } else { 0 }];
         let (gain, bias) = (self.weights.norm_gain, self.weights.norm_bias);
         let eps = self.constants.norm_eps as f32;
-        timed(&mut seconds.norms, || norm::forward(last, gain, bias, eps, last_moments, hidden));
+        timed(&mut scratch.seconds.norms, || {
+            norm::forward(last, gain, bias, eps, last_moments, hidden);
+        });
     }
 
     fn embed(&self, batch: &Batch<'_>, out: &mut [f32]) {
@@ -199,13 +215,13 @@ impl Network<'_> {
         batch: &Batch<'_>,
         x: &[f32],
         buffers: &mut BlockBuffers,
-        tiles: &mut Tiles,
-        seconds: &mut PartSeconds,
+        scratch: &mut Scratch,
         out: &mut [f32],
     ) {
         let rows = batch.inputs.len();
         let GptShape { d_model: c, d_ff: f, n_heads, .. } = self.shape;
         let eps = self.constants.norm_eps as f32;
+        let Scratch { tiles, seconds } = scratch;
         let b = buffers;
         for (buffer, len) in [
             (&mut b.normed1, rows * c),
@@ -270,14 +286,14 @@ impl Network<'_> {
         let (of_gain, of_bias) = (&mut gradients.norm_gain, &mut gradients.norm_bias);
         let (gain, moments) = (self.weights.norm_gain, &w.last_moments);
         let (of_narrow, of_stream) = (&w.of_narrow, &mut w.of_stream);
-        timed(&mut w.seconds.norms, || {
+        timed(&mut w.scratch.seconds.norms, || {
             norm::backward(last, gain, moments, of_narrow, of_stream, of_gain, of_bias);
         });
         for layer in (0..n_layers).rev() {
             self.block_backward(layer, batch, w, &mut gradients.blocks[layer]);
         }
         let Weights { token_embedding, position_embedding, .. } = gradients;
-        timed(&mut w.seconds.embedding, || {
+        timed(&mut w.scratch.seconds.embedding, || {
             for (row, (of_row, token)) in w.of_stream.chunks_exact(c).zip(batch.inputs).enumerate()
             {
                 let position = row % batch.context_len;
@@ -298,7 +314,8 @@ impl Network<'_> {
         let GptShape { d_model: c, d_ff: f, n_heads, .. } = self.shape;
         let (weights, g) = (&self.weights.blocks[layer], gradients);
         let (b, x) = (&workspace.blocks[layer], &workspace.streams[layer]);
-        let Workspace { of_stream, of_narrow, of_qkv, of_wide, tiles, seconds, .. } = workspace;
+        let Workspace { of_stream, of_narrow, of_qkv, of_wide, scratch, .. } = workspace;
+        let Scratch { tiles, seconds } = scratch;
 
         timed(&mut seconds.feed_forward, || {
             linear::add_sum_of_rows(&mut g.narrow_bias, of_stream);

@@ -1,8 +1,8 @@
 //! The model on the CPU, by the kernels crate.
 
 use crate::gpt::{LossAndGradients, Tensors};
-use crate::host::elements;
-use burn::tensor::{Device, Tensor, TensorData};
+use crate::host::{elements, matrix};
+use burn::tensor::Device;
 use kernels::{Batch, Network, PartSeconds, Weights, Workspace};
 use measure::GptShape;
 use state::{ModelConstants, ParamId};
@@ -72,7 +72,7 @@ impl CpuPath {
         let tensor = |(id, data): (ParamId, Vec<f32>)| {
             let columns = *id.role.dims(shape).last().unwrap_or(&1);
             let dims = [data.len() / columns, columns];
-            (id, Tensor::from_data(TensorData::new(data, dims), device))
+            (id, matrix(data, dims, device))
         };
         let gradients = sums.into_pairs().into_iter().map(tensor).collect();
         LossAndGradients { loss_sum, gradients }
@@ -83,7 +83,7 @@ impl CpuPath {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sum = PartSeconds::default();
         for PartSeconds { embedding, norms, attention, feed_forward, head } in
-            idle.iter().map(|workspace| workspace.seconds)
+            idle.iter().map(Workspace::seconds)
         {
             sum.embedding += embedding;
             sum.norms += norms;

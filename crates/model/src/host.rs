@@ -33,6 +33,14 @@ pub fn to_host(tensors: &Tensors, shape: &measure::GptShape) -> BTreeMap<ParamId
 }
 
 /// The elements of a tensor as f32, row by row.
-pub(crate) fn elements<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+///
+/// # Panics
+/// When the device fails.
+pub fn elements<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.try_into_vec_as::<f32>().expect("the device gives its tensors back")
+}
+
+/// A matrix on a device, of elements row by row.
+pub fn matrix(elements: Vec<f32>, dims: [usize; 2], device: &Device) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(elements, dims), device)
 }

@@ -18,5 +18,5 @@ pub use kernels::PartSeconds;
 pub use device::DeviceChoice;
 pub use error::ModelError;
 pub use gpt::{Gpt, LossAndGradients, Tensors};
-pub use host::{to_device, to_host};
+pub use host::{elements, matrix, to_device, to_host};
 pub use sample::SampleSettings;

@@ -1,6 +1,8 @@
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+use kernels::{AdamWStep, sum_of_squares};
 use measure::{GptShape, Parametrization};
-use model::Tensors;
+use model::{Tensors, elements, matrix};
+use rayon::prelude::*;
 use schedule::AdamWSettings;
 use state::{ParamId, UpdateRule};
 
@@ -45,11 +47,82 @@ impl AdamW {
         learning_rate: f64,
     ) {
         let clip = clip_factor(self.settings, gradient_norm);
+        let on_cpu = gradients.values().next().is_some_and(|x| x.device() == Device::flex());
+        if on_cpu {
+            self.update_on_cpu(params, gradients, clip, step, learning_rate);
+        } else {
+            self.update_composed(params, gradients, clip, step, learning_rate);
+        }
+    }
+
+    /// By operations on tensors, which any device has.
+    fn update_composed(
+        &mut self,
+        params: &mut Tensors,
+        gradients: Tensors,
+        clip: f64,
+        step: u64,
+        learning_rate: f64,
+    ) {
         for (id, gradient) in gradients {
             let gradient = if clip < 1.0 { gradient * clip } else { gradient };
             if let Some(param) = params.remove(&id) {
                 params.insert(id, self.updated(id, param, gradient, step, learning_rate));
             }
+        }
+    }
+
+    /// One pass over the memory of all tensors, which are shared out among the threads.
+    fn update_on_cpu(
+        &mut self,
+        params: &mut Tensors,
+        gradients: Tensors,
+        clip: f64,
+        step: u64,
+        learning_rate: f64,
+    ) {
+        let taken: Vec<_> = gradients
+            .into_iter()
+            .filter_map(|(id, gradient)| {
+                let param = params.remove(&id)?;
+                let old = |moment: Option<Tensor<2>>| moment.unwrap_or_else(|| param.zeros_like());
+                let first = old(self.first_moment.remove(&id));
+                let second = old(self.second_moment.remove(&id));
+                Some((id, param, gradient, first, second))
+            })
+            .collect();
+        let this = &*self;
+        let made: Vec<_> = taken
+            .into_par_iter()
+            .map(|(id, param, gradient, first, second)| {
+                let (dims, device) = (param.dims(), param.device());
+                let rule = UpdateRule::of(id.role, &this.shape, &this.parametrization);
+                let (mut param, gradient) = (elements(param), elements(gradient));
+                let (mut first, mut second) = (elements(first), elements(second));
+                let numbers = this.numbers(rule, clip, step, learning_rate);
+                numbers.update(&mut param, &gradient, &mut first, &mut second);
+                (id, [param, first, second].map(|data| matrix(data, dims, &device)))
+            })
+            .collect();
+        for (id, [param, first, second]) in made {
+            params.insert(id, param);
+            self.first_moment.insert(id, first);
+            self.second_moment.insert(id, second);
+        }
+    }
+
+    fn numbers(&self, rule: UpdateRule, clip: f64, step: u64, learning_rate: f64) -> AdamWStep {
+        let AdamWSettings { beta1, beta2, eps, weight_decay, .. } = self.settings;
+        let learning_rate = learning_rate * rule.learning_rate;
+        AdamWStep {
+            clip: clip as f32,
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            fresh: [beta1, beta2].map(|beta| (1.0 - beta) as f32),
+            kept: (1.0 - learning_rate * weight_decay * rule.weight_decay) as f32,
+            rate: (learning_rate / (1.0 - beta1.powf(step as f64))) as f32,
+            root_scale: (1.0 - beta2.powf(step as f64)).sqrt().recip() as f32,
+            eps: (eps * rule.eps) as f32,
         }
     }
 
@@ -89,6 +162,13 @@ pub(crate) fn clip_factor(settings: AdamWSettings, gradient_norm: f64) -> f64 {
 /// Rows are summed on the device and their sums in f64 on the host, in a fixed order: a sum over a
 /// whole large tensor is taken in parts whose order changes from call to call.
 pub fn gradient_norm(gradients: &Tensors) -> f64 {
+    let on_cpu = gradients.values().next().is_some_and(|x| x.device() == Device::flex());
+    if on_cpu {
+        let tensors: Vec<&Tensor<2>> = gradients.values().collect();
+        let squares = |x: &&Tensor<2>| sum_of_squares(&elements((*x).clone()));
+        let sums: Vec<f64> = tensors.par_iter().map(squares).collect();
+        return sums.iter().sum::<f64>().sqrt();
+    }
     let rows = |gradient: &Tensor<2>| gradient.clone().square().sum_dim(1);
     let sums = Tensor::cat(gradients.values().map(rows).collect(), 0).into_data();
     sums.convert::<f32>().iter::<f32>().map(f64::from).sum::<f64>().sqrt()
@@ -97,7 +177,7 @@ pub fn gradient_norm(gradients: &Tensors) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::TensorData;
     use state::ParamRole;
 
     fn shape(d_model: usize) -> GptShape {
@@ -144,6 +224,38 @@ mod tests {
                 x -= rate * decay * x + rate * m_hat / (v_hat.sqrt() + 1e-3 / 2.0);
             }
             assert!((value(&params, id) - x).abs() < 1e-6, "{role:?}");
+        }
+    }
+
+    #[test]
+    fn one_pass_on_the_cpu_is_the_update_by_tensor_operations() {
+        let settings =
+            AdamWSettings { beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1, clip_norm: 0.1 };
+        let ids =
+            [ParamRole::QkvWeight, ParamRole::AttentionOutBias, ParamRole::FeedForwardInWeight]
+                .map(|role| ParamId::in_block(role, 0));
+        let tensors = |seed: f32| -> Tensors {
+            let one = |(i, id): (usize, &ParamId)| {
+                let wave = |j: usize| (seed + (i * 100 + j) as f32).sin();
+                (*id, matrix((0..77).map(wave).collect(), [7, 11], &Device::flex()))
+            };
+            ids.iter().enumerate().map(one).collect()
+        };
+        let adamw = || {
+            AdamW::new(settings, shape(2), Parametrization::mup(1), Tensors::new(), Tensors::new())
+        };
+        let (mut by_pass, mut by_operations) = (adamw(), adamw());
+        let (mut found, mut due) = (tensors(0.0), tensors(0.0));
+        for step in 1..=5 {
+            let clip = clip_factor(settings, gradient_norm(&tensors(step as f32)));
+            by_pass.update_on_cpu(&mut found, tensors(step as f32), clip, step, 0.01);
+            by_operations.update_composed(&mut due, tensors(step as f32), clip, step, 0.01);
+        }
+        for id in ids {
+            for (found, due) in elements(found[&id].clone()).iter().zip(elements(due[&id].clone()))
+            {
+                assert!((found - due).abs() < 1e-6, "{id}: {found} for {due}");
+            }
         }
     }
 
