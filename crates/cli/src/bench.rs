@@ -53,6 +53,9 @@ struct Step {
     /// cpu, cuda or cuda:NUMBER
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Make activations again in the backward pass, for less memory
+    #[arg(long)]
+    recompute: bool,
     /// Compute in bfloat16 (CUDA only)
     #[arg(long)]
     bf16: bool,
@@ -82,6 +85,7 @@ impl Step {
             micro_batch: self.micro_batch.unwrap_or((self.batch / (2 * threads)).max(1)),
             steps: self.steps as usize,
             device: self.device.parse()?,
+            recompute: self.recompute,
             precision: if self.bf16 { Precision::Bf16 } else { Precision::F32 },
         };
         let report = bench.run()?;

@@ -1,6 +1,6 @@
 //! The model on the CPU, by the kernels crate.
 
-use crate::gpt::{LossAndGradients, Tensors};
+use crate::gpt::Tensors;
 use crate::host::{elements, matrix};
 use burn::tensor::Device;
 use kernels::{Batch, Network, PartSeconds, Weights, Workspace};
@@ -14,6 +14,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 pub struct CpuPath {
     /// The parameters in host memory, until they change.
     params: OnceLock<BTreeMap<ParamId, Vec<f32>>>,
+    /// Whether activations are made again in the backward pass.
+    pub recompute: bool,
     /// Buffers that no pass is using.
     idle: Mutex<Vec<Workspace>>,
 }
@@ -34,48 +36,38 @@ impl CpuPath {
             params.iter().map(|(id, tensor)| (*id, elements(tensor.clone()))).collect()
         });
         let weights = Weights::build(&shape, |id| host[&id].as_slice());
-        Network { shape, constants, weights }
+        Network { shape, constants, weights, recompute: self.recompute }
     }
 
-    pub fn loss(
-        &self,
-        network: &Network<'_>,
-        inputs: &[u32],
-        targets: &[u32],
-        context_len: usize,
-    ) -> f64 {
-        self.with_workspace(|workspace| {
-            network.loss(&Batch { inputs, targets, context_len }, workspace)
-        })
+    pub fn loss(&self, network: &Network<'_>, batch: &Batch<'_>) -> f64 {
+        self.with_workspace(|workspace| network.loss(batch, workspace))
     }
 
     pub fn logits(&self, network: &Network<'_>, inputs: &[u32]) -> Vec<f32> {
         self.with_workspace(|workspace| network.logits(inputs, inputs.len(), workspace))
     }
 
-    pub fn gradients(
+    pub fn add_gradients(
         &self,
         network: &Network<'_>,
-        inputs: &[u32],
-        targets: &[u32],
-        context_len: usize,
+        batch: &Batch<'_>,
         weight: f64,
-        device: &Device,
-    ) -> LossAndGradients {
-        let shape = &network.shape;
-        let mut sums =
-            Weights::build(shape, |id| vec![0.0; id.role.dims(shape).iter().product::<usize>()]);
-        let batch = Batch { inputs, targets, context_len };
-        let loss_sum = self.with_workspace(|workspace| {
-            network.add_gradients(&batch, weight, workspace, &mut sums)
-        });
+        sums: &mut Weights<Vec<f32>>,
+    ) -> f64 {
+        self.with_workspace(|workspace| network.add_gradients(batch, weight, workspace, sums))
+    }
+
+    pub fn zeros(shape: &GptShape) -> Weights<Vec<f32>> {
+        Weights::build(shape, |id| vec![0.0; id.role.dims(shape).iter().product::<usize>()])
+    }
+
+    pub fn tensors(shape: &GptShape, sums: Weights<Vec<f32>>, device: &Device) -> Tensors {
         let tensor = |(id, data): (ParamId, Vec<f32>)| {
             let columns = *id.role.dims(shape).last().unwrap_or(&1);
             let dims = [data.len() / columns, columns];
             (id, matrix(data, dims, device))
         };
-        let gradients = sums.into_pairs().into_iter().map(tensor).collect();
-        LossAndGradients { loss_sum, gradients }
+        sums.into_pairs().into_iter().map(tensor).collect()
     }
 
     /// Time of all passes, over all threads.

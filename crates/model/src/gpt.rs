@@ -4,7 +4,7 @@ use crate::forward::Forward;
 use crate::head::Head;
 use crate::host::{elements, to_device};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kernels::PartSeconds;
+use kernels::{Batch, PartSeconds, Weights};
 use measure::{GptShape, Precision};
 use state::{ModelConstants, ParamId, ParamRole, TrainingState};
 use std::collections::BTreeMap;
@@ -29,6 +29,17 @@ pub struct LossAndGradients {
     pub loss_sum: f64,
     /// Gradient of `loss_sum` times the weight asked for, for every parameter, in f32.
     pub gradients: Tensors,
+}
+
+/// Losses and gradients that add up over passes.
+pub struct GradientSum {
+    loss_sum: f64,
+    gradients: Sums,
+}
+
+enum Sums {
+    Host(Weights<Vec<f32>>),
+    Device(Tensors),
 }
 
 impl Gpt {
@@ -65,6 +76,16 @@ impl Gpt {
         if self.device == Device::flex() { threads.max(1) } else { 1 }
     }
 
+    /// The same with activations made again in the backward pass instead of kept, where the kernels are
+    /// our own: memory for one block instead of all, for a third more time.
+    #[must_use]
+    pub fn recomputing(mut self, recompute: bool) -> Self {
+        if let Some(cpu) = &mut self.cpu {
+            cpu.recompute = recompute;
+        }
+        self
+    }
+
     /// Time that its passes have taken by part, summed over the threads; `None` where Burn's kernels run.
     pub fn part_seconds(&self) -> Option<PartSeconds> {
         self.cpu.as_ref().map(CpuPath::seconds)
@@ -86,10 +107,6 @@ impl Gpt {
     /// Loss and gradients of sequences, each with one token more than its positions; the gradient
     /// is that of the summed loss times `weight`.
     ///
-    /// The head works in chunks of rows and gives the gradient of its input; the rest of the
-    /// network is then differentiated by autodiff against that gradient. So neither logits nor
-    /// their gradient are ever in memory as a whole.
-    ///
     /// # Errors
     /// Tokens outside the vocabulary, sequences longer than the context or of no length.
     pub fn loss_and_gradients(
@@ -98,18 +115,75 @@ impl Gpt {
         context_len: usize,
         weight: f64,
     ) -> Result<LossAndGradients, ModelError> {
-        if let Some(cpu) = &self.cpu {
-            let (inputs, targets) = self.tokens(sequences, context_len)?;
-            let network = cpu.network(self.shape, self.constants, &self.params);
-            return Ok(cpu.gradients(
-                &network,
-                &inputs,
-                &targets,
-                context_len,
-                weight,
-                &self.device,
-            ));
+        let mut sum = self.gradient_sum();
+        self.add_gradients(&mut sum, sequences, context_len, weight)?;
+        Ok(self.summed(sum))
+    }
+
+    /// A sum of gradients to which nothing has been added.
+    pub fn gradient_sum(&self) -> GradientSum {
+        let gradients = match self.cpu {
+            Some(_) => Sums::Host(CpuPath::zeros(&self.shape)),
+            None => Sums::Device(Tensors::new()),
+        };
+        GradientSum { loss_sum: 0.0, gradients }
+    }
+
+    /// The gradients of a sum.
+    pub fn summed(&self, sum: GradientSum) -> LossAndGradients {
+        let gradients = match sum.gradients {
+            Sums::Host(sums) => CpuPath::tensors(&self.shape, sums, &self.device),
+            Sums::Device(sums) => sums,
+        };
+        LossAndGradients { loss_sum: sum.loss_sum, gradients }
+    }
+
+    /// Adds loss and gradients as [`Gpt::loss_and_gradients`] gives them.
+    ///
+    /// # Errors
+    /// As [`Gpt::loss_and_gradients`].
+    ///
+    /// # Panics
+    /// When the sum is that of a model on another device.
+    pub fn add_gradients(
+        &self,
+        sum: &mut GradientSum,
+        sequences: &[u32],
+        context_len: usize,
+        weight: f64,
+    ) -> Result<(), ModelError> {
+        match (&mut sum.gradients, &self.cpu) {
+            (Sums::Host(sums), Some(cpu)) => {
+                let (inputs, targets) = self.tokens(sequences, context_len)?;
+                let network = cpu.network(self.shape, self.constants, &self.params);
+                let batch = Batch { inputs: &inputs, targets: &targets, context_len };
+                sum.loss_sum += cpu.add_gradients(&network, &batch, weight, sums);
+            }
+            (Sums::Device(sums), None) => {
+                let found = self.composed_gradients(sequences, context_len, weight)?;
+                sum.loss_sum += found.loss_sum;
+                for (id, gradient) in found.gradients {
+                    let gradient = match sums.remove(&id) {
+                        None => gradient,
+                        Some(sum) => sum + gradient,
+                    };
+                    sums.insert(id, gradient);
+                }
+            }
+            _ => unreachable!("a sum belongs to the model that made it"),
         }
+        Ok(())
+    }
+
+    /// By Burn's autodiff. The head works in chunks of rows and gives the gradient of its input; the rest
+    /// of the network is then differentiated against that gradient. So neither logits nor their gradient
+    /// are ever in memory as a whole.
+    fn composed_gradients(
+        &self,
+        sequences: &[u32],
+        context_len: usize,
+        weight: f64,
+    ) -> Result<LossAndGradients, ModelError> {
         let (inputs, targets) = self.inputs_and_targets(sequences, context_len)?;
         let leaves: Tensors = self
             .params
@@ -143,7 +217,9 @@ impl Gpt {
         if let Some(cpu) = &self.cpu {
             let (inputs, targets) = self.tokens(sequences, context_len)?;
             let network = cpu.network(self.shape, self.constants, &self.params);
-            return Ok(cpu.loss(&network, &inputs, &targets, context_len));
+            return Ok(
+                cpu.loss(&network, &Batch { inputs: &inputs, targets: &targets, context_len })
+            );
         }
         let (inputs, targets) = self.inputs_and_targets(sequences, context_len)?;
         let hidden = self.forward(&self.params).hidden(inputs);
@@ -343,6 +419,12 @@ mod tests {
             let found = ours.loss_and_gradients(&text, context_len, 0.3).unwrap();
             let due = burns.loss_and_gradients(&text, context_len, 0.3).unwrap();
             prop_assert!((found.loss_sum / due.loss_sum - 1.0).abs() < 1e-5);
+            let ours = ours.recomputing(true);
+            let again = ours.loss_and_gradients(&text, context_len, 0.3).unwrap();
+            for (id, gradient) in &found.gradients {
+                let bits = |x: &Tensor<2>| elements(x.clone());
+                prop_assert_eq!(bits(&again.gradients[id]), bits(gradient), "{} again", id);
+            }
             let loss = ours.loss(&text, context_len).unwrap();
             prop_assert!((loss / found.loss_sum - 1.0).abs() < 1e-6);
             let logits = |gpt: &Gpt| gpt.logits(&text[..context_len]).unwrap().concat();

@@ -17,6 +17,6 @@ pub use kernels::PartSeconds;
 
 pub use device::DeviceChoice;
 pub use error::ModelError;
-pub use gpt::{Gpt, LossAndGradients, Tensors};
+pub use gpt::{Gpt, GradientSum, LossAndGradients, Tensors};
 pub use host::{elements, matrix, to_device, to_host};
 pub use sample::SampleSettings;

@@ -104,6 +104,10 @@ pub struct Machine {
     /// Threads on the CPU; all cores when it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// Whether activations are made again in the backward pass on the CPU, for less memory and more time;
+    /// results do not change.
+    #[serde(default)]
+    pub recompute: bool,
 }
 
 /// When a stage ends: at the first of its limits that is reached.

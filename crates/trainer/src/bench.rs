@@ -29,6 +29,8 @@ pub struct StepBench {
     pub device: DeviceChoice,
     /// Number format.
     pub precision: Precision,
+    /// Whether activations are made again in the backward pass.
+    pub recompute: bool,
 }
 
 /// What a training step takes; seconds are medians over the steps.
@@ -67,7 +69,7 @@ impl StepBench {
         let peak_gflops = peak_gflops(&device);
         let parametrization = Parametrization::mup(64);
         let state = TrainingState::init(self.shape, parametrization, origin());
-        let mut gpt = Gpt::new(&state, &device, self.precision);
+        let mut gpt = Gpt::new(&state, &device, self.precision).recomputing(self.recompute);
         let moments = |tensors| to_device(tensors, &device);
         let (first, second) = (moments(&state.moments.first), moments(&state.moments.second));
         let mut adamw = AdamW::new(SETTINGS, self.shape, parametrization, first, second);

@@ -12,8 +12,9 @@ pub(crate) struct BatchGradients {
     pub data_seconds: f64,
 }
 
-/// Accumulates the gradient of the mean loss over the micro-batches of a step, as many at a time as
-/// the device takes well. `fetch` gives the sequences from a number on, of which there are some.
+/// Accumulates the gradient of the mean loss over the micro-batches of a step, shared out among as many
+/// passes side by side as the device takes well. `fetch` gives the sequences from a number on, of which
+/// there are some.
 pub(crate) fn batch_gradients(
     gpt: &Gpt,
     n_sequences: u64,
@@ -22,28 +23,33 @@ pub(crate) fn batch_gradients(
     fetch: impl Fn(u64, u64) -> Vec<u32> + Sync,
 ) -> Result<BatchGradients, TrainError> {
     let weight = 1.0 / (n_sequences * context_len as u64) as f64;
-    let one = |start: u64| {
-        let fetching = Instant::now();
-        let sequences = fetch(start, micro_batch.min(n_sequences - start));
-        let fetched = fetching.elapsed().as_secs_f64();
-        Ok((fetched, gpt.loss_and_gradients(&sequences, context_len, weight)?))
-    };
     let starts: Vec<u64> = (0..n_sequences).step_by(micro_batch as usize).collect();
+    let side_by_side = gpt.passes_at_once(rayon::current_num_threads()).min(starts.len());
+    let share = |starts: &[u64]| {
+        let mut sum = gpt.gradient_sum();
+        let mut data_seconds = 0.0;
+        for start in starts {
+            let fetching = Instant::now();
+            let sequences = fetch(*start, micro_batch.min(n_sequences - start));
+            data_seconds += fetching.elapsed().as_secs_f64();
+            gpt.add_gradients(&mut sum, &sequences, context_len, weight)?;
+        }
+        Ok((data_seconds, gpt.summed(sum)))
+    };
+    let shares: Vec<&[u64]> = starts.chunks(starts.len().div_ceil(side_by_side)).collect();
+    let found: Vec<(f64, LossAndGradients)> =
+        shares.par_iter().map(|starts| share(starts)).collect::<Result<_, TrainError>>()?;
     let mut batch = BatchGradients { loss: 0.0, gradients: Tensors::new(), data_seconds: 0.0 };
-    for round in starts.chunks(gpt.passes_at_once(rayon::current_num_threads())) {
-        let found: Vec<(f64, LossAndGradients)> =
-            round.par_iter().map(|start| one(*start)).collect::<Result<_, TrainError>>()?;
-        // In the order of the batch, whichever was finished first.
-        for (fetched, found) in found {
-            batch.data_seconds += fetched / round.len() as f64;
-            batch.loss += found.loss_sum * weight;
-            for (id, gradient) in found.gradients {
-                let sum = match batch.gradients.remove(&id) {
-                    None => gradient,
-                    Some(sum) => sum + gradient,
-                };
-                batch.gradients.insert(id, sum);
-            }
+    // In the order of the batch, whichever was finished first.
+    for (data_seconds, found) in found {
+        batch.data_seconds += data_seconds / shares.len() as f64;
+        batch.loss += found.loss_sum * weight;
+        for (id, gradient) in found.gradients {
+            let sum = match batch.gradients.remove(&id) {
+                None => gradient,
+                Some(sum) => sum + gradient,
+            };
+            batch.gradients.insert(id, sum);
         }
     }
     Ok(batch)

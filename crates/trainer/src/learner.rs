@@ -49,7 +49,7 @@ impl Learner {
         device: Device,
         state: TrainingState,
     ) -> Self {
-        let gpt = Gpt::new(&state, &device, schedule.machine().precision);
+        let gpt = model_of(&schedule, &state, &device);
         let adamw = optimizer(&schedule, &state, &device);
         Self { schedule, corpus, device, gpt, adamw, frame: without_tensors(state) }
     }
@@ -207,7 +207,7 @@ impl Learner {
         let seconds = began.elapsed().as_secs_f64();
         let check = check_growth(&operator, &before, &after, &self.device, set)?;
         if let MomentRule::Reestimated(batches) = operator.moments() {
-            self.gpt = Gpt::new(&after, &self.device, self.schedule.machine().precision);
+            self.gpt = model_of(&self.schedule, &after, &self.device);
             let step = after.position.step;
             let gradients = (1..=u64::from(batches)).map(|i| {
                 let (loss, gradients, _) = self.gradients(step + i)?;
@@ -234,11 +234,16 @@ impl Learner {
             reestimation_flops: after.position.compute_flops - before.position.compute_flops,
             seconds,
         };
-        self.gpt = Gpt::new(&after, &self.device, self.schedule.machine().precision);
+        self.gpt = model_of(&self.schedule, &after, &self.device);
         self.adamw = optimizer(&self.schedule, &after, &self.device);
         self.frame = without_tensors(after);
         Ok(report)
     }
+}
+
+fn model_of(schedule: &Schedule, state: &TrainingState, device: &Device) -> Gpt {
+    let machine = schedule.machine();
+    Gpt::new(state, device, machine.precision).recomputing(machine.recompute)
 }
 
 fn optimizer(schedule: &Schedule, state: &TrainingState, device: &Device) -> AdamW {
