@@ -436,6 +436,27 @@ fn a_stage_ends_early_at_its_loss_and_stopping_at_a_growth_changes_nothing() {
     assert_eq!(end_of_run(&stopped, 13), end_of_run(&straight, 13));
 }
 
+#[test]
+fn a_stage_ends_when_its_curve_is_as_flat_as_asked_for() {
+    let with = |slope: &str| {
+        let until = format!("until = {{ steps = 60, slope = {slope} }}");
+        let text = STAGES.replace("until = { steps = 5 }", &until);
+        let schedule = Schedule::parse(&text, Path::new("growing.toml")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut grown_at = 0;
+        run_schedule(folder.path(), schedule, &mut |event, _| {
+            if let Event::Grown(report) = event {
+                grown_at = if report.stage == 1 { report.step } else { grown_at };
+            }
+        })
+        .unwrap();
+        grown_at
+    };
+    // Evaluations are three steps apart, and ten are needed.
+    assert_eq!(with("-1000.0"), 30);
+    assert!(with("-1e-9") > 30);
+}
+
 /// A state that was tampered with after its growth is noticed.
 #[test]
 fn a_growth_that_moves_the_loss_is_refused() {

@@ -7,6 +7,7 @@ use clap::Args;
 use corpus::Corpus;
 use measure::{GptShape, SmoothCurve};
 use model::DeviceChoice;
+use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
 use schedule::{
     DepthMode, Growth, MomentRule, NamedPlacement, Placement, Schedule, StageSpec, WidthMode,
 };
@@ -52,6 +53,9 @@ pub struct GrowthBench {
     /// Folder of the curves
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
+    /// Draw the curves, means over the seeds: FILE.svg or FILE.png
+    #[arg(long, value_name = "FILE")]
+    figure: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -164,6 +168,9 @@ impl GrowthBench {
             self.measure(&schedule, &corpus, *seed, &mut measured)?;
         }
         let reports = self.reports(&measured)?;
+        if let Some(path) = &self.figure {
+            self.figure(&measured).write(path)?;
+        }
         if self.json { output::json(&reports) } else { print(&reports) }
     }
 
@@ -245,6 +252,70 @@ impl GrowthBench {
             .chain(cases)
             .map(|(case, deeper)| self.report(measured, case, deeper))
             .collect()
+    }
+
+    /// Curves after the growth: by width, by depth, and the two defaults with other moments and
+    /// re-warm-ups; and how alike the copies are.
+    fn figure(&self, measured: &Measured) -> Figure {
+        let mean = |case: &str, pick: &dyn Fn(&Row) -> Option<f64>| -> Vec<(f64, f64)> {
+            let at = |updates: u64| {
+                let values: Option<Vec<f64>> = self
+                    .seeds
+                    .iter()
+                    .map(|seed| pick(measured.row(*seed, case, updates)?))
+                    .collect();
+                let values = values?;
+                Some((updates as f64, values.iter().sum::<f64>() / values.len() as f64))
+            };
+            (0..=self.updates).step_by(EVERY as usize).filter_map(at).collect()
+        };
+        let panel = |title: &str, y: Axis, cases: &[&str], pick: &dyn Fn(&Row) -> Option<f64>| {
+            let with_small = [NARROW, SHALLOW].contains(&cases[0]);
+            let line = |(i, case): (usize, &&str)| {
+                let (color, stroke) = if [NARROW, SHALLOW].contains(case) {
+                    (Color::Grey, Stroke::Dashed)
+                } else {
+                    (Color::Series(if with_small { i - 1 } else { i }), Stroke::Solid)
+                };
+                let label = Some(case.trim_start_matches("split 0.5, ").to_string());
+                let mut points = mean(case, pick);
+                if case.starts_with("copy,") && !points.is_empty() {
+                    // Right after the growth they are far above; the table has the jump.
+                    points.remove(0);
+                }
+                Layer::Line { points, color, stroke, label }
+            };
+            Panel {
+                title: title.to_string(),
+                x: Axis::linear("updates after the growth"),
+                y,
+                layers: cases.iter().enumerate().map(line).collect(),
+            }
+        };
+        let loss = |row: &Row| Some(row.loss);
+        let y = || Axis::linear("held-out loss (nats per token)");
+        let width =
+            [NARROW, "duplicate", "split 0.1", "split 0.25", "split 0.5", "split 1", "fresh"];
+        let depth = [SHALLOW, "identity", "copy_identity", "copy, interleaved", "copy, stacked"];
+        let split = [
+            NARROW,
+            "split 0.5",
+            "split 0.5, moments zero",
+            "split 0.5, moments re-estimated from 10",
+            "split 0.5, re-warm-up 50",
+            "split 0.5, re-warm-up 150",
+        ];
+        Figure {
+            panels: vec![
+                panel("Wider", y(), &width, &loss),
+                panel("Deeper", y(), &depth, &loss),
+                panel("Moments and re-warm-up", y(), &split, &loss),
+                panel("Likeness of the copies", Axis::linear("cosine"), &width[1..6], &|row| {
+                    row.cosine
+                }),
+            ],
+            columns: 2,
+        }
     }
 
     fn report(&self, measured: &Measured, case: String, deeper: bool) -> Result<CaseReport> {

@@ -254,9 +254,19 @@ impl Checker<'_> {
         if let Some(loss) = until.loss {
             self.positive(&format!("{key}.loss"), loss)?;
         }
+        if let Some(slope) = until.slope {
+            let expected = "must be negative and finite: a loss that falls has a slope below 0";
+            let in_range = slope < 0.0 && slope.is_finite();
+            self.require(in_range, &format!("{key}.slope"), slope, expected)?;
+        }
         let bounded = until.steps.is_some() || until.tokens.is_some() || until.compute.is_some();
-        let found = if until.loss.is_some() { "{ loss }" } else { "{}" };
-        let expected = "needs steps, tokens or compute (a loss alone may never be reached)";
+        let found = match (until.loss, until.slope) {
+            (Some(_), _) => "{ loss }",
+            (None, Some(_)) => "{ slope }",
+            (None, None) => "{}",
+        };
+        let expected =
+            "needs steps, tokens or compute (a loss or a slope alone may never be reached)";
         self.require(bounded, key, found, expected)
     }
 

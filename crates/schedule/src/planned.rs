@@ -69,7 +69,7 @@ impl Schedule {
             d_model: stage.d_model,
             n_heads: stage.n_heads,
             d_ff: stage.d_ff,
-            until: Until { steps: Some(stage.steps), tokens: None, compute: None, loss: None },
+            until: Until { steps: Some(stage.steps), ..Until::default() },
             growth: stage.growth,
         };
         self.file.stages = stages.into_iter().map(file).collect();
@@ -113,12 +113,7 @@ impl Schedule {
                 d_model: stage.d_model,
                 n_heads: stage.n_heads,
                 d_ff: None,
-                until: Until {
-                    steps: Some(steps(stage.tokens)),
-                    tokens: None,
-                    compute: None,
-                    loss: None,
-                },
+                until: Until { steps: Some(steps(stage.tokens)), ..Until::default() },
                 growth: (i > 0).then(|| Growth {
                     resumed_step: Some(steps(stage.tokens_before)),
                     rewarmup_steps: share(REWARMUP),

@@ -95,7 +95,7 @@ impl Schedule {
     /// No steps at all.
     pub fn with_steps(mut self, steps: u64) -> Result<Self, ScheduleError> {
         for stage in &mut self.file.stages {
-            stage.until = Until { steps: Some(steps), tokens: None, compute: None, loss: None };
+            stage.until = Until { steps: Some(steps), ..Until::default() };
         }
         Self::check(self.file, Path::new("--steps"))
     }
@@ -365,6 +365,8 @@ until = { steps = 1200 }
             ("n_layers = 4", "n_layers = 0", "stages[0].n_layers = 0: must be from 1"),
             ("base_width = 64", "base_width = 64\nhidden_std = 1.0", "hidden_std"),
             ("{ steps = 1200 }", "{ loss = 1.5 }", "stages[0].until = { loss }: needs steps"),
+            ("{ steps = 1200 }", "{ slope = -0.05 }", "stages[0].until = { slope }: needs steps"),
+            ("{ steps = 1200 }", "{ steps = 9, slope = 0.1 }", "slope = 0.1: must be negative"),
             (
                 "until = { steps = 1200 }",
                 "until = { steps = 1200 }\ngrowth = {}",

@@ -111,7 +111,7 @@ pub struct Machine {
 }
 
 /// When a stage ends: at the first of its limits that is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Until {
     /// Optimizer steps.
@@ -123,9 +123,13 @@ pub struct Until {
     /// 6 N D in FLOPs, rounded up to a whole step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<f64>,
-    /// Held-out loss in nats per token; needs one of the other limits beside it.
+    /// Held-out loss in nats per token; needs steps, tokens or compute beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
+    /// d ln L / d ln C of the smoothed held-out loss over the run's compute, from below: the stage ends
+    /// when its curve has become as flat as this. Needs steps, tokens or compute beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slope: Option<f64>,
 }
 
 /// What a plan expects of its schedule.

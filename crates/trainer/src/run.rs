@@ -3,7 +3,7 @@ use crate::learner::check_finite;
 use crate::{EvaluationSet, Event, Learner, Outcome, RunFolder, RunSummary, TrainError};
 use burn::tensor::Device;
 use corpus::Corpus;
-use measure::{CurvePoint, CurveWriter};
+use measure::{CurvePoint, CurveWriter, SmoothCurve};
 use model::DeviceChoice;
 use schedule::Schedule;
 use state::{Checkpoint, CheckpointStore, Origin, TrainingState};
@@ -11,6 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+/// Evaluations of a stage before its slope is judged.
+const LEAST_EVALUATIONS: usize = 10;
 
 /// A run to make.
 #[derive(Clone, Debug)]
@@ -65,8 +68,8 @@ struct Run<'a> {
     origin: Origin,
     learner: Learner,
     last_point: Option<CurvePoint>,
-    /// Newest held-out loss of this stage.
-    last_val_loss: Option<f64>,
+    /// Compute and held-out loss at the evaluations of this stage.
+    evaluated: Vec<(f64, f64)>,
     newest_checkpoint: Option<PathBuf>,
     clock: Clock,
 }
@@ -157,7 +160,7 @@ impl<'a> Run<'a> {
             store,
             metrics,
             origin,
-            last_val_loss: of_stage.last().map(|(_, loss)| loss),
+            evaluated: of_stage.map(|(point, loss)| (point.compute_flops, loss)).collect(),
             learner: Learner::new(schedule.clone(), Arc::new(corpus), device, state),
             last_point,
             newest_checkpoint,
@@ -173,7 +176,7 @@ impl<'a> Run<'a> {
         let started = self.started();
         self.tell(observe, &started)?;
         let outcome = loop {
-            let reached = self.target_reached();
+            let reached = self.target_reached()?;
             if reached || self.learner.stage_is_over() {
                 if !self.learner.is_last_stage() {
                     self.grow(observe)?;
@@ -228,7 +231,7 @@ impl<'a> Run<'a> {
         }
         let loss = self.learner.evaluate(&self.evaluation);
         let loss = loss.map_err(|error| self.naming_last_good(error))?;
-        self.last_val_loss = Some(loss);
+        self.evaluated.push((self.learner.position().compute_flops, loss));
         Ok(Some(loss))
     }
 
@@ -239,7 +242,7 @@ impl<'a> Run<'a> {
         let report = self.learner.grow(&self.evaluation);
         let report = report.map_err(|error| self.naming_last_good(error))?;
         self.folder.write_growth(&report)?;
-        self.last_val_loss = None;
+        self.evaluated.clear();
         self.tell(observe, &Event::Grown(Box::new(report)))
     }
 
@@ -253,9 +256,23 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn target_reached(&self) -> bool {
-        let target = self.learner.stage().until().loss;
-        target.is_some_and(|target| self.last_val_loss.is_some_and(|loss| loss <= target))
+    /// Whether the loss or the slope is reached at which the stage ends.
+    fn target_reached(&self) -> Result<bool, TrainError> {
+        let until = self.learner.stage().until();
+        let by_loss = until.loss.zip(self.last_val_loss()).is_some_and(|(goal, loss)| loss <= goal);
+        let by_slope = match until.slope {
+            Some(goal) if self.evaluated.len() >= LEAST_EVALUATIONS => {
+                let smooth = SmoothCurve::new(&self.evaluated)?;
+                smooth.slope_at(smooth.last_compute()) >= goal
+            }
+            _ => false,
+        };
+        Ok(by_loss || by_slope)
+    }
+
+    /// Newest held-out loss of this stage.
+    fn last_val_loss(&self) -> Option<f64> {
+        self.evaluated.last().map(|(_, loss)| *loss)
     }
 
     fn step(&self) -> u64 {
@@ -315,7 +332,7 @@ impl<'a> Run<'a> {
             tokens: position.tokens,
             compute_flops: position.compute_flops,
             train_loss: self.last_point.as_ref().map(|point| point.train_loss),
-            val_loss: self.last_val_loss,
+            val_loss: self.last_val_loss(),
             loss_floor: self.learner.corpus().loss_floor(),
             checkpoint,
             tokens_per_second: self.clock.tokens as f64 / self.clock.steps.max(f64::MIN_POSITIVE),
