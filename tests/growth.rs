@@ -129,7 +129,7 @@ fn widened(shape: GptShape, factor: usize) -> GptShape {
 }
 
 fn duplicate() -> Growth {
-    Growth { width: Some(WidthMode::Duplicate), ..Growth::default() }
+    Growth { width: WidthMode::Duplicate, ..Growth::default() }
 }
 
 /// Largest difference over largest element.
@@ -160,7 +160,7 @@ proptest! {
             [NamedPlacement::Interleave, NamedPlacement::Stack, NamedPlacement::Middle][place];
         prop_assume!(placement != NamedPlacement::Middle || added <= n_layers);
         let growth = Growth {
-            width: Some(width),
+            width,
             depth: if random { DepthMode::Identity } else { DepthMode::CopyIdentity },
             placement: Placement::Named(placement),
             ..Growth::default()
@@ -295,7 +295,7 @@ fn copies_part_after_a_split_and_never_after_duplication() {
         apart(left, right)
     };
     assert!(halves_apart(&duplicate()) < 1e-4);
-    assert!(halves_apart(&Growth { width: Some(WidthMode::Split), ..Growth::default() }) > 0.01);
+    assert!(halves_apart(&Growth { width: WidthMode::Split, ..Growth::default() }) > 0.01);
 }
 
 const STAGES: &str = r#"
@@ -353,7 +353,7 @@ n_layers = 1
 d_model = 32
 n_heads = 4
 until = { tokens = 384 }
-growth = { moments = { reestimated = 2 }, rewarmup_steps = 2 }
+growth = { width = "split", moments = { reestimated = 2 }, rewarmup_steps = 2 }
 
 [[stages]]
 n_layers = 3

@@ -117,7 +117,7 @@ fn cases() -> Vec<Case> {
     let mut add = |name: &str, deeper: bool, growth: Growth| {
         cases.push(Case { name: name.to_string(), deeper, growth });
     };
-    let width = |width| Growth { width: Some(width), ..Growth::default() };
+    let width = |width| Growth { width, ..Growth::default() };
     let split = |split_strength| Growth { split_strength, ..width(WidthMode::Split) };
     let depth = |depth| Growth { depth, ..Growth::default() };
     let copy =
@@ -131,9 +131,11 @@ fn cases() -> Vec<Case> {
     add("copy_identity", true, depth(DepthMode::CopyIdentity));
     add("copy, interleaved", true, copy(NamedPlacement::Interleave));
     add("copy, stacked", true, copy(NamedPlacement::Stack));
-    for (name, deeper, growth) in
-        [("split 0.5", false, split(0.5)), ("copy_identity", true, depth(DepthMode::CopyIdentity))]
-    {
+    for (name, deeper, growth) in [
+        ("split 0.5", false, split(0.5)),
+        ("fresh", false, width(WidthMode::Fresh)),
+        ("copy_identity", true, depth(DepthMode::CopyIdentity)),
+    ] {
         for (rule, text) in
             [(MomentRule::Zero, "zero"), (MomentRule::Reestimated(10), "re-estimated from 10")]
         {

@@ -22,7 +22,7 @@ const CHECK_SEQUENCES: usize = 8;
 #[derive(Args)]
 #[command(after_help = "Example: staged grow runs/small --width 2 --mode split -o grown\n\
     Example: staged grow runs/small --d-model 192 --depth 8 -o grown\n\n\
-    Width modes are duplicate, split (the default where widths are multiples) and fresh; depth modes \
+    Width modes are duplicate, split and fresh (the default); depth modes \
     are identity, copy_identity (the default) and copy. Width grows first. docs/GROWTH.md says what \
     each keeps. A checkpoint that lies in a run's checkpoints/ can be given to eval and sample.")]
 pub struct Grow {
@@ -196,7 +196,7 @@ impl Grow {
         if !widens && self.depth.is_none() {
             bail!("nothing grows: add --width, --d-model, --heads, --d-ff or --depth");
         }
-        growth.width = width;
+        growth.width = width.unwrap_or_default();
         growth.depth = depth.unwrap_or_default();
         growth.split_strength = self.split_strength.unwrap_or(growth.split_strength);
         growth.placement = match self.placement.as_str() {

@@ -185,7 +185,10 @@ fn bad_input_is_explained_and_leaves_no_trace() {
         ("grow run --depth 1 -o new", "must be larger than the model before the growth"),
         ("grow run --depth 3 --placement 0,1,0 -o new", "must name blocks from 0 to 0"),
         ("grow run --depth 3 --placement top -o new", "--placement top: must be interleave"),
-        ("grow run --width 2 --split-strength 0 -o new", "--split-strength 0: must be above 0"),
+        (
+            "grow run --width 2 --mode split --split-strength 0 -o new",
+            "--split-strength 0: must be above 0",
+        ),
         ("grow run --width 2 -o occupied", "occupied: is there already"),
         ("grow flipped/checkpoints/step-00000004 --width 2 -o new", "model.safetensors: checksum"),
         (
@@ -223,7 +226,8 @@ fn cuda_in_a_cpu_build_is_explained() {
 #[test]
 fn a_checkpoint_grows_into_one_that_can_be_used() {
     let world = World::new();
-    let grown = world.staged("grow run --width 2 --depth 3 -o run/checkpoints/grown --json");
+    let grown =
+        world.staged("grow run --width 2 --depth 3 --mode split -o run/checkpoints/grown --json");
     assert!(grown.status.success(), "{}", String::from_utf8_lossy(&grown.stderr));
     let report: serde_json::Value = serde_json::from_slice(&grown.stdout).unwrap();
     assert_eq!(report["operator"], "width x2 split 0.5, then depth 1 -> 3 copy_identity 0 0' 0'");

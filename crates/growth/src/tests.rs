@@ -154,7 +154,7 @@ fn grown(before: &TrainingState, to: GptShape, growth: &Growth) -> TrainingState
 }
 
 fn width(width: WidthMode) -> Growth {
-    Growth { width: Some(width), ..Growth::default() }
+    Growth { width, ..Growth::default() }
 }
 
 fn depth(depth: DepthMode) -> Growth {
@@ -188,7 +188,7 @@ proptest! {
         let before = trained(small, parametrization(mup), seed);
         let to = GptShape { n_layers: n_layers + added, ..widened(small, factor) };
         let mode = if random { DepthMode::Identity } else { DepthMode::CopyIdentity };
-        let growth = Growth { width: Some(WidthMode::Duplicate), depth: mode, ..Growth::default() };
+        let growth = Growth { width: WidthMode::Duplicate, depth: mode, ..Growth::default() };
         let operator = operator(&before, to, &growth);
         prop_assert!(operator.is_loss_preserving());
         let change = largest_change(&before, &operator.grow(&before).unwrap());
@@ -225,7 +225,7 @@ proptest! {
         let small = shape(n_layers, n_heads, 3, 5, true);
         let before = trained(small, Parametrization::mup(4), seed);
         let mode = [DepthMode::Identity, DepthMode::CopyIdentity, DepthMode::Copy][mode];
-        let growth = Growth { width: Some(WidthMode::Split), depth: mode, ..Growth::default() };
+        let growth = Growth { width: WidthMode::Split, depth: mode, ..Growth::default() };
         let wide = widened(small, factor);
         let both = GptShape { n_layers: n_layers + added, ..wide };
         let at_once = grown(&before, both, &growth);
@@ -240,7 +240,7 @@ proptest! {
         let small = shape(2, 2, 3, 5, tied);
         let before = trained(small, Parametrization::mup(4), 3);
         let growth = Growth {
-            width: Some(if fresh { WidthMode::Fresh } else { WidthMode::Split }),
+            width: if fresh { WidthMode::Fresh } else { WidthMode::Split },
             depth: [DepthMode::Identity, DepthMode::CopyIdentity, DepthMode::Copy][mode],
             moments: if zero { MomentRule::Zero } else { MomentRule::Mapped },
             ..Growth::default()

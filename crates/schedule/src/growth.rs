@@ -4,7 +4,7 @@ use measure::GptShape;
 use serde::{Deserialize, Serialize};
 
 /// How a wider model gets its new coordinates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WidthMode {
     /// Every coordinate repeated; the copies stay equal for ever. Widths must be multiples.
@@ -12,6 +12,7 @@ pub enum WidthMode {
     /// Repeated, with random differences that cancel in the loss. Widths must be multiples.
     Split,
     /// New coordinates beside the old ones, at any width.
+    #[default]
     Fresh,
 }
 
@@ -74,9 +75,9 @@ pub enum MomentRule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Growth {
-    /// Way of growing wider; `split` where widths are multiples, else `fresh`, when it is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub width: Option<WidthMode>,
+    /// Way of growing wider.
+    #[serde(default)]
+    pub width: WidthMode,
     /// Standard deviation of the differences that `split` makes, over that of the matrix itself.
     #[serde(default = "split_strength")]
     pub split_strength: f64,
@@ -105,7 +106,7 @@ fn split_strength() -> f64 {
 impl Default for Growth {
     fn default() -> Self {
         Self {
-            width: None,
+            width: WidthMode::default(),
             split_strength: split_strength(),
             depth: DepthMode::default(),
             placement: Placement::default(),
@@ -230,10 +231,9 @@ impl Growth {
         );
         require(heads_keep, "n_heads", to.n_heads, expected)?;
         let name = match self.width {
-            Some(WidthMode::Duplicate) => "duplicate",
-            Some(WidthMode::Split) => "split",
-            None if multiples => "split",
-            Some(WidthMode::Fresh) | None => return Ok(WidthPlan::Fresh),
+            WidthMode::Duplicate => "duplicate",
+            WidthMode::Split => "split",
+            WidthMode::Fresh => return Ok(WidthPlan::Fresh),
         };
         let expected = format!(
             "needs d_model, n_heads and d_ff to grow by one whole factor, not from {}, {} and {} to {}, {} \
@@ -242,7 +242,7 @@ impl Growth {
         );
         require(multiples, "growth.width", name, expected)?;
         let split_strength =
-            if self.width == Some(WidthMode::Duplicate) { 0.0 } else { self.split_strength };
+            if self.width == WidthMode::Duplicate { 0.0 } else { self.split_strength };
         Ok(WidthPlan::Repeat { factor, split_strength })
     }
 
@@ -330,7 +330,7 @@ mod tests {
     fn what_cannot_be_done_is_explained() {
         let message =
             |growth: Growth, to| growth.plan(&shape(4, 128, 4), &to).unwrap_err().to_string();
-        let width = |width| Growth { width: Some(width), ..Growth::default() };
+        let width = |width| Growth { width, ..Growth::default() };
         let listed = |list: &[usize]| Growth {
             placement: Placement::List(list.to_vec()),
             ..Growth::default()
@@ -366,12 +366,15 @@ mod tests {
     }
 
     #[test]
-    fn the_width_that_is_not_named_splits_where_it_can() {
-        let plan = |to| Growth::default().plan(&shape(4, 64, 2), &to).unwrap().width;
-        let split = WidthPlan::Repeat { factor: 2, split_strength: split_strength() };
-        assert_eq!(plan(shape(4, 128, 4)), Some(split));
-        assert_eq!(plan(shape(4, 96, 3)), Some(WidthPlan::Fresh));
-        assert_eq!(plan(shape(6, 64, 2)), None);
+    fn widths_grow_as_the_mode_says() {
+        let plan = |width, to| {
+            Growth { width, ..Growth::default() }.plan(&shape(4, 64, 2), &to).unwrap().width
+        };
+        let copies = |split_strength| Some(WidthPlan::Repeat { factor: 2, split_strength });
+        assert_eq!(plan(WidthMode::Split, shape(4, 128, 4)), copies(split_strength()));
+        assert_eq!(plan(WidthMode::Duplicate, shape(4, 128, 4)), copies(0.0));
+        assert_eq!(plan(WidthMode::Fresh, shape(4, 96, 3)), Some(WidthPlan::Fresh));
+        assert_eq!(plan(WidthMode::Split, shape(6, 64, 2)), None);
     }
 
     proptest! {
