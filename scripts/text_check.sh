@@ -31,3 +31,12 @@ sed 's/steps = 1200/steps = 40/; s/every_steps = 50/every_steps = 20/' \
 loss=$(grep -oE '"val_loss": [0-9.]+' summary.json | grep -oE '[0-9.]+$')
 awk -v loss="$loss" 'BEGIN { if (loss > 3.0) { print "held-out loss " loss " after 40 steps: at most 3.0 is due"; exit 1 } }'
 echo "real text: held-out loss $loss nats per byte after 40 steps"
+
+"$staged" grow run --width 2 --depth 6 -o run/checkpoints/grown --json > growth.json
+"$staged" eval run/checkpoints/grown
+number() { grep -oE "\"$1\": [-+e0-9.]+" growth.json | grep -oE '[-+e0-9.]+$'; }
+awk -v a="$(number loss_before)" -v b="$(number loss_after)" -v z="$(number max_abs_delta_logit)" 'BEGIN {
+    apart = b / a - 1; if (apart < 0) apart = -apart
+    printf "growth: loss moved by %.1e of itself, logits by at most %.1e\n", apart, z
+    exit !(apart <= 1e-6 && z <= 1e-4)
+}'

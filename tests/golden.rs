@@ -48,14 +48,7 @@ impl Golden {
                 norm_eps: self.part("norm_eps"),
             },
             position: Position::default(),
-            origin: Origin {
-                seed: 0,
-                vocabulary: String::new(),
-                data: String::new(),
-                device: "cpu".into(),
-                threads: 1,
-                versions: String::new(),
-            },
+            origin: Origin::of_no_run(0),
             params: inventory(&shape).into_iter().map(tensor).collect(),
             moments: Moments { first: BTreeMap::new(), second: BTreeMap::new() },
         }

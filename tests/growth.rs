@@ -68,14 +68,7 @@ impl Training {
     }
 
     fn start(shape: GptShape, parametrization: Parametrization, seed: u64) -> Self {
-        let origin = Origin {
-            seed,
-            vocabulary: "test".into(),
-            data: "test".into(),
-            device: "cpu".into(),
-            threads: 1,
-            versions: "test".into(),
-        };
+        let origin = Origin::of_no_run(seed);
         Self::of(TrainingState::init(shape, parametrization, origin), seed)
     }
 

@@ -9,7 +9,8 @@ use measure::{GptShape, SmoothCurve};
 use model::DeviceChoice;
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
 use schedule::{
-    DepthMode, Growth, MomentRule, NamedPlacement, Placement, Schedule, StageSpec, WidthMode,
+    DecayShape, DepthMode, Growth, MomentRule, NamedPlacement, Placement, Schedule, StageSpec,
+    WidthMode,
 };
 use serde::{Deserialize, Serialize};
 use state::{Origin, ParamId, ParamRole, TrainingState};
@@ -162,7 +163,14 @@ impl GrowthBench {
         train::use_threads(schedule.machine().threads)?;
         std::fs::create_dir_all(&self.out)
             .with_context(|| format!("{} cannot be made", self.out.display()))?;
+        if schedule.learning_rate().shape != DecayShape::Constant {
+            bail!(
+                "{}: learning_rate.shape must be constant, for the runs differ in length",
+                self.schedule.display()
+            );
+        }
         let begun = self.out.join("curves.csv").exists();
+        self.settings(&schedule, begun)?;
         prepare_text(&schedule, &self.out, begun, &mut |_| (), &AtomicBool::new(false))?;
         let corpus = Arc::new(open_corpus(&schedule, &self.out)?);
         let mut measured = Measured::open(&self.out.join("curves.csv"))?;
@@ -174,6 +182,24 @@ impl GrowthBench {
             self.figure(&measured).write(path)?;
         }
         if self.json { output::json(&reports) } else { print(&reports) }
+    }
+
+    /// Writes down what is measured, or errs if the folder holds something else.
+    fn settings(&self, schedule: &Schedule, begun: bool) -> Result<()> {
+        let path = self.out.join("settings.toml");
+        let Self { narrow, shallow, steps, updates, .. } = self;
+        let settings = format!(
+            "# --narrow {narrow} --shallow {shallow} --steps {steps} --updates {updates}\n{}",
+            schedule.to_toml()
+        );
+        if !begun {
+            return output::write_file(&path, &settings);
+        }
+        let held = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        if held != settings {
+            bail!("{}: was measured with other settings; choose another --out", path.display());
+        }
+        Ok(())
     }
 
     /// Runs what is not measured yet for a seed.

@@ -131,6 +131,7 @@ impl Grow {
         let parametrization = from.info().parametrization;
         let operator = GrowthOperator::new(before, to, parametrization, &growth, self.seed)
             .map_err(|error| anyhow::anyhow!("{}", in_words_of_the_command(&error.to_string())))?;
+        let batch = if self.no_check { None } else { Some(self.batch(&before, run.as_deref())?) };
         let began = Instant::now();
         let bytes_written = self.write(&operator, &from)?;
         let seconds = began.elapsed().as_secs_f64();
@@ -150,13 +151,13 @@ impl Grow {
             bytes_written,
             checkpoint: self.out.clone(),
         };
-        if !self.no_check {
-            let checked = self.check(&operator, &from, run.as_deref());
+        if let Some((set, on)) = batch {
+            let checked = self.check(&operator, &from, &set);
             if checked.is_err() {
                 // The first error says more than one about tidying up.
                 let _ = std::fs::remove_dir_all(&self.out);
             }
-            let (check, on) = checked?;
+            let check = checked?;
             report.loss_before = Some(check.loss_before);
             report.loss_after = Some(check.loss_after);
             report.max_abs_delta_logit = Some(check.max_abs_delta_logit);
@@ -195,6 +196,12 @@ impl Grow {
         }
         if !widens && self.depth.is_none() {
             bail!("nothing grows: add --width, --d-model, --heads, --d-ff or --depth");
+        }
+        if self.split_strength.is_some() && width != Some(WidthMode::Split) {
+            bail!("--split-strength needs --mode split");
+        }
+        if self.placement != "interleave" && self.depth.is_none() {
+            bail!("--placement needs --depth");
         }
         growth.width = width.unwrap_or_default();
         growth.depth = depth.unwrap_or_default();
@@ -265,14 +272,8 @@ impl Grow {
         Ok(written?)
     }
 
-    /// Measures the loss before and after, on held-out tokens of the run if the checkpoint is in one.
-    fn check(
-        &self,
-        operator: &GrowthOperator,
-        from: &Checkpoint,
-        run: Option<&Path>,
-    ) -> Result<(GrowthCheck, String)> {
-        let shape = from.info().shape;
+    /// What the loss is measured on: held-out tokens of the run if the checkpoint is in one.
+    fn batch(&self, shape: &GptShape, run: Option<&Path>) -> Result<(EvaluationSet, String)> {
         let (set, on) = if let Some(run) = run {
             let schedule = RunFolder::schedule_of(run)?;
             let corpus = open_corpus(&schedule, run)?;
@@ -287,10 +288,20 @@ impl Grow {
             let set = EvaluationSet::of_tokens(&tokens, n as u64, shape.context_len)?;
             (set, "random tokens, for the checkpoint is in no run".to_string())
         };
+        Ok((set, on))
+    }
+
+    /// Measures the loss before and after.
+    fn check(
+        &self,
+        operator: &GrowthOperator,
+        from: &Checkpoint,
+        set: &EvaluationSet,
+    ) -> Result<GrowthCheck> {
         let device = DeviceChoice::Cpu.open(Precision::F32)?;
         let before = from.load_params()?;
         let after = Checkpoint::open_params(&self.out)?.load_params()?;
-        Ok((check_growth(operator, &before, &after, &device, &set)?, on))
+        Ok(check_growth(operator, &before, &after, &device, set)?)
     }
 }
 

@@ -189,6 +189,8 @@ fn bad_input_is_explained_and_leaves_no_trace() {
             "grow run --width 2 --mode split --split-strength 0 -o new",
             "--split-strength 0: must be above 0",
         ),
+        ("grow run --width 2 --split-strength 1 -o new", "--split-strength needs --mode split"),
+        ("grow run --width 2 --placement stack -o new", "--placement needs --depth"),
         ("grow run --width 2 -o occupied", "occupied: is there already"),
         ("grow flipped/checkpoints/step-00000004 --width 2 -o new", "model.safetensors: checksum"),
         (
@@ -243,7 +245,7 @@ fn a_checkpoint_grows_into_one_that_can_be_used() {
         report["loss"].as_f64().unwrap()
     };
     assert!((loss("run/checkpoints/grown") / loss("run") - 1.0).abs() < 1e-6);
-    let zero = "grow momentless/checkpoints/step-00000004 --d-model 24 --moments zero -o other";
+    let zero = "grow momentless/checkpoints/step-00000004 --d-model 24 --moments zero -o other/";
     assert!(world.staged(zero).status.success());
     assert!(world.path("other/optimizer.safetensors").exists());
 }

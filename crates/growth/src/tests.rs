@@ -30,14 +30,7 @@ fn shape(n_layers: usize, n_heads: usize, d_head: usize, d_ff: usize, tied: bool
 
 /// A state in which nothing is zero or one, as after training.
 fn trained(shape: GptShape, parametrization: Parametrization, seed: u64) -> TrainingState {
-    let origin = Origin {
-        seed,
-        vocabulary: "test".into(),
-        data: "test".into(),
-        device: "cpu".into(),
-        threads: 1,
-        versions: "test".into(),
-    };
+    let origin = Origin::of_no_run(seed);
     let mut state = TrainingState::init(shape, parametrization, origin);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     for (id, tensor) in &mut state.params {

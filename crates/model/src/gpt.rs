@@ -336,19 +336,8 @@ mod tests {
     use proptest::prelude::*;
     use state::Origin;
 
-    fn origin(seed: u64) -> Origin {
-        Origin {
-            seed,
-            vocabulary: "test".into(),
-            data: "test".into(),
-            device: "cpu".into(),
-            threads: 1,
-            versions: "test".into(),
-        }
-    }
-
     fn gpt(shape: GptShape, precision: Precision) -> Gpt {
-        let state = TrainingState::init(shape, Parametrization::mup(8), origin(3));
+        let state = TrainingState::init(shape, Parametrization::mup(8), Origin::of_no_run(3));
         Gpt::new(&state, &Device::flex(), precision)
     }
 
@@ -401,7 +390,7 @@ mod tests {
             prop_assume!(d_model >= 5);
             let shape =
                 GptShape { n_layers, d_model, n_heads, d_ff, n_vocab, context_len, tied_head };
-            let mut state = TrainingState::init(shape, Parametrization::mup(8), origin(seed));
+            let mut state = TrainingState::init(shape, Parametrization::mup(8), Origin::of_no_run(seed));
             for (i, (id, tensor)) in state.params.iter_mut().enumerate() {
                 for (j, x) in tensor.data.iter_mut().enumerate() {
                     let wave = ((i * 7919 + j * 31) as f32).sin();

@@ -31,7 +31,7 @@ pub enum DepthMode {
 
 /// Where the blocks of a deeper model come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be interleave, stack, middle or a list of blocks")]
 pub enum Placement {
     /// By a rule.
     Named(NamedPlacement),
@@ -215,8 +215,10 @@ impl Growth {
 
     fn width_plan(&self, from: &GptShape, to: &GptShape) -> Result<WidthPlan, GrowthRefusal> {
         let strength = self.split_strength;
-        let in_range = strength > 0.0 && strength <= 100.0;
-        require(in_range, "growth.split_strength", strength, "must be above 0, at most 100")?;
+        let in_range = strength > 0.0 && strength <= 4.0;
+        let expected =
+            "must be above 0 and at most 4: more makes of f32's rounding a change of the loss";
+        require(in_range, "growth.split_strength", strength, expected)?;
         let factor = to.d_model / from.d_model;
         let multiples = to.d_model == factor * from.d_model
             && to.n_heads == factor * from.n_heads

@@ -41,22 +41,26 @@ fn default_decay_fraction() -> f64 {
 impl LearningRate {
     /// The rate of the update that makes `step` (the first is 1) in a run of `n_steps`.
     pub fn at(&self, step: u64, n_steps: u64) -> f64 {
-        let warmup = if self.warmup_steps == 0 {
-            1.0
-        } else {
-            (step as f64 / self.warmup_steps as f64).min(1.0)
-        };
-        self.peak * warmup * self.decay_at(step, n_steps)
+        self.peak * self.warmup_at(step) * self.decay_at(step, n_steps, 0)
     }
 
-    /// The share of the peak that the decay leaves at `step`.
-    fn decay_at(&self, step: u64, n_steps: u64) -> f64 {
+    /// The share of the peak that the warm-up allows at `step`.
+    pub(crate) fn warmup_at(&self, step: u64) -> f64 {
+        if self.warmup_steps == 0 {
+            return 1.0;
+        }
+        (step as f64 / self.warmup_steps as f64).min(1.0)
+    }
+
+    /// The share of the peak that the decay leaves at `step`, when it begins at `earliest` or later.
+    pub(crate) fn decay_at(&self, step: u64, n_steps: u64, earliest: u64) -> f64 {
         let decay_steps = (self.decay_fraction * n_steps as f64).round() as u64;
         let start = match self.shape {
             DecayShape::Constant => return 1.0,
             DecayShape::Linear | DecayShape::Cosine => self.warmup_steps,
             DecayShape::Wsd => n_steps.saturating_sub(decay_steps),
         };
+        let start = start.max(earliest);
         if step <= start || n_steps <= start {
             return 1.0;
         }

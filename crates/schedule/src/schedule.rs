@@ -219,17 +219,24 @@ impl Schedule {
     }
 
     /// The learning rate of the update that makes `step` in a stage that begins after `before` steps.
-    /// Each stage goes on where its growth resumes; only the last one decays, at the end of the course
-    /// that it resumes, unless there is but one.
+    /// Each stage goes on where its growth resumes. Only the last one decays, at the end of the course
+    /// that it resumes, and from its own start at the earliest. Where warm-up and re-warm-up meet, the
+    /// lower one counts.
     pub fn learning_rate_at(&self, stage: usize, before: u64, step: u64) -> f64 {
         let growth = &self.stages[stage].growth;
         let resumed = if stage == 0 { 0 } else { growth.resumed_step.unwrap_or(before) };
         let own = step.saturating_sub(before);
         let is_last = stage + 1 == self.stages.len();
-        let n_steps = if is_last { resumed + self.steps_of(stage, before) } else { u64::MAX };
+        let rate = self.file.learning_rate;
+        let decay = if is_last {
+            let n_steps = resumed.saturating_add(self.steps_of(stage, before));
+            rate.decay_at(resumed.saturating_add(own), n_steps, resumed)
+        } else {
+            1.0
+        };
         let rewarmup = growth.rewarmup_steps;
         let risen = if stage == 0 || rewarmup == 0 { 1.0 } else { own as f64 / rewarmup as f64 };
-        self.file.learning_rate.at(resumed + own, n_steps) * risen.min(1.0)
+        rate.peak * rate.warmup_at(resumed.saturating_add(own)).min(risen) * decay
     }
 
     /// Steps of a stage that begins after `before` steps.
@@ -400,6 +407,26 @@ until = { steps = 1200 }
         let schedule = parse(&text).unwrap();
         assert_eq!(schedule.stages()[1].growth().resumed_step, Some(400));
         assert_eq!(parse(&schedule.to_toml()).unwrap(), schedule);
+    }
+
+    #[test]
+    fn the_learning_rate_goes_on_through_a_growth_and_decays_in_the_last_stage_alone() {
+        for shape in ["wsd", "cosine", "linear"] {
+            let text = second(
+                "n_layers = 6;d_model = 256;n_heads = 8;until = { steps = 100 };\
+                 growth = { resumed_step = 900, rewarmup_steps = 10 };",
+            );
+            let schedule = parse(&text.replace("constant", shape)).unwrap();
+            let rate = |stage, step| {
+                schedule.learning_rate_at(stage, if stage == 0 { 0 } else { 1200 }, step)
+            };
+            assert_eq!(rate(0, 50), 0.004);
+            assert_eq!((rate(0, 100), rate(0, 1200)), (0.008, 0.008));
+            assert!(rate(1, 1201) < 0.00081, "{shape}");
+            // The decay over 200 of 1,000 steps begins with the stage, not before it.
+            assert!(rate(1, 1210) > 0.007, "{shape}: {}", rate(1, 1210));
+            assert!(rate(1, 1300) < 1e-6, "{shape}");
+        }
     }
 
     #[test]

@@ -127,7 +127,8 @@ pub struct Until {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     /// d ln L / d ln C of the smoothed held-out loss over the run's compute, from below: the stage ends
-    /// when its curve has become as flat as this. Needs steps, tokens or compute beside it.
+    /// when its curve has become as flat as this, after ten evaluations at the earliest. Needs steps,
+    /// tokens or compute beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slope: Option<f64>,
 }

@@ -1,5 +1,4 @@
 use crate::file::{FileRecord, TensorFile, TensorWriter, checksum, sync_folder};
-use crate::store::PARTIAL;
 use crate::{
     HostTensor, ModelConstants, Moments, Origin, ParamId, Position, StateError, TrainingState,
     inventory,
@@ -7,10 +6,11 @@ use crate::{
 use measure::{GptShape, Parametrization};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
@@ -63,6 +63,17 @@ impl TensorGroup {
             Self::SecondMoment => SECOND_MOMENT,
         }
     }
+}
+
+/// As much of the record as every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    state: VersionedState,
+}
+
+#[derive(Deserialize)]
+struct VersionedState {
+    format: u32,
 }
 
 /// A whole checkpoint: its record is read, and its files match their checksums.
@@ -269,7 +280,8 @@ pub(crate) fn write_files<E: From<StateError>>(
 /// the other. Returns the bytes of the tensors' files.
 ///
 /// # Errors
-/// The folder exists, the file system refuses, or `fill` errs; nothing is left behind.
+/// The folder exists, the file system refuses, or `fill` errs; but for parent folders that were made,
+/// nothing is left behind.
 pub fn write_checkpoint<E: From<StateError>>(
     target: &Path,
     frame: &TrainingState,
@@ -278,14 +290,20 @@ pub fn write_checkpoint<E: From<StateError>>(
     if target.exists() {
         return Err(StateError::broken(target, "is there already; choose another name").into());
     }
-    let mut partial = target.as_os_str().to_owned();
-    partial.push(PARTIAL);
-    let partial = PathBuf::from(partial);
+    let name = target.file_name().ok_or_else(|| StateError::broken(target, "names no folder"))?;
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    // Not one of the names that a store tidies up, for the parent may be one.
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".growing-{}", std::process::id()));
+    let partial = parent.join(hidden);
     let written = new_folder(&partial)
         .map_err(E::from)
         .and_then(|()| write_files(&partial, frame, fill))
         .and_then(|bytes| {
             fs::rename(&partial, target).map_err(StateError::io(target))?;
+            sync_folder(parent)?;
             Ok(bytes)
         });
     if written.is_err() {
@@ -332,14 +350,16 @@ fn write_info(path: &Path, state: CheckpointInfo) -> Result<(), StateError> {
 fn read_info(path: &Path) -> Result<CheckpointInfo, StateError> {
     let json = |error: serde_json::Error| StateError::broken(path, error.to_string());
     let text = fs::read(path).map_err(StateError::io(path))?;
+    let version: Versioned = serde_json::from_slice(&text).map_err(json)?;
+    let format = version.state.format;
+    if format != FORMAT_VERSION {
+        let reason = format!("format {format}: this version reads {FORMAT_VERSION}");
+        return Err(StateError::broken(path, reason));
+    }
     let file: StateFile = serde_json::from_slice(&text).map_err(json)?;
     let found = checksum(&serde_json::to_vec(&file.state).map_err(json)?);
     if found != file.xxh3 {
         let reason = format!("checksum {found} where {} was written", file.xxh3);
-        return Err(StateError::broken(path, reason));
-    }
-    if file.state.format != FORMAT_VERSION {
-        let reason = format!("format {}: this version reads {FORMAT_VERSION}", file.state.format);
         return Err(StateError::broken(path, reason));
     }
     Ok(file.state)

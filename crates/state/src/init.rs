@@ -99,14 +99,7 @@ pub(crate) mod tests {
             context_len: 32,
             tied_head,
         };
-        let origin = Origin {
-            seed: 7,
-            vocabulary: "test".into(),
-            data: "test".into(),
-            device: "cpu".into(),
-            threads: 1,
-            versions: "test".into(),
-        };
+        let origin = Origin::of_no_run(7);
         TrainingState::init(shape, Parametrization::mup(32), origin)
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Ends the names of folders that are being written or replaced.
-pub(crate) const PARTIAL: &str = ".partial";
+const PARTIAL: &str = ".partial";
 /// Ends the name of a checkpoint that makes way for another of the same step.
 const REPLACED: &str = ".old.partial";
 

@@ -66,6 +66,21 @@ pub struct Origin {
     pub versions: String,
 }
 
+impl Origin {
+    /// Of a state that belongs to no run, in benches and tests.
+    pub fn of_no_run(seed: u64) -> Self {
+        let none = String::new;
+        Self {
+            seed,
+            vocabulary: none(),
+            data: none(),
+            device: none(),
+            threads: 0,
+            versions: none(),
+        }
+    }
+}
+
 /// Adam's moments, for every parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {

@@ -68,7 +68,7 @@ impl StepBench {
         let device = self.device.open(self.precision)?;
         let peak_gflops = peak_gflops(&device);
         let parametrization = Parametrization::mup(64);
-        let state = TrainingState::init(self.shape, parametrization, origin());
+        let state = TrainingState::init(self.shape, parametrization, Origin::of_no_run(1));
         let mut gpt = Gpt::new(&state, &device, self.precision).recomputing(self.recompute);
         let moments = |tensors| to_device(tensors, &device);
         let (first, second) = (moments(&state.moments.first), moments(&state.moments.second));
@@ -135,18 +135,6 @@ impl StepBench {
 
 const SETTINGS: AdamWSettings =
     AdamWSettings { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip_norm: 1.0 };
-
-fn origin() -> Origin {
-    let none = String::new;
-    Origin {
-        seed: 1,
-        vocabulary: none(),
-        data: none(),
-        device: none(),
-        threads: rayon::current_num_threads(),
-        versions: none(),
-    }
-}
 
 fn peak_gflops(device: &Device) -> f64 {
     let matrix = || Tensor::<2>::random([PEAK_SIZE; 2], Distribution::Default, device);

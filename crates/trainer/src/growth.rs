@@ -1,4 +1,5 @@
 use crate::adamw::{clip_factor, gradient_norm};
+use crate::learner::check_finite;
 use crate::{EvaluationSet, TrainError, mean_loss};
 use burn::tensor::Device;
 use growth::GrowthOperator;
@@ -10,6 +11,9 @@ use state::{Moments, TrainingState};
 
 /// Largest relative change of the loss that rounding in f32 makes; more is a fault.
 const MOST_CHANGE: f64 = 1e-5;
+
+/// What rounding does, in nats, where the loss itself is near zero.
+const LEAST_CHANGE: f64 = 1e-6;
 
 /// Held-out sequences on which a growth is checked, and those whose logits are compared.
 const CHECK_SEQUENCES: usize = 8;
@@ -91,7 +95,14 @@ pub fn check_growth(
         max_abs_delta_logit: apart.fold(0.0, f64::max),
         check_tokens: set.n_tokens(),
     };
-    let kept = check.relative_change() <= MOST_CHANGE;
+    for (quantity, value) in [
+        ("the loss before the growth", check.loss_before),
+        ("the loss after the growth", check.loss_after),
+    ] {
+        check_finite(before.position.step, quantity, value)?;
+    }
+    let moved = (check.loss_after - check.loss_before).abs();
+    let kept = moved <= (MOST_CHANGE * check.loss_before).max(LEAST_CHANGE);
     if operator.is_loss_preserving() && !kept {
         return Err(TrainError::LossMoved { operator: operator.describe(), check });
     }

@@ -106,14 +106,14 @@ impl Learner {
         self.schedule.n_steps_from(self.position().stage, self.before_stage())
     }
 
-    /// Compute that the whole run takes at most.
+    /// Compute that the steps of the whole run take at most; moments re-estimated later are not in it.
     pub fn compute_flops(&self) -> Flops {
         let batch = self.schedule.batch();
         let mut total = self.position().compute_flops;
         let mut made = self.position().step;
         let mut before = self.before_stage();
         for (k, stage) in self.schedule.stages().iter().enumerate().skip(self.position().stage) {
-            let end = before + self.schedule.steps_of(k, before);
+            let end = before.saturating_add(self.schedule.steps_of(k, before));
             let tokens = batch.tokens_through(end).saturating_sub(batch.tokens_through(made));
             total += stage.shape(1).flops_per_token().0 * tokens as f64;
             made = end.max(made);
