@@ -79,6 +79,7 @@ pub fn run_schedule(
         folder: folder.to_path_buf(),
         device: DeviceChoice::Cpu,
         resume: true,
+        command: "test".into(),
     };
     let stop = AtomicBool::new(false);
     train(&options, &mut |event| observe(event, &stop), &stop)

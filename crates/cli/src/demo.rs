@@ -1,61 +1,273 @@
-use crate::{output, train};
-use anyhow::{Context, Result};
+use crate::comparison::{Comparison, Sides};
+use crate::law::{BatchChoice, PlanningLaw};
+use crate::pilot::{PilotMade, PilotRuns, law_path, with_prepared_tokens};
+use crate::plan::{Ask, Planned};
+use crate::run_figure::predicted_against_actual;
+use crate::run_record::RunRecord;
+use crate::side_by_side::{all_finished, run_all};
+use crate::{compare, figures, output, plan_report, report};
+use anyhow::{Context, Result, bail};
 use clap::Args;
+use measure::{Flops, GptShape};
 use model::DeviceChoice;
-use schedule::Schedule;
+use scaling::plan::{Family, FinalShape, Goal, Operators, Stop};
+use schedule::{DataSource, Schedule, StageSpec};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
-use trainer::{Outcome, RunOptions};
+use std::time::Instant;
+use trainer::RunOptions;
 
-/// The embedded default, so that the program needs no file.
-const SCHEDULE: &str = include_str!("../../../schedules/demo.toml");
+/// The embedded recipe, so that the program needs no file.
+const RECIPE: &str = include_str!("../../../schedules/demo.toml");
+
+/// Compute of the run from scratch for each minute of the whole demo, on two cores of 2020 or later: 6 N D
+/// FLOPs. With 10 tokens a parameter it fixes the size.
+const FLOPS_PER_MINUTE: f64 = 1.5e12;
+
+/// Tokens of the run from scratch over its parameters.
+const TOKENS_PER_PARAM: f64 = 10.0;
+
+/// Share of the compute from scratch that goes into pilot runs.
+const PILOT_SHARE: f64 = 0.1;
+
+/// Pilot sizes.
+const PILOT_SIZES: usize = 3;
+
+/// Most stages of the staged run.
+const MOST_STAGES: usize = 4;
+
+/// Evaluations of each run.
+const EVALUATIONS: u64 = 80;
 
 /// Arguments of `staged demo`.
 #[derive(Args)]
-#[command(after_help = "Example: staged demo --steps 100 --out runs/try")]
+#[command(after_help = "Examples:\n  staged demo\n  staged demo --text book.txt --minutes 20 --out runs/mine")]
 pub struct Demo {
-    /// Steps to make, instead of the schedule's
-    #[arg(long)]
-    steps: Option<u64>,
-    /// The run's folder [default: runs/demo, or the first free of runs/demo-2, ...]
+    /// Text files to learn, byte by byte, instead of the synthetic language
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    text: Vec<PathBuf>,
+    /// How long it may take on two cores: the model's size follows
+    #[arg(long, default_value_t = 8.0, value_parser = minutes)]
+    minutes: f64,
+    /// The folder of everything [default: runs/demo, or the first free of runs/demo-2, ...]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Go on with a demo that was stopped; needs --out
+    #[arg(long, requires = "out")]
+    resume: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if (0.5..=10_000.0).contains(&minutes) => Ok(minutes),
+        _ => Err("must be from 0.5 to 10000".into()),
+    }
+}
+
+/// The whole story in numbers.
+#[derive(Serialize)]
+struct Story {
+    folder: PathBuf,
+    pilots: Vec<PilotMade>,
+    predicted_loss: f64,
+    #[serde(flatten)]
+    comparison: Comparison,
+    loss_floor: Option<f64>,
+    seconds: f64,
+}
+
 impl Demo {
     pub fn run(self) -> Result<()> {
-        let mut schedule = Schedule::parse(SCHEDULE, Path::new("schedules/demo.toml"))?;
-        if let Some(steps) = self.steps {
-            schedule = schedule.with_steps(steps)?;
-        }
-        let folder = match self.out {
-            Some(folder) => folder,
+        let began = Instant::now();
+        let folder = match &self.out {
+            Some(folder) => folder.clone(),
             None => free_folder().context("runs/demo and its numbered siblings are all taken")?,
         };
+        let recipe = self.recipe(&folder)?;
+        let last = last_shape(&recipe)?;
+        let scratch_compute =
+            TOKENS_PER_PARAM * last.n_params() as f64 * last.flops_per_token().0;
+        let what = match recipe.data() {
+            DataSource::Synthetic(_) => "a synthetic language",
+            DataSource::Text(_) | DataSource::Tokens(_) => "your text",
+        };
         output::note(&format!(
-            "a GPT learns the synthetic language from scratch, in {}",
+            "a GPT of {last} (layers x width x heads), N = {}, learns {what}; everything is kept in {}",
+            output::count(last.n_params()),
             folder.display()
         ));
-        let options = RunOptions {
-            schedule,
-            folder: folder.clone(),
+        output::note(&format!(
+            "1 of 4: pilot runs, {:.0} % of the compute from scratch",
+            100.0 * PILOT_SHARE
+        ));
+        let pilots = PilotRuns {
+            recipe: &recipe,
+            compute: PILOT_SHARE * scratch_compute,
+            n_sizes: PILOT_SIZES,
+            folder: &folder.join("pilots"),
             device: DeviceChoice::Cpu,
-            resume: false,
+            resume: self.resume,
         };
-        let summary = train::run(options)?;
-        if summary.outcome == Outcome::Interrupted {
-            let folder = folder.display();
-            output::note(&format!(
-                "interrupted; go on with: staged train {folder}/schedule.toml --out {folder} --resume"
-            ));
+        let Some((law, made)) = pilots.law()? else { return interrupted(&folder) };
+        output::note(&format!(
+            "2 of 4: a law from {} points, {:.2} % r.m.s. off them: {}",
+            law.points,
+            100.0 * law.residuals.root_mean_square,
+            law.equation
+        ));
+        output::note("3 of 4: a plan under this law");
+        let planned = planned(&recipe, last, &law_path(&folder.join("pilots")))?;
+        let schedule = planned.schedule.clone().with_evaluations(EVALUATIONS)?.on_one_thread();
+        let text = plan_report::comment(&planned) + &schedule.to_toml();
+        output::write_file(&folder.join("staged.toml"), &text)?;
+        for line in plan_report::stage_lines(&planned) {
+            output::note(&format!("  {line}"));
         }
-        if self.json {
-            return output::json(&summary);
+        if planned.plan.stages.len() < 2 {
+            bail!("the law says not to grow: a longer demo (--minutes) has more to save");
         }
-        train::report(&summary)?;
-        output::line(&format!("curve: {}", folder.join("metrics.csv").display()))
+        output::note("4 of 4: the staged run, and the same shape from scratch beside it");
+        let runs = [(schedule.clone(), "staged"), (schedule.from_scratch()?, "scratch")]
+            .into_iter()
+            .map(|(schedule, name)| {
+                Ok(RunOptions {
+                    schedule: schedule.with_evaluations(EVALUATIONS)?,
+                    folder: folder.join(name),
+                    device: DeviceChoice::Cpu,
+                    resume: self.resume,
+                    command: output::command(),
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let summaries = run_all("training", runs)?;
+        if !all_finished(&summaries) {
+            return interrupted(&folder);
+        }
+        let sides = Sides {
+            staged: vec![RunRecord::read(&folder.join("staged"))?],
+            scratch: vec![RunRecord::read(&folder.join("scratch"))?],
+            others: Vec::new(),
+            pilot_compute: law.compute.unwrap_or(0.0),
+        };
+        let story = Story {
+            comparison: sides.compare(&[])?,
+            predicted_loss: planned.plan.final_loss,
+            pilots: made,
+            loss_floor: summaries[0].loss_floor,
+            seconds: began.elapsed().as_secs_f64(),
+            folder,
+        };
+        story.draw(&sides)?;
+        if self.json { output::json(&story) } else { story.print() }
+    }
+
+    fn recipe(&self, folder: &Path) -> Result<Schedule> {
+        let mut recipe = Schedule::parse(RECIPE, Path::new("schedules/demo.toml"))?;
+        if !self.text.is_empty() {
+            recipe = recipe.with_text(self.text.clone())?;
+        }
+        let compute = self.minutes * FLOPS_PER_MINUTE;
+        let shape = shape_for(compute, &recipe);
+        let steps = TOKENS_PER_PARAM * shape.n_params() as f64 / recipe.batch().tokens_at(1) as f64;
+        let recipe = recipe.with_stages(vec![StageSpec {
+            n_layers: shape.n_layers,
+            d_model: shape.d_model,
+            n_heads: shape.n_heads,
+            d_ff: None,
+            steps: steps.ceil() as u64,
+            growth: None,
+        }])?;
+        with_prepared_tokens(recipe, folder, self.resume)
+    }
+}
+
+/// The largest shape of a family whose run from scratch costs no more than this.
+fn shape_for(compute: f64, recipe: &Schedule) -> GptShape {
+    let family =
+        Family { d_head: 32, aspect: 24.0, n_vocab: 1, context_len: recipe.context_len() };
+    let shapes = family.shapes();
+    let cost = |shape: &GptShape| {
+        TOKENS_PER_PARAM * shape.n_params() as f64 * shape.flops_per_token().0
+    };
+    let fits = shapes.iter().rev().find(|shape| cost(shape) <= compute && shape.n_heads > 1);
+    *fits.unwrap_or(&shapes[1])
+}
+
+fn last_shape(recipe: &Schedule) -> Result<GptShape> {
+    Ok(recipe.stages().last().context("no stages")?.shape(1))
+}
+
+/// The best chain to the loss that the last shape has from scratch after its tokens.
+fn planned(recipe: &Schedule, last: GptShape, law: &Path) -> Result<Planned> {
+    let law = PlanningLaw::open(&law.to_string_lossy())?;
+    let batch = BatchChoice::Fixed(recipe.batch().tokens_at(1) as f64);
+    let costs = law.cost(Some(batch))?;
+    let n = last.n_params() as f64;
+    let loss = costs.cost.loss_at_compute(n, TOKENS_PER_PARAM * n * costs.cost.per_token(n))?;
+    let ask = Ask {
+        goal: Goal::Stop(Stop::Loss(loss)),
+        last: FinalShape::Given(last),
+        stages: 1..=MOST_STAGES,
+        operators: Operators::ALL,
+    };
+    ask.planned(recipe.clone(), law, costs)
+}
+
+fn interrupted(folder: &Path) -> Result<()> {
+    output::note(&format!(
+        "interrupted; go on with the same command and --out {} --resume",
+        folder.display()
+    ));
+    Ok(())
+}
+
+impl Story {
+    fn draw(&self, sides: &Sides) -> Result<()> {
+        let figure =
+            predicted_against_actual(&sides.staged[0], &sides.scratch, Some(&self.comparison));
+        for name in ["figure.svg", "figure.png"] {
+            figure.write(&self.folder.join(name))?;
+        }
+        figures::learning_curves(&sides.staged[0].schedule)?
+            .write(&self.folder.join("plan.svg"))?;
+        report::write(sides, &self.folder.join("report.html"))
+    }
+
+    fn print(&self) -> Result<()> {
+        compare::print(&self.comparison)?;
+        if let (Some(floor), Some(last)) = (self.loss_floor, self.comparison.stages.last()) {
+            output::line(&format!(
+                "floor {floor:.4} nats per token (the source's own entropy): {:.4} left to learn",
+                last.actual_loss - floor
+            ))?;
+        }
+        let pilots: f64 = self.pilots.iter().map(|pilot| pilot.compute).sum();
+        output::line(&format!(
+            "pilot runs {} of {}; all in {}",
+            self.pilots.len(),
+            Flops(pilots),
+            output::duration(self.seconds)
+        ))?;
+        let folder = self.folder.display();
+        output::line(&format!("figure: {folder}/figure.svg"))?;
+        output::line(&format!("report: {folder}/report.html"))?;
+        if let (Some(saving), Some(stage)) =
+            (self.comparison.savings.last(), self.comparison.stages.last())
+        {
+            output::line(&format!(
+                "predicted loss {:.4}, actual {:.4}; predicted saving {:.1} %, actual {:.1} %, with the pilot runs \
+                 {:.1} %",
+                stage.predicted_loss.unwrap_or(self.predicted_loss),
+                stage.actual_loss,
+                100.0 * self.comparison.predicted_saving.unwrap_or(0.0),
+                100.0 * saving.saving,
+                100.0 * saving.saving_with_pilots,
+            ))?;
+        }
+        Ok(())
     }
 }
 

@@ -9,8 +9,8 @@ use scaling::{Fit, TrainingCost};
 use schedule::Schedule;
 use std::path::Path;
 
-const COMPUTE: &str = "compute, 6 N D (FLOPs)";
-const LOSS: &str = "loss (nats per token)";
+pub const COMPUTE: &str = "compute, 6 N D (FLOPs)";
+pub const LOSS: &str = "loss (nats per token)";
 const SAMPLES: usize = 200;
 
 /// Values evenly spread in their ln.

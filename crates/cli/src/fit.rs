@@ -115,12 +115,9 @@ impl Fit {
         }
         let options =
             FitOptions { form: self.form.into(), n_bootstraps: self.bootstraps, seed: self.seed };
-        let mut law = Law::new(&observations.points, options)?;
-        law.batch_tokens = observations.batch_tokens;
-        law.warnings.splice(0..0, observations.warnings.iter().cloned());
+        let law = law_of(&observations, options)?;
         if let Some(out) = &self.out {
-            output::write_file(&points_path(out), &points_csv(&law, &observations))?;
-            output::write_file(out, &(serde_json::to_string_pretty(&law)? + "\n"))?;
+            write(&law, &observations, out)?;
             if let Some(figure) = &self.figure {
                 figures::fit_quality(&law, &points_path(out))?.write(figure)?;
             }
@@ -171,6 +168,37 @@ impl Fit {
     }
 }
 
+/// Fits L(N, D) to our own runs, where their learning rate is at its peak, and writes it down.
+pub fn fit_runs(runs: &[PathBuf], bootstraps: usize, out: &Path) -> Result<Law> {
+    let source = Source {
+        files: runs.to_vec(),
+        columns: None,
+        conditions: Vec::new(),
+        last_only: false,
+        skip: 0.0,
+        stable_only: true,
+        drop_highest: 0,
+    };
+    let observations = source.read()?;
+    let options = FitOptions { form: LawForm::Tokens, n_bootstraps: bootstraps, seed: 1 };
+    let law = law_of(&observations, options)?;
+    write(&law, &observations, out)?;
+    Ok(law)
+}
+
+fn law_of(observations: &Observations, options: FitOptions) -> Result<Law> {
+    let mut law = Law::new(&observations.points, options)?;
+    law.batch_tokens = observations.batch_tokens;
+    law.compute = observations.compute;
+    law.warnings.splice(0..0, observations.warnings.iter().cloned());
+    Ok(law)
+}
+
+fn write(law: &Law, observations: &Observations, out: &Path) -> Result<()> {
+    output::write_file(&points_path(out), &points_csv(law, observations))?;
+    output::write_file(out, &(serde_json::to_string_pretty(law)? + "\n"))
+}
+
 /// Where a law's points are written: `law.json` has `law.points.csv`.
 pub fn points_path(law: &Path) -> PathBuf {
     law.with_extension("points.csv")
@@ -199,7 +227,8 @@ fn points_csv(law: &Law, observations: &Observations) -> String {
     text
 }
 
-fn report(law: &Law) -> Result<()> {
+/// Prints a law.
+pub fn report(law: &Law) -> Result<()> {
     output::line(&format!("{}, {} points of {} runs", law.equation, law.points, law.runs))?;
     for name in law.law.parameter_names() {
         let one = law.parameters.get(*name).with_context(|| format!("no parameter {name}"))?;

@@ -94,6 +94,11 @@ impl PlanningLaw {
         name.to_string_lossy().into_owned()
     }
 
+    /// 6 N D of the runs that it was fitted to, FLOPs.
+    pub fn pilot_compute(&self) -> Option<f64> {
+        self.fit.as_ref().and_then(|fit| fit.compute)
+    }
+
     /// What training costs, the same under resampled laws, and the batch for a final loss.
     pub fn cost(&self, batch: Option<BatchChoice>) -> Result<Costs> {
         match self.law {

@@ -5,6 +5,8 @@ mod bench;
 mod bench_fit;
 mod bench_growth;
 mod checkpoint;
+mod compare;
+mod comparison;
 mod data;
 mod demo;
 mod eval;
@@ -15,12 +17,17 @@ mod law;
 mod measured;
 mod observations;
 mod output;
+mod pilot;
 mod plan;
 mod plan_report;
 mod plot;
 mod progress;
+mod report;
+mod run_figure;
+mod run_record;
 mod sample;
 mod shapes;
+mod side_by_side;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -47,14 +54,20 @@ enum Command {
     Demo(demo::Demo),
     /// Fit a scaling law to measured losses
     Fit(fit::Fit),
+    /// Make the small runs that a law is fitted from, and fit it
+    Pilot(pilot::Pilot),
     /// Plan a staged run for a budget, a loss or a shape
     Plan(Box<plan::Plan>),
     /// Run a schedule
     Train(train::Train),
+    /// Say what staged runs save against runs from scratch
+    Compare(compare::Compare),
     /// Grow a checkpoint to a larger model
     Grow(Box<grow::Grow>),
     /// Draw a schedule, a fitted law or measured curves
     Plot(plot::Plot),
+    /// Write a staged run up as one HTML file, against its baseline
+    Report(report::Report),
     /// Measure a checkpoint's held-out loss
     Eval(eval::Eval),
     /// Draw text from a checkpoint
@@ -70,10 +83,13 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(demo) => demo.run(),
         Command::Fit(fit) => fit.run(),
+        Command::Pilot(pilot) => pilot.run(),
         Command::Plan(plan) => plan.run(),
         Command::Train(train) => train.run(),
+        Command::Compare(compare) => compare.run(),
         Command::Grow(grow) => grow.run(),
         Command::Plot(plot) => plot.run(),
+        Command::Report(report) => report.run(),
         Command::Eval(eval) => eval.run(),
         Command::Sample(sample) => sample.run(),
         Command::Bench(bench) => bench.run(),

@@ -17,9 +17,7 @@ struct Report {
 pub fn smooth_curve(path: &Path) -> Result<SmoothCurve> {
     let file = if path.is_dir() { path.join("metrics.csv") } else { path.to_path_buf() };
     let curve = LearningCurve::read(&file)?;
-    let pairs: Vec<(f64, f64)> =
-        curve.evaluated().map(|(point, loss)| (point.compute_flops, loss)).collect();
-    SmoothCurve::new(&pairs).with_context(|| file.display().to_string())
+    SmoothCurve::of_run(&curve).with_context(|| file.display().to_string())
 }
 
 /// Prints the best growth between each curve and the next.

@@ -31,6 +31,8 @@ pub struct Observations {
     pub points: Vec<Observation>,
     /// Tokens in every step, if all runs share them.
     pub batch_tokens: Option<f64>,
+    /// 6 N D of all runs, FLOPs, where every file is a metrics.csv.
+    pub compute: Option<f64>,
     pub warnings: Vec<String>,
 }
 
@@ -46,6 +48,7 @@ impl Source {
     pub fn read(&self) -> Result<Observations> {
         let mut found = Observations::default();
         let mut batches: Vec<f64> = Vec::new();
+        let mut compute = Some(0.0);
         for file in &self.files {
             let path = if file.is_dir() { file.join("metrics.csv") } else { file.clone() };
             let header = header(&path)?;
@@ -55,11 +58,14 @@ impl Source {
                 if !self.conditions.is_empty() {
                     bail!("--where: {} is a metrics.csv, which has one run", path.display());
                 }
-                self.read_metrics(&path, &mut found, &mut batches)?;
+                let spent = self.read_metrics(&path, &mut found, &mut batches)?;
+                compute = compute.map(|sum| sum + spent);
             } else {
+                compute = None;
                 self.read_table(&path, &header, &mut found)?;
             }
         }
+        found.compute = compute;
         batches.dedup();
         found.batch_tokens = match batches[..] {
             [batch] => Some(batch),
@@ -72,12 +78,13 @@ impl Source {
         Ok(found)
     }
 
+    /// Reads the first stage of a run; its compute, FLOPs.
     fn read_metrics(
         &self,
         path: &Path,
         found: &mut Observations,
         batches: &mut Vec<f64>,
-    ) -> Result<()> {
+    ) -> Result<f64> {
         let curve = LearningCurve::read(path)?;
         let run = next_run(&found.points);
         let name = path.display();
@@ -122,7 +129,8 @@ impl Source {
                  one; --stable-only leaves them out"
             ));
         }
-        Ok(())
+        let first_stage = curve.points.iter().filter(|point| point.stage == 0);
+        Ok(first_stage.map(|point| point.compute_flops).fold(0.0, f64::max))
     }
 
     fn read_table(

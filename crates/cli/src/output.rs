@@ -32,6 +32,16 @@ pub fn write_file(path: &Path, text: &str) -> Result<()> {
     written.with_context(|| format!("{} cannot be written", path.display()))
 }
 
+/// The command line of this process, the program by its name alone.
+pub fn command() -> String {
+    let quoted = |word: String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+".contains(c);
+        if word.chars().all(plain) { word } else { format!("'{word}'") }
+    };
+    let words = std::env::args().skip(1).map(quoted);
+    std::iter::once("staged".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
 /// A remark beside the results.
 pub fn note(text: &str) {
     // Where standard error is closed there is nobody to tell.

@@ -1,4 +1,4 @@
-use crate::law::{BatchChoice, PlanningLaw};
+use crate::law::{BatchChoice, Costs, PlanningLaw};
 use crate::{figures, measured, output, plan_report, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -86,6 +86,31 @@ pub struct Plan {
     json: bool,
 }
 
+/// What a plan is to reach, and through which shapes.
+pub struct Ask {
+    pub goal: Goal,
+    pub last: FinalShape,
+    pub stages: RangeInclusive<usize>,
+    pub operators: Operators,
+}
+
+impl Ask {
+    /// The best plan under a law, as a schedule that is the template's but for stages and batch.
+    pub fn planned(self, template: Schedule, law: PlanningLaw, costs: Costs) -> Result<Planned> {
+        let request = Request {
+            cost: costs.cost.clone(),
+            resampled: costs.resampled.clone(),
+            goal: self.goal,
+            last: self.last,
+            stages: self.stages,
+            operators: self.operators,
+        };
+        let plan = StagedPlan::new(&request, |n_params, loss| costs.batch_tokens(n_params, loss))?;
+        let schedule = schedule(template, &plan, &law, &costs.batch.to_string())?;
+        Ok(Planned { plan, schedule, law })
+    }
+}
+
 /// A plan, the schedule that it makes, and what it was made with.
 pub struct Planned {
     pub plan: StagedPlan,
@@ -149,17 +174,13 @@ impl Plan {
             costs.resampled = resampled.map(|cost| cost.in_seconds(speed.clone())).collect();
         }
         let last = self.last(template.context_len())?;
-        let request = Request {
-            cost: costs.cost.clone(),
-            resampled: costs.resampled.clone(),
+        let ask = Ask {
             goal: self.goal()?,
             last,
             stages: self.stages.clone(),
             operators: self.operators()?,
         };
-        let plan = StagedPlan::new(&request, |n_params, loss| costs.batch_tokens(n_params, loss))?;
-        let schedule = schedule(template, &plan, &law.name, &costs.batch.to_string())?;
-        Ok(Planned { plan, schedule, law })
+        ask.planned(template, law, costs)
     }
 
     fn goal(&self) -> Result<Goal> {
@@ -224,7 +245,12 @@ impl Plan {
 }
 
 /// The schedule that runs a plan.
-fn schedule(template: Schedule, plan: &StagedPlan, law: &str, batch: &str) -> Result<Schedule> {
+fn schedule(
+    template: Schedule,
+    plan: &StagedPlan,
+    law: &PlanningLaw,
+    batch: &str,
+) -> Result<Schedule> {
     let stage = |stage: &scaling::plan::Stage| PlannedStage {
         n_layers: stage.n_layers,
         d_model: stage.d_model,
@@ -234,18 +260,21 @@ fn schedule(template: Schedule, plan: &StagedPlan, law: &str, batch: &str) -> Re
     };
     let curve = &plan.curve;
     let prediction = Prediction {
-        law: law.to_string(),
+        law: law.name.clone(),
         batch: batch.to_string(),
         final_loss: plan.final_loss,
         compute: plan.compute,
         compute_from_scratch: plan.compute_from_scratch,
         saving: plan.saving,
         saving_interval: plan.saving_interval,
+        pilot_compute: law.pilot_compute(),
         curve: PredictedCurve {
             stage: curve.iter().map(|point| point.stage).collect(),
             tokens: curve.iter().map(|point| point.tokens).collect(),
             compute: curve.iter().map(|point| point.compute).collect(),
             loss: curve.iter().map(|point| point.loss).collect(),
+            low: curve.iter().filter_map(|point| Some(point.interval?[0])).collect(),
+            high: curve.iter().filter_map(|point| Some(point.interval?[1])).collect(),
         },
     };
     let last = &plan.stages[plan.stages.len() - 1];

@@ -76,11 +76,10 @@ pub fn comment(planned: &Planned) -> String {
     format!("# {}\n\n", lines.join("\n# "))
 }
 
-/// The table.
-pub fn print(planned: &Planned) -> Result<()> {
+/// The table of stages, line by line.
+pub fn stage_lines(planned: &Planned) -> Vec<String> {
     let plan = &planned.plan;
-    output::line(&format!("{}: {}", planned.law.name, planned.law.equation))?;
-    output::line(&format!(
+    let mut lines = vec![format!(
         "{:>5} {:>12} {:>10} {:>11} {:>10} {:>10} {:>7} {:>7} {:>8} {:>6} {:>11} {:>9}",
         "stage",
         "shape",
@@ -94,12 +93,12 @@ pub fn print(planned: &Planned) -> Result<()> {
         "ratio",
         "from step",
         "rate"
-    ))?;
+    )];
     for (i, stage) in plan.stages.iter().enumerate() {
         let shape = format!("{}x{}x{}", stage.n_layers, stage.d_model, stage.n_heads);
         let start = stage.loss_start.map_or("-".into(), |loss| format!("{loss:.4}"));
         let ratio = stage.step_ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
-        output::line(&format!(
+        lines.push(format!(
             "{:>5} {shape:>12} {:>10.3e} {:>11} {:>10.3e} {:>10.3e} {start:>7} {:>7.4} {:>8.4} {ratio:>6} {:>11} \
              {:>9.2e}",
             i + 1,
@@ -111,7 +110,16 @@ pub fn print(planned: &Planned) -> Result<()> {
             stage.growth_slope,
             output::count(stage.resumed_step.round() as u64),
             hidden_rate(planned, stage.d_model),
-        ))?;
+        ));
+    }
+    lines
+}
+
+/// The whole plan.
+pub fn print(planned: &Planned) -> Result<()> {
+    output::line(&format!("{}: {}", planned.law.name, planned.law.equation))?;
+    for line in stage_lines(planned) {
+        output::line(&line)?;
     }
     summary(planned)
 }

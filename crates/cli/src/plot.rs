@@ -1,7 +1,11 @@
 use crate::{figures, fit, output};
+use crate::comparison::Sides;
+use crate::run_figure::predicted_against_actual;
+use crate::run_record::{RunRecord, run_folders};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use scaling::Fit;
+use ::plot::Figure;
 use schedule::Schedule;
 use std::path::{Path, PathBuf};
 
@@ -9,9 +13,11 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 #[command(after_help = "Examples:\n  staged plot law.json -o fit.svg\n  \
     staged plot schedules/x.toml --show curves -o curves.png\n  \
+    staged plot runs/staged runs/scratch -o story.svg\n  \
     staged plot runs/small runs/big -o loss.svg")]
 pub struct Plot {
-    /// Runs, or one planned schedule (.toml), or one law (.json)
+    /// A staged run and its baselines (predicted against actual), or runs of one stage each, or one planned
+    /// schedule (.toml), or one law (.json)
     #[arg(required = true)]
     sources: Vec<PathBuf>,
     /// What of a schedule is shown
@@ -57,10 +63,41 @@ impl Plot {
             let law: Fit = serde_json::from_str(&text)
                 .with_context(|| format!("{}: no law of staged fit", first.display()))?;
             figures::fit_quality(&law, &fit::points_path(first))?
+        } else if is_staged(first) {
+            let baselines: Vec<RunRecord> = self.sources[1..]
+                .iter()
+                .map(|path| RunRecord::read_all(path))
+                .collect::<Result<Vec<_>>>()?
+                .into_iter()
+                .flatten()
+                .collect();
+            story(RunRecord::read_all(first)?, baselines)?
         } else {
             figures::runs(&self.sources)?
         };
         figure.write(&self.out)?;
         output::line(&format!("figure: {}", self.out.display()))
     }
+}
+
+/// Whether a folder holds a run of several stages or with a prediction, or such runs.
+fn is_staged(path: &Path) -> bool {
+    let first = if path.join("schedule.toml").exists() {
+        Some(path.to_path_buf())
+    } else {
+        run_folders(path).ok().and_then(|runs| runs.into_iter().next())
+    };
+    first
+        .and_then(|run| Schedule::read(&run.join("schedule.toml")).ok())
+        .is_some_and(|schedule| schedule.stages().len() > 1 || schedule.prediction().is_some())
+}
+
+/// Predicted against actual loss, with the saving where there are baselines; of several seeds the first
+/// staged run is drawn, and the saving is over all.
+pub fn story(staged: Vec<RunRecord>, scratch: Vec<RunRecord>) -> Result<Figure> {
+    let pilots = staged[0].schedule.prediction().and_then(|plan| plan.pilot_compute);
+    let sides =
+        Sides { staged, scratch, others: Vec::new(), pilot_compute: pilots.unwrap_or(0.0) };
+    let comparison = if sides.scratch.is_empty() { None } else { Some(sides.compare(&[])?) };
+    Ok(predicted_against_actual(&sides.staged[0], &sides.scratch, comparison.as_ref()))
 }

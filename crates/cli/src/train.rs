@@ -1,11 +1,11 @@
 use crate::output;
 use crate::progress::Progress;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::{Flops, PfDays};
 use schedule::Schedule;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use trainer::{Outcome, RunOptions, RunSummary, train};
 
@@ -30,6 +30,12 @@ pub struct Train {
     /// Go on from the newest whole checkpoint, or start if there is none
     #[arg(long)]
     resume: bool,
+    /// Train the schedule's last shape alone, for comparison
+    #[arg(long)]
+    from_scratch: bool,
+    /// Train under another seed than the schedule's
+    #[arg(long)]
+    seed: Option<u64>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -41,9 +47,16 @@ impl Train {
         if !self.text.is_empty() {
             schedule = schedule.with_text(self.text)?;
         }
+        if self.from_scratch {
+            schedule = schedule.from_scratch()?;
+        }
+        if let Some(seed) = self.seed {
+            schedule = schedule.with_seed(seed);
+        }
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(schedule.name()));
         let device = self.device.parse()?;
-        let summary = run(RunOptions { schedule, folder, device, resume: self.resume })?;
+        let (resume, command) = (self.resume, output::command());
+        let summary = run(RunOptions { schedule, folder, device, resume, command })?;
         if summary.outcome == Outcome::Interrupted {
             output::note("interrupted; add --resume to the same command to go on");
         }
@@ -54,17 +67,27 @@ impl Train {
 /// Runs with progress and signals connected.
 pub fn run(options: RunOptions) -> Result<RunSummary> {
     use_threads(options.schedule.machine().threads)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let handler_stop = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if handler_stop.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        output::note("stopping after this step; once more to stop at once, without saving");
-    })
-    .context("signals cannot be caught")?;
+    let stop = stop_on_signals()?;
     let mut progress = Progress::new();
-    Ok(train(&options, &mut |event| progress.show(event), &stop)?)
+    Ok(train(&options, &mut |event| progress.show(event), stop)?)
+}
+
+/// Set when Ctrl-C or SIGTERM comes; a second one ends the program at once.
+pub fn stop_on_signals() -> Result<&'static AtomicBool> {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    static ONCE: OnceLock<Result<(), ctrlc::Error>> = OnceLock::new();
+    let set = ONCE.get_or_init(|| {
+        ctrlc::set_handler(|| {
+            if STOP.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            output::note("stopping after this step; once more to stop at once, without saving");
+        })
+    });
+    match set {
+        Ok(()) => Ok(&STOP),
+        Err(error) => bail!("signals cannot be caught: {error}"),
+    }
 }
 
 /// Sets the number of threads of everything that runs on the CPU.

@@ -3,6 +3,7 @@
 //! Counts are plain integers whose name carries the unit (`n_params`, `n_tokens`, `step`); compute
 //! has a type of its own, because FLOPs and PF-days are easily mixed up.
 
+mod comparison;
 mod compute;
 mod curve;
 mod parametrization;
@@ -10,6 +11,7 @@ mod precision;
 mod shape;
 mod smooth;
 
+pub use comparison::{Interval, Saving, dynamics_ratio, saving_at};
 pub use compute::{Flops, PfDays};
 pub use curve::{CurveError, CurvePoint, CurveWriter, LearningCurve};
 pub use parametrization::Parametrization;

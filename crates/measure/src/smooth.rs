@@ -1,4 +1,4 @@
-use crate::CurveError;
+use crate::{CurveError, LearningCurve};
 
 /// Share of a curve's points in each local fit.
 const SPAN: f64 = 0.1;
@@ -8,6 +8,9 @@ const LEAST_NEIGHBOURS: usize = 7;
 
 /// Rounds that take weight from outliers.
 const ROBUST_ROUNDS: usize = 2;
+
+/// Fewest points of a curve.
+const LEAST_POINTS: usize = 4;
 
 /// A learning curve as a smooth function of compute: a straight line in ln L over ln C through each
 /// point's neighbours, by weighted least squares with less weight for outliers (Cleveland 1979).
@@ -23,6 +26,58 @@ impl SmoothCurve {
     /// # Errors
     /// Fewer than four points, or a number that is not positive.
     pub fn new(pairs: &[(f64, f64)]) -> Result<Self, CurveError> {
+        Ok(Self { points: smoothed(pairs)? })
+    }
+
+    /// The held-out loss of a run over its compute. Each stage is smoothed by itself, for the slope jumps
+    /// where a model grows; a stage of fewer than four evaluations is smoothed with the one before it.
+    ///
+    /// # Errors
+    /// Fewer than four evaluations, or a number that is not positive.
+    pub fn of_run(curve: &LearningCurve) -> Result<Self, CurveError> {
+        let mut stages: Vec<Vec<(f64, f64)>> = Vec::new();
+        let mut last_stage = None;
+        for (point, loss) in curve.evaluated() {
+            let new = last_stage != Some(point.stage)
+                && stages.last().is_none_or(|stage| stage.len() >= LEAST_POINTS);
+            if new {
+                stages.push(Vec::new());
+            }
+            last_stage = Some(point.stage);
+            if let Some(stage) = stages.last_mut() {
+                stage.push((point.compute_flops, loss));
+            }
+        }
+        if stages.len() > 1 && stages.last().is_some_and(|stage| stage.len() < LEAST_POINTS) {
+            let rest = stages.pop().unwrap_or_default();
+            stages.last_mut().into_iter().for_each(|stage| stage.extend(&rest));
+        }
+        if stages.is_empty() {
+            return Err(CurveError::TooShort { n_points: 0 });
+        }
+        let mut points: Vec<[f64; 3]> = Vec::new();
+        for stage in stages {
+            points.extend(smoothed(&stage)?);
+        }
+        Ok(Self { points })
+    }
+
+    /// Compute, FLOPs, and smoothed loss at every point, by increasing compute.
+    pub fn points(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.points.iter().map(|point| (point[0].exp(), point[1].exp()))
+    }
+
+    /// The least compute from which on the slope d ln L / d ln C stays at or above a value, FLOPs; `None`
+    /// if it is below it at the end.
+    pub fn compute_at_slope(&self, slope: f64) -> Option<f64> {
+        let flat = self.points.iter().rev().take_while(|point| point[2] >= slope).count();
+        let first = self.points.len() - flat;
+        self.points.get(first).map(|point| point[0].exp())
+    }
+}
+
+/// ln C, ln L and d ln L / d ln C of smoothed pairs of compute and loss.
+fn smoothed(pairs: &[(f64, f64)]) -> Result<Vec<[f64; 3]>, CurveError> {
         let positive = |x: f64| x > 0.0 && x.is_finite();
         if let Some(bad) = pairs.iter().position(|pair| !positive(pair.0) || !positive(pair.1)) {
             let (compute, loss) = pairs[bad];
@@ -31,7 +86,7 @@ impl SmoothCurve {
         let mut ln: Vec<(f64, f64)> = pairs.iter().map(|pair| (pair.0.ln(), pair.1.ln())).collect();
         ln.sort_by(|a, b| a.0.total_cmp(&b.0));
         ln.dedup_by_key(|point| point.0);
-        if ln.len() < 4 {
+        if ln.len() < LEAST_POINTS {
             return Err(CurveError::TooShort { n_points: ln.len() });
         }
         let n_near = ((SPAN * ln.len() as f64) as usize).max(LEAST_NEIGHBOURS).min(ln.len());
@@ -49,9 +104,10 @@ impl SmoothCurve {
             trust = off.iter().map(|off| (1.0 - (off / limit).min(1.0).powi(2)).powi(2)).collect();
             points = local_lines(&ln, n_near, &trust);
         }
-        Ok(Self { points })
-    }
+        Ok(points)
+}
 
+impl SmoothCurve {
     /// Loss at the first point.
     pub fn first_loss(&self) -> f64 {
         self.points[0][1].exp()
@@ -137,6 +193,7 @@ fn local_lines(points: &[(f64, f64)], n_near: usize, trust: &[f64]) -> Vec<[f64;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CurvePoint;
 
     fn power_law(noise: f64) -> Vec<(f64, f64)> {
         let point = |i: u32| {
@@ -168,6 +225,46 @@ mod tests {
         let due = 8.0 * 301f64.powf(-0.05);
         assert!((curve.loss_at(3.01e14).unwrap() / due - 1.0).abs() < 0.002);
         assert!((curve.slope_at(4e14) + 0.05).abs() < 0.02, "{}", curve.slope_at(4e14));
+    }
+
+    #[test]
+    fn the_kink_at_a_growth_is_kept() {
+        let point = |i: u32, stage: usize, loss: f64| CurvePoint {
+            stage,
+            step: u64::from(i),
+            tokens: u64::from(i),
+            compute_flops: 1e12 * f64::from(i),
+            train_loss: loss,
+            val_loss: Some(loss),
+            learning_rate: 0.01,
+            grad_norm: 1.0,
+            tokens_per_second: 1.0,
+            wall_seconds: 1.0,
+        };
+        let flat = |i: u32| 4.0 * f64::from(i).powf(-0.01);
+        let steep = |i: u32| flat(60) * (f64::from(i) / 60.0).powf(-0.2);
+        let first = (1..=60).map(|i| point(i, 0, flat(i)));
+        let points = first.chain((61..=120).map(|i| point(i, 1, steep(i)))).collect();
+        let run = LearningCurve { points };
+        let curve = SmoothCurve::of_run(&run).unwrap();
+        for i in [20, 59, 60, 61, 62, 90] {
+            let due = if i <= 60 { flat(i) } else { steep(i) };
+            let found = curve.loss_at(1e12 * f64::from(i)).unwrap();
+            assert!((found / due - 1.0).abs() < 1e-9, "{i}: {found} for {due}");
+        }
+        assert_eq!(curve.compute_at_slope(-0.1), None);
+        let short = LearningCurve { points: run.points[..62].to_vec() };
+        assert_eq!(SmoothCurve::of_run(&short).unwrap().points().count(), 62);
+    }
+
+    #[test]
+    fn a_slope_is_reached_where_the_curve_stays_flatter() {
+        let pairs: Vec<(f64, f64)> = (1..=300)
+            .map(|i| (1e12 * f64::from(i), 1.0 + 5.0 * f64::from(i).powf(-0.5)))
+            .collect();
+        let curve = SmoothCurve::new(&pairs).unwrap();
+        let compute = curve.compute_at_slope(-0.15).unwrap();
+        assert!((curve.slope_at(compute) + 0.15).abs() < 0.005);
     }
 
     #[test]

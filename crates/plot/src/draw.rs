@@ -211,22 +211,28 @@ where
             let width = if *stroke == Stroke::Thin { 1 } else { 2 };
             let style = color.rgb().stroke_width(pen.size(width));
             let points = placed(points);
-            let drawn = if *stroke == Stroke::Dashed {
-                let (dash, gap) = (pen.length(7.0), pen.length(5.0));
-                chart.draw_series(DashedLineSeries::new(points, dash as u32, gap as u32, style))?
-            } else {
-                chart.draw_series(LineSeries::new(points, style))?
+            // Dash and gap.
+            let broken = match stroke {
+                Stroke::Solid | Stroke::Thin => None,
+                Stroke::Dashed => Some((pen.length(7.0), pen.length(5.0))),
+                Stroke::Dotted => Some((pen.length(2.0), pen.length(3.0))),
+            };
+            let drawn = match broken {
+                Some((dash, gap)) => chart
+                    .draw_series(DashedLineSeries::new(points, dash as u32, gap as u32, style))?,
+                None => chart.draw_series(LineSeries::new(points, style))?,
             };
             if let Some(label) = label {
-                let (length, dash) = (pen.length(20.0), pen.length(7.0));
-                let solid = *stroke != Stroke::Dashed;
+                let length = pen.length(20.0);
                 drawn.label(label).legend(move |(x, y)| {
                     let ends = [(x, y), (x + length, y)];
-                    if solid {
-                        PathElement::new(ends, style).into_dyn()
-                    } else {
-                        plotters::element::DashedPathElement::new(ends, dash, dash - 1, style)
-                            .into_dyn()
+                    match broken {
+                        None => PathElement::new(ends, style).into_dyn(),
+                        Some((dash, _)) => {
+                            let gap = (dash - 1).max(2);
+                            plotters::element::DashedPathElement::new(ends, dash, gap, style)
+                                .into_dyn()
+                        }
                     }
                 });
             }

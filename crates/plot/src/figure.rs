@@ -9,6 +9,8 @@ pub enum Stroke {
     Solid,
     /// In dashes.
     Dashed,
+    /// In dots.
+    Dotted,
     /// Unbroken and thin, for what lies behind.
     Thin,
 }

@@ -93,6 +93,14 @@ impl Checker<'_> {
             self.require(in_range, "machine.threads", threads, expected)?;
         }
         self.stages(file)?;
+        if let Some(alone) = &file.from_scratch {
+            if let Some(peak) = alone.peak {
+                self.positive("from_scratch.peak", peak)?;
+            }
+            if let Some(until) = alone.until {
+                self.until("from_scratch.until", until)?;
+            }
+        }
         file.prediction.as_ref().map_or(Ok(()), |prediction| self.prediction(file, prediction))
     }
 
@@ -118,7 +126,11 @@ impl Checker<'_> {
                 }
                 held_out(text.validation_fraction)
             }
-            DataSource::Tokens(tokens) => held_out(tokens.validation_fraction),
+            DataSource::Tokens(tokens) => {
+                let is_utf8 = tokens.file.to_str().is_some();
+                self.require(is_utf8, "data.file", tokens.file.display(), "must be UTF-8")?;
+                held_out(tokens.validation_fraction)
+            }
         }
     }
 
@@ -278,9 +290,16 @@ impl Checker<'_> {
         self.positive("prediction.final_loss", prediction.final_loss)?;
         self.positive("prediction.compute", prediction.compute)?;
         self.positive("prediction.compute_from_scratch", prediction.compute_from_scratch)?;
+        if let Some(compute) = prediction.pilot_compute {
+            self.positive("prediction.pilot_compute", compute)?;
+        }
         let curve = &prediction.curve;
         let n = curve.loss.len();
+        let has_band = !curve.low.is_empty() || !curve.high.is_empty();
+        let band = |end: &Vec<f64>| if has_band { end.len() } else { n };
         for (name, length) in [
+            ("low", band(&curve.low)),
+            ("high", band(&curve.high)),
             ("stage", curve.stage.len()),
             ("tokens", curve.tokens.len()),
             ("compute", curve.compute.len()),
@@ -296,6 +315,10 @@ impl Checker<'_> {
             self.positive(&key("tokens"), curve.tokens[i])?;
             self.positive(&key("compute"), curve.compute[i])?;
             self.positive(&key("loss"), curve.loss[i])?;
+            if has_band {
+                self.positive(&key("low"), curve.low[i])?;
+                self.positive(&key("high"), curve.high[i])?;
+            }
         }
         Ok(())
     }

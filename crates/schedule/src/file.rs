@@ -1,8 +1,8 @@
 //! The schedule file as written: names and types, no checks.
 
 use crate::{
-    AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, Growth, LearningRate,
-    Machine, Prediction, Until,
+    AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, FromScratch, Growth,
+    LearningRate, Machine, Prediction, Until,
 };
 use measure::Parametrization;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,8 @@ pub(crate) struct ScheduleFile {
     #[serde(default)]
     pub machine: Machine,
     pub stages: Vec<StageFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_scratch: Option<FromScratch>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prediction: Option<Prediction>,
 }

@@ -21,6 +21,6 @@ pub use learning_rate::{DecayShape, LearningRate};
 pub use planned::{PlannedRun, PlannedStage, StageSpec};
 pub use schedule::{Schedule, Stage};
 pub use settings::{
-    AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, Machine, PredictedCurve,
-    Prediction, SyntheticData, TextData, TokenData, Until,
+    AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, FromScratch, Machine,
+    PredictedCurve, Prediction, SyntheticData, TextData, TokenData, Until,
 };

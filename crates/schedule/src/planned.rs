@@ -1,6 +1,8 @@
 use crate::file::StageFile;
-use crate::{Growth, Prediction, Schedule, ScheduleError, Until};
-use std::path::Path;
+use crate::{
+    DataSource, Growth, Prediction, Schedule, ScheduleError, TextData, TokenData, Until,
+};
+use std::path::{Path, PathBuf};
 
 /// The stages of a plan, to be run as the rest of a schedule says.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +77,48 @@ impl Schedule {
         self.file.stages = stages.into_iter().map(file).collect();
         self.file.prediction = None;
         Self::check(self.file, Path::new("the stages"))
+    }
+
+    /// The same run on one core, as one of several side by side.
+    #[must_use]
+    pub fn on_one_thread(mut self) -> Self {
+        self.file.machine.threads = Some(1);
+        self
+    }
+
+    /// The same run under another name.
+    ///
+    /// # Errors
+    /// A name that no folder can have.
+    pub fn named(mut self, name: &str) -> Result<Self, ScheduleError> {
+        self.file.name = name.to_string();
+        Self::check(self.file, Path::new("the name"))
+    }
+
+    /// The same run evaluated so many times, evenly over its steps, and saved as often as it is evaluated
+    /// every tenth time.
+    ///
+    /// # Errors
+    /// None that a checked schedule has.
+    pub fn with_evaluations(mut self, n: u64) -> Result<Self, ScheduleError> {
+        let every = (self.n_steps() / n).max(1);
+        self.file.evaluation.every_steps = every;
+        self.file.checkpoint.every_steps = 10 * every;
+        Self::check(self.file, Path::new("the evaluations"))
+    }
+
+    /// The same run with its text already made into tokens.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8, which TOML cannot hold.
+    pub fn with_tokens(mut self, file: PathBuf) -> Result<Self, ScheduleError> {
+        let validation_fraction = match self.file.data {
+            DataSource::Text(text) => text.validation_fraction,
+            DataSource::Tokens(tokens) => tokens.validation_fraction,
+            DataSource::Synthetic(_) => TextData::default().validation_fraction,
+        };
+        self.file.data = DataSource::Tokens(TokenData { file, validation_fraction });
+        Self::check(self.file, Path::new("the token file"))
     }
 
     /// The same run with another seed.

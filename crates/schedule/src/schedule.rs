@@ -100,6 +100,42 @@ impl Schedule {
         Self::check(self.file, Path::new("--steps"))
     }
 
+    /// The last shape alone, under the same file: the run that the stages are compared with. It ends where
+    /// `from_scratch.until` says; otherwise at the compute that the plan predicts for it, or without a
+    /// plan at the most that the stages may take.
+    ///
+    /// # Errors
+    /// None that a checked schedule has.
+    pub fn from_scratch(mut self) -> Result<Self, ScheduleError> {
+        let alone = self.file.from_scratch.take().unwrap_or_default();
+        let predicted = self.file.prediction.take().map(|found| found.compute_from_scratch);
+        let compute = predicted.unwrap_or_else(|| self.most_compute());
+        self.file.name.push_str("-from-scratch");
+        if let Some(peak) = alone.peak {
+            self.file.learning_rate.peak = peak;
+        }
+        self.file.stages.drain(..self.file.stages.len() - 1);
+        for stage in &mut self.file.stages {
+            stage.until =
+                alone.until.unwrap_or(Until { compute: Some(compute), ..Until::default() });
+            stage.growth = None;
+        }
+        Self::check(self.file, Path::new("--from-scratch"))
+    }
+
+    /// 6 N D of all stages unless a loss or a slope comes first, FLOPs.
+    pub fn most_compute(&self) -> f64 {
+        let mut before = 0;
+        let mut compute = 0.0;
+        for stage in &self.stages {
+            let end = before + self.stage_steps(stage, before);
+            let tokens = self.batch.tokens_through(end) - self.batch.tokens_through(before);
+            compute += stage.shape.flops_per_token().0 * tokens as f64;
+            before = end;
+        }
+        compute
+    }
+
     /// The same run on sequences of another length.
     ///
     /// # Errors
@@ -407,6 +443,22 @@ until = { steps = 1200 }
         let schedule = parse(&text).unwrap();
         assert_eq!(schedule.stages()[1].growth().resumed_step, Some(400));
         assert_eq!(parse(&schedule.to_toml()).unwrap(), schedule);
+    }
+
+    #[test]
+    fn the_last_shape_alone_costs_what_the_file_says() {
+        let text = second("n_layers = 6;d_model = 256;n_heads = 8;until = { tokens = 40960 };");
+        let whole = parse(&text).unwrap();
+        let alone = whole.clone().from_scratch().unwrap();
+        assert_eq!((alone.name(), alone.stages().len()), ("test-from-scratch", 1));
+        let (small, large) = (12 * 4 * 128 * 128, 12 * 6 * 256 * 256);
+        let compute = 6.0 * 4096.0 * f64::from(1200 * small + 10 * large);
+        assert_eq!(whole.most_compute(), compute);
+        assert_eq!(alone.most_compute(), 6.0 * 4096.0 * f64::from(large * (10 + 1200 / 6)));
+        let own = "[from_scratch]\npeak = 0.004\nuntil = { steps = 7, loss = 1.5 }\n";
+        let alone = parse(&(text + own)).unwrap().from_scratch().unwrap();
+        assert_eq!((alone.n_steps(), alone.learning_rate().peak), (7, 0.004));
+        assert_eq!(alone.stages()[0].until().loss, Some(1.5));
     }
 
     #[test]

@@ -133,6 +133,19 @@ pub struct Until {
     pub slope: Option<f64>,
 }
 
+/// How the last shape is trained alone, for comparison.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FromScratch {
+    /// Its own peak learning rate; `learning_rate.peak` when it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak: Option<f64>,
+    /// When it ends: at the compute that the plan predicts for it, or without a plan at the most that the
+    /// stages may take, when it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Until>,
+}
+
 /// What a plan expects of its schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,6 +165,9 @@ pub struct Prediction {
     /// 95 % interval of the saving.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saving_interval: Option<[f64; 2]>,
+    /// 6 N D of the runs that the law was fitted to, FLOPs; absent for a published law.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pilot_compute: Option<f64>,
     /// The predicted curve.
     pub curve: PredictedCurve,
 }
@@ -168,6 +184,12 @@ pub struct PredictedCurve {
     pub compute: Vec<f64>,
     /// Held-out loss, nats per token.
     pub loss: Vec<f64>,
+    /// Lower end of its 95 % interval; empty for a published law, which has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub low: Vec<f64>,
+    /// Upper end of its 95 % interval.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub high: Vec<f64>,
 }
 
 impl Default for TextData {

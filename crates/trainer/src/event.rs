@@ -18,6 +18,10 @@ pub enum Event {
     Started {
         /// Program and tensor library.
         versions: String,
+        /// The command that asked for the run.
+        command: String,
+        /// The processor, where its name is known.
+        machine: Option<String>,
         /// Device.
         device: String,
         /// Threads on the CPU.

@@ -101,6 +101,24 @@ impl RunFolder {
         self.write(&name, &json)
     }
 
+    /// The growths of a run, as far as it has come, in order.
+    ///
+    /// # Errors
+    /// A growth-K.json that cannot be read.
+    pub fn growths_of(root: &Path) -> Result<Vec<GrowthReport>, TrainError> {
+        let mut found = Vec::new();
+        for stage in 1.. {
+            let path = root.join(format!("growth-{stage}.json"));
+            if !path.exists() {
+                break;
+            }
+            let text = fs::read(&path).map_err(TrainError::io(&path))?;
+            let report = serde_json::from_slice(&text);
+            found.push(report.map_err(|error| TrainError::folder(&path, error.to_string()))?);
+        }
+        Ok(found)
+    }
+
     /// Writes a whole file, or none.
     fn write(&self, name: &str, content: &[u8]) -> Result<(), TrainError> {
         let path = self.root.join(name);

@@ -6,7 +6,7 @@ use growth::GrowthOperator;
 use measure::{GptShape, Precision};
 use model::{Gpt, Tensors, to_host};
 use schedule::{AdamWSettings, MomentRule};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use state::{Moments, TrainingState};
 
 /// Largest relative change of the loss that rounding in f32 makes; more is a fault.
@@ -20,7 +20,7 @@ const CHECK_SEQUENCES: usize = 8;
 const LOGIT_SEQUENCES: usize = 2;
 
 /// What a growth did to the model, on the same held-out sequences and in f32.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GrowthCheck {
     /// Mean loss of the smaller model, nats per token.
     pub loss_before: f64,
@@ -40,7 +40,7 @@ impl GrowthCheck {
 }
 
 /// A growth in a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GrowthReport {
     /// The stage that begins with it, from 0.
     pub stage: usize,

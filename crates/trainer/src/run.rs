@@ -26,6 +26,8 @@ pub struct RunOptions {
     pub device: DeviceChoice,
     /// Whether to go on from the newest whole checkpoint in the folder.
     pub resume: bool,
+    /// The command that asks for it, for the record.
+    pub command: String,
 }
 
 /// Trains as the schedule says, until its end or until `stop` is set; then saves and returns.
@@ -66,6 +68,7 @@ struct Run<'a> {
     store: CheckpointStore,
     metrics: CurveWriter,
     origin: Origin,
+    command: String,
     learner: Learner,
     last_point: Option<CurvePoint>,
     /// Compute and held-out loss at the evaluations of this stage.
@@ -160,6 +163,7 @@ impl<'a> Run<'a> {
             store,
             metrics,
             origin,
+            command: options.command.clone(),
             evaluated: of_stage.map(|(point, loss)| (point.compute_flops, loss)).collect(),
             learner: Learner::new(schedule.clone(), Arc::new(corpus), device, state),
             last_point,
@@ -308,6 +312,8 @@ impl<'a> Run<'a> {
         let n_steps = self.learner.n_steps();
         Event::Started {
             versions: self.origin.versions.clone(),
+            command: self.command.clone(),
+            machine: processor(),
             device: self.origin.device.clone(),
             threads: self.origin.threads,
             shape,
@@ -344,6 +350,13 @@ impl<'a> Run<'a> {
     fn tell(&mut self, observe: &mut dyn FnMut(&Event), event: &Event) -> Result<(), TrainError> {
         tell(&mut self.folder, observe, event)
     }
+}
+
+/// Name of the processor, of Linux's /proc.
+fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let name = text.lines().find_map(|line| line.strip_prefix("model name"))?;
+    Some(name.trim_start_matches([' ', '\t', ':']).to_string())
 }
 
 fn tell(

@@ -113,6 +113,9 @@ pub struct Fit {
     /// Batch of the runs in tokens, where a law in steps was fitted to runs that share one.
     #[serde(default)]
     pub batch_tokens: Option<f64>,
+    /// 6 N D of all the runs, FLOPs, where they are runs of our own: what the law cost.
+    #[serde(default)]
+    pub compute: Option<f64>,
     /// Resamples that were fitted.
     pub bootstraps: usize,
     /// Their seed.
@@ -155,6 +158,7 @@ impl Fit {
             residuals: residual_quantiles(&residuals),
             left_out: leave_largest_out(form, &points),
             batch_tokens: None,
+            compute: None,
             bootstraps: draws.len(),
             seed: options.seed,
             draws: Vec::new(),

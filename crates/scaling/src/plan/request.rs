@@ -160,6 +160,8 @@ pub struct CurveSample {
     pub compute: f64,
     /// Loss, nats per token.
     pub loss: f64,
+    /// Its 95 % interval over resampled laws.
+    pub interval: Option<[f64; 2]>,
 }
 
 /// Whether to grow.
@@ -359,7 +361,7 @@ fn build(
         let (low, high) = interval(samples);
         [low, high]
     });
-    let curve = predicted_curve(cost, &stages)?;
+    let curve = predicted_curve(cost, &request.resampled, &executed)?;
     let (best_size, cheapest) = cost.cheapest_at(n_last, final_loss)?;
     Ok(Plan {
         saving_at_best_size: 1.0 - (from_scratch - path.spared) / cheapest,
@@ -453,29 +455,54 @@ fn saving_as_run(cost: &TrainingCost, stages: &[(f64, f64)]) -> Result<f64, Scal
     Ok(1.0 - paid / last)
 }
 
+/// The losses of stages of given sizes and tokens under a law, stage by stage, each after the same shares of
+/// its tokens. A grown model goes on where it would have had its loss from scratch.
+fn losses_as_run(
+    cost: &TrainingCost,
+    stages: &[(f64, f64)],
+) -> Result<Vec<f64>, ScalingError> {
+    let mut losses: Vec<f64> = Vec::new();
+    for (n, tokens) in stages {
+        let own = losses.last().map_or(Ok(0.0), |loss| cost.tokens_at(*n, *loss))?;
+        for share in curve_shares() {
+            losses.push(cost.loss_at_compute(*n, (own + share * tokens) * cost.per_token(*n))?);
+        }
+    }
+    Ok(losses)
+}
+
+/// From a hundredth of a stage's tokens to all, evenly in their ln.
+fn curve_shares() -> impl Iterator<Item = f64> {
+    (0..=CURVE_POINTS).map(|i| 100f64.powf(i as f64 / CURVE_POINTS as f64 - 1.0))
+}
+
 fn predicted_curve(
     cost: &TrainingCost,
-    stages: &[Stage],
+    resampled: &[TrainingCost],
+    stages: &[(f64, f64)],
 ) -> Result<Vec<CurveSample>, ScalingError> {
+    let losses = losses_as_run(cost, stages)?;
+    let samples: Vec<Vec<f64>> =
+        resampled.iter().filter_map(|law| losses_as_run(law, stages).ok()).collect();
     let mut curve = Vec::new();
     let (mut tokens_before, mut compute_before) = (0.0, 0.0);
-    for (k, stage) in stages.iter().enumerate() {
-        let n = stage.n_params;
-        let own = stage.loss_start.map_or(Ok(0.0), |loss| cost.tokens_at(n, loss))?;
-        for i in 0..=CURVE_POINTS {
-            // From a hundredth of the stage's tokens, evenly in their ln.
-            let share = 100f64.powf(i as f64 / CURVE_POINTS as f64 - 1.0);
-            let tokens = share * stage.tokens;
-            let loss = cost.loss_at_compute(n, (own + tokens) * cost.per_token(n))?;
+    for (k, (n, tokens)) in stages.iter().enumerate() {
+        for share in curve_shares() {
+            let i = curve.len();
+            let interval = (samples.len() > 1).then(|| {
+                let (low, high) = interval(samples.iter().map(|losses| losses[i]).collect());
+                [low, high]
+            });
             curve.push(CurveSample {
                 stage: k,
-                tokens: tokens_before + tokens,
-                compute: compute_before + 6.0 * n * tokens,
-                loss,
+                tokens: tokens_before + share * tokens,
+                compute: compute_before + 6.0 * n * share * tokens,
+                loss: losses[i],
+                interval,
             });
         }
-        tokens_before += stage.tokens;
-        compute_before += stage.compute;
+        tokens_before += tokens;
+        compute_before += 6.0 * n * tokens;
     }
     Ok(curve)
 }

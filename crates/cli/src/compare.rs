@@ -1,0 +1,158 @@
+use crate::comparison::{Comparison, Sides};
+use crate::output;
+use crate::run_record::RunRecord;
+use anyhow::{Context, Result};
+use clap::Args;
+use measure::Flops;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `staged compare`.
+#[derive(Args)]
+#[command(
+    after_help = "Example: staged compare runs/chain runs/scratch --json\n\n\
+    Either side is a run's folder, or a folder of runs of one schedule under several seeds. Losses are held-out ones, \
+    smoothed over compute, evaluations excluded on both sides."
+)]
+pub struct Compare {
+    /// The staged run, or a folder of them
+    run: PathBuf,
+    /// Its last shape from scratch, or a folder of such runs
+    baseline: PathBuf,
+    /// Earlier shapes from scratch, for the dynamics of the growths into them
+    #[arg(long, num_args = 1.., value_name = "RUN")]
+    others: Vec<PathBuf>,
+    /// Pilot runs whose compute is counted, instead of those that the plan names
+    #[arg(long, num_args = 1.., value_name = "RUN")]
+    pilots: Vec<PathBuf>,
+    /// Losses at which to compare, beside the usual ones
+    #[arg(long, value_delimiter = ',', value_name = "NATS")]
+    loss: Vec<f64>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Compare {
+    pub fn run(self) -> Result<()> {
+        let sides = sides(&self.run, &self.baseline, &self.others, &self.pilots)?;
+        let comparison = sides.compare(&self.loss)?;
+        if self.json { output::json(&comparison) } else { print(&comparison) }
+    }
+}
+
+/// Reads both sides of a comparison.
+pub fn sides(
+    run: &Path,
+    baseline: &Path,
+    others: &[PathBuf],
+    pilots: &[PathBuf],
+) -> Result<Sides> {
+    let all = |paths: &[PathBuf]| -> Result<Vec<RunRecord>> {
+        let runs = paths.iter().map(|path| RunRecord::read_all(path));
+        Ok(runs.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    };
+    let staged = RunRecord::read_all(run)?;
+    let planned = staged[0].schedule.prediction().and_then(|plan| plan.pilot_compute);
+    let pilot_compute = if pilots.is_empty() {
+        planned.unwrap_or(0.0)
+    } else {
+        let mut sum = 0.0;
+        for path in pilots {
+            let folders = if path.join("schedule.toml").exists() {
+                vec![path.clone()]
+            } else {
+                crate::run_record::run_folders(path)?
+            };
+            for folder in folders {
+                sum += RunRecord::read(&folder).context("--pilots")?.compute();
+            }
+        }
+        sum
+    };
+    Ok(Sides {
+        staged,
+        scratch: RunRecord::read_all(baseline)?,
+        others: all(others)?,
+        pilot_compute,
+    })
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// Prints the tables.
+pub fn print(found: &Comparison) -> Result<()> {
+    output::line(&format!(
+        "{} staged against {} from scratch; pilot runs {}",
+        runs(found.runs),
+        runs(found.baselines),
+        if found.pilot_compute > 0.0 {
+            Flops(found.pilot_compute).to_string()
+        } else {
+            "none".to_string()
+        },
+    ))?;
+    output::line(&format!(
+        "{:<28} {:>8} {:>9} {:>20} {:>13} {:>10} {:>12}",
+        "saving at", "loss", "saving", "95 % over seeds", "with pilots", "FLOPs", "from scratch"
+    ))?;
+    for one in &found.savings {
+        let interval = match (one.low, one.high) {
+            (Some(low), Some(high)) => format!("{} to {}", percent(low), percent(high)),
+            _ => "one run a side".to_string(),
+        };
+        output::line(&format!(
+            "{:<28} {:>8.4} {:>9} {interval:>20} {:>13} {:>10.3e} {:>12.3e}",
+            one.at,
+            one.loss,
+            percent(one.saving),
+            percent(one.saving_with_pilots),
+            one.compute,
+            one.compute_from_scratch,
+        ))?;
+    }
+    if let Some(predicted) = found.predicted_saving {
+        output::line(&format!("predicted saving at the plan's final loss: {}", percent(predicted)))?;
+    }
+    for growth in &found.growths {
+        let ratio = match (growth.dynamics_ratio, growth.lowest_ratio, growth.highest_ratio) {
+            (Some(mean), Some(low), Some(high)) => {
+                format!("dynamics ratio {mean:.2} ({low:.2} to {high:.2})")
+            }
+            _ => "no run from scratch of this size to compare with".to_string(),
+        };
+        output::line(&format!(
+            "growth into stage {} at step {:.0}: {}; loss {:.4} -> {:.4}; {ratio}",
+            growth.stage + 1,
+            growth.step,
+            growth.operator,
+            growth.loss_before,
+            growth.loss_after,
+        ))?;
+    }
+    for stage in &found.stages {
+        let predicted = match (stage.predicted_loss, stage.largest_error) {
+            (Some(loss), Some(error)) => format!(
+                "predicted {loss:.4} ({:+.2} %), off by at most {:.2} % over its last half",
+                100.0 * (loss / stage.actual_loss - 1.0),
+                100.0 * error
+            ),
+            _ => "no prediction".to_string(),
+        };
+        output::line(&format!(
+            "stage {} ({}, N = {}) ends after {:.0} steps and {:.3e} FLOPs at loss {:.4}; {predicted}",
+            stage.stage + 1,
+            stage.shape,
+            output::count(stage.n_params),
+            stage.step,
+            stage.compute,
+            stage.actual_loss,
+        ))?;
+    }
+    Ok(())
+}
+
+fn runs(n: usize) -> String {
+    if n == 1 { "1 run".to_string() } else { format!("{n} runs") }
+}

@@ -1,0 +1,300 @@
+//! Staged runs against runs from scratch, in numbers: for `compare`, figures, reports and the demo.
+
+use crate::run_record::RunRecord;
+use anyhow::{Result, bail};
+use measure::{Saving, SmoothCurve, dynamics_ratio, saving_at};
+use schedule::PredictedCurve;
+use serde::Serialize;
+
+/// Tokens per parameter of the run from scratch at which savings are told.
+const TOKENS_PER_PARAM: [f64; 5] = [2.5, 5.0, 10.0, 20.0, 40.0];
+
+/// The slope of the authors' compute-optimal stop (Shen et al. 2022): -0.052.
+const OPTIMAL_SLOPE: f64 = -0.052;
+
+/// Window after a growth over which the loss is watched, as a share of the compute that the grown size
+/// takes from scratch to the same loss.
+const WINDOW: f64 = 0.25;
+
+/// What to compare.
+pub struct Sides {
+    /// The staged runs, one a seed.
+    pub staged: Vec<RunRecord>,
+    /// Their last shape from scratch, one run a seed.
+    pub scratch: Vec<RunRecord>,
+    /// Earlier shapes from scratch, for the growths into them.
+    pub others: Vec<RunRecord>,
+    /// Compute of the pilot runs, FLOPs.
+    pub pilot_compute: f64,
+}
+
+/// Everything that is found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// Staged runs.
+    pub runs: usize,
+    /// Runs from scratch.
+    pub baselines: usize,
+    /// Compute of the pilot runs, FLOPs.
+    pub pilot_compute: f64,
+    /// The saving that the plan predicted, at its final loss.
+    pub predicted_saving: Option<f64>,
+    /// By falling loss; the last is at the final loss of the side that ends higher.
+    pub savings: Vec<SavingAt>,
+    pub growths: Vec<GrowthFound>,
+    pub stages: Vec<StageFound>,
+}
+
+/// A saving and where it was taken.
+#[derive(Clone, Debug, Serialize)]
+pub struct SavingAt {
+    /// Why this loss.
+    pub at: String,
+    /// Nats per token.
+    pub loss: f64,
+    pub saving: f64,
+    /// 95 % interval over the seeds.
+    pub low: Option<f64>,
+    pub high: Option<f64>,
+    pub saving_with_pilots: f64,
+    /// Geometric means, FLOPs.
+    pub compute: f64,
+    pub compute_from_scratch: f64,
+}
+
+/// A growth, over all seeds.
+#[derive(Clone, Debug, Serialize)]
+pub struct GrowthFound {
+    /// The stage that begins with it, from 0.
+    pub stage: usize,
+    pub operator: String,
+    /// Steps before it, mean.
+    pub step: f64,
+    /// Fall of the loss afterwards over that of the grown size from scratch at the same loss, mean;
+    /// absent where no run from scratch of that size is given.
+    pub dynamics_ratio: Option<f64>,
+    pub lowest_ratio: Option<f64>,
+    pub highest_ratio: Option<f64>,
+    /// On the sequences of its check, means.
+    pub loss_before: f64,
+    pub loss_after: f64,
+}
+
+/// A stage, over all seeds.
+#[derive(Clone, Debug, Serialize)]
+pub struct StageFound {
+    /// From 0.
+    pub stage: usize,
+    pub shape: String,
+    pub n_params: u64,
+    /// Steps and compute at its end, means.
+    pub step: f64,
+    pub compute: f64,
+    /// At its end.
+    pub predicted_loss: Option<f64>,
+    /// Smoothed, mean.
+    pub actual_loss: f64,
+    /// Largest |predicted / actual - 1| over the last half of the stage's compute.
+    pub largest_error: Option<f64>,
+}
+
+impl Sides {
+    /// Compares the sides, at the given losses beside the usual ones; no savings without a baseline.
+    pub fn compare(&self, losses: &[f64]) -> Result<Comparison> {
+        self.check()?;
+        let n_stages = self.staged[0].schedule.stages().len();
+        Ok(Comparison {
+            runs: self.staged.len(),
+            baselines: self.scratch.len(),
+            pilot_compute: self.pilot_compute,
+            predicted_saving: self.staged[0].schedule.prediction().map(|found| found.saving),
+            savings: if self.scratch.is_empty() { Vec::new() } else { self.savings(losses)? },
+            growths: (1..n_stages).filter_map(|stage| self.growth(stage)).collect(),
+            stages: (0..n_stages).filter_map(|stage| self.stage(stage)).collect(),
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        let first = &self.staged[0];
+        let last = |run: &RunRecord| {
+            run.schedule.stages().last().map(|stage| stage.shape(1).to_string())
+        };
+        for run in &self.scratch {
+            let name = run.folder.display();
+            if !run.is_from_scratch() {
+                bail!("{name}: has {} stages; a baseline has one", run.schedule.stages().len());
+            }
+            if last(run) != last(first) {
+                bail!(
+                    "{name}: trains {}, and {} ends with {}: no saving of one against the other",
+                    last(run).unwrap_or_default(),
+                    first.folder.display(),
+                    last(first).unwrap_or_default(),
+                );
+            }
+            if run.schedule.context_len() != first.schedule.context_len()
+                || run.schedule.data() != first.schedule.data()
+                || run.schedule.evaluation().tokens != first.schedule.evaluation().tokens
+            {
+                bail!(
+                    "{name}: has other data, context or evaluation tokens than {}: their losses are not \
+                     comparable",
+                    first.folder.display()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn savings(&self, losses: &[f64]) -> Result<Vec<SavingAt>> {
+        let curves = |runs: &[RunRecord]| -> Vec<SmoothCurve> {
+            runs.iter().map(|run| run.smooth.clone()).collect()
+        };
+        let (staged, scratch) = (curves(&self.staged), curves(&self.scratch));
+        let end =
+            staged.iter().chain(&scratch).map(SmoothCurve::last_loss).fold(0.0, f64::max);
+        let mut marks: Vec<(String, f64)> =
+            losses.iter().map(|loss| ("asked for".to_string(), *loss)).collect();
+        let n = self.staged[0].last_n_params() as f64;
+        for ratio in TOKENS_PER_PARAM {
+            let at = scratch.iter().map(|curve| curve.loss_at(6.0 * n * ratio * n));
+            if let Some(found) = at.collect::<Option<Vec<f64>>>() {
+                let loss = found.iter().sum::<f64>() / found.len() as f64;
+                marks.push((format!("{ratio} tokens per parameter"), loss));
+            }
+        }
+        let at_slope = scratch.iter().map(|curve| {
+            curve.compute_at_slope(OPTIMAL_SLOPE).and_then(|compute| curve.loss_at(compute))
+        });
+        if let Some(found) = at_slope.collect::<Option<Vec<f64>>>() {
+            let loss = found.iter().sum::<f64>() / found.len() as f64;
+            marks.push((format!("slope {OPTIMAL_SLOPE} from scratch"), loss));
+        }
+        marks.retain(|(_, loss)| *loss > end);
+        marks.sort_by(|a, b| b.1.total_cmp(&a.1));
+        marks.push(("the higher final loss".to_string(), end));
+        let mut found = Vec::new();
+        for (at, loss) in marks {
+            match saving_at(&staged, &scratch, loss, self.pilot_compute) {
+                Some(saving) => found.push(SavingAt::new(at, saving)),
+                None if at == "asked for" => bail!(
+                    "--loss {loss}: not every run reaches it after its first evaluation; they all reach {end:.4}"
+                ),
+                None => {}
+            }
+        }
+        Ok(found)
+    }
+
+    fn growth(&self, stage: usize) -> Option<GrowthFound> {
+        let reports: Vec<_> =
+            self.staged.iter().filter_map(|run| run.growths.get(stage - 1)).collect();
+        let first = reports.first()?;
+        let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+        let shape = self.staged[0].schedule.stages()[stage].shape(1);
+        let scratch: Vec<&SmoothCurve> = self
+            .scratch
+            .iter()
+            .chain(&self.others)
+            .filter(|run| run.is_from_scratch() && run.schedule.stages()[0].shape(1) == shape)
+            .map(|run| &run.smooth)
+            .collect();
+        let ratios: Vec<f64> = self
+            .staged
+            .iter()
+            .filter_map(|run| {
+                let growth_compute = run.end_of(stage - 1)?.compute_flops;
+                let stage_compute = run.end_of(stage)?.compute_flops - growth_compute;
+                let loss = run.smooth.loss_at(growth_compute)?;
+                let of_pair = |scratch: &&SmoothCurve| {
+                    let window = (WINDOW * scratch.compute_at(loss)?).min(stage_compute);
+                    dynamics_ratio(&run.smooth, growth_compute, scratch, window)
+                };
+                let ratios: Vec<f64> = scratch.iter().filter_map(of_pair).collect();
+                (!ratios.is_empty()).then(|| mean(ratios))
+            })
+            .collect();
+        let any = !ratios.is_empty();
+        Some(GrowthFound {
+            stage,
+            operator: first.operator.clone(),
+            step: mean(reports.iter().map(|one| one.step as f64).collect()),
+            lowest_ratio: any.then(|| ratios.iter().copied().fold(f64::INFINITY, f64::min)),
+            highest_ratio: any.then(|| ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
+            dynamics_ratio: any.then(|| mean(ratios)),
+            loss_before: mean(reports.iter().map(|one| one.check.loss_before).collect()),
+            loss_after: mean(reports.iter().map(|one| one.check.loss_after).collect()),
+        })
+    }
+
+    fn stage(&self, stage: usize) -> Option<StageFound> {
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let shape = self.staged[0].schedule.stages()[stage].shape(1);
+        let (mut steps, mut computes, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut predicted, mut largest): (Vec<f64>, Option<f64>) = (Vec::new(), None);
+        for run in &self.staged {
+            let Some(end) = run.end_of(stage) else { continue };
+            let of_stage = run.smooth.points().filter(|point| point.0 <= end.compute_flops);
+            let Some((_, loss)) = of_stage.last() else { continue };
+            steps.push(end.step as f64);
+            computes.push(end.compute_flops);
+            losses.push(loss);
+            let Some(prediction) = run.schedule.prediction() else { continue };
+            let start = stage
+                .checked_sub(1)
+                .and_then(|before| run.end_of(before))
+                .map_or(0.0, |point| point.compute_flops);
+            let half = f64::midpoint(start, end.compute_flops);
+            for (compute, loss) in run.smooth.points() {
+                if compute < half * (1.0 - 1e-9) || compute > end.compute_flops * (1.0 + 1e-9) {
+                    continue;
+                }
+                if let Some(due) = predicted_loss(&prediction.curve, stage, compute) {
+                    let error = (due / loss - 1.0).abs();
+                    largest = Some(largest.map_or(error, |so_far: f64| so_far.max(error)));
+                }
+            }
+            predicted.extend(predicted_loss(&prediction.curve, stage, end.compute_flops));
+        }
+        (!losses.is_empty()).then(|| StageFound {
+            stage,
+            shape: shape.to_string(),
+            n_params: shape.n_params(),
+            step: mean(&steps),
+            compute: mean(&computes),
+            predicted_loss: (!predicted.is_empty()).then(|| mean(&predicted)),
+            actual_loss: mean(&losses),
+            largest_error: largest,
+        })
+    }
+}
+
+impl SavingAt {
+    fn new(at: String, found: Saving) -> Self {
+        Self {
+            at,
+            loss: found.loss,
+            saving: found.saving,
+            low: found.interval.map(|interval| interval.low),
+            high: found.interval.map(|interval| interval.high),
+            saving_with_pilots: found.saving_with_pilots,
+            compute: found.compute,
+            compute_from_scratch: found.compute_from_scratch,
+        }
+    }
+}
+
+/// The predicted loss of a stage at an amount of compute, between its points; up to 5 % of compute beyond
+/// the stage's end that of its end, since steps are whole.
+pub fn predicted_loss(curve: &PredictedCurve, stage: usize, compute: f64) -> Option<f64> {
+    let of_stage: Vec<usize> = (0..curve.loss.len()).filter(|i| curve.stage[*i] == stage).collect();
+    let (first, last) = (*of_stage.first()?, *of_stage.last()?);
+    if compute < curve.compute[first] || compute > 1.05 * curve.compute[last] {
+        return None;
+    }
+    let right = of_stage.iter().copied().find(|i| curve.compute[*i] >= compute).unwrap_or(last);
+    let left = right.max(first + 1) - 1;
+    let (from, to) = (curve.compute[left].ln(), curve.compute[left + 1].ln());
+    let share = ((compute.ln() - from) / (to - from)).clamp(0.0, 1.0);
+    Some(curve.loss[left] + share * (curve.loss[left + 1] - curve.loss[left]))
+}

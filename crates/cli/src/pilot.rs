@@ -1,0 +1,191 @@
+use crate::side_by_side::{all_finished, run_all};
+use crate::{fit, output};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use measure::Flops;
+use model::DeviceChoice;
+use scaling::Fit;
+use scaling::plan::{Operators, pilots};
+use schedule::{DataSource, Schedule, StageSpec};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use trainer::{RunFolder, RunOptions, prepare_text};
+
+/// Evaluations of a pilot run.
+const EVALUATIONS: u64 = 60;
+
+/// Resamples of the law, for the interval of what is planned with it.
+const BOOTSTRAPS: usize = 200;
+
+/// Arguments of `staged pilot`.
+#[derive(Args)]
+#[command(
+    after_help = "Example: staged pilot schedules/dickens_scratch.toml --text dickens.txt --budget 7e13 -o runs/pilots\n\n\
+    Then: staged plan --law runs/pilots/law.json --template schedules/dickens_scratch.toml --shape 4x128x4 -o mine.toml"
+)]
+pub struct Pilot {
+    /// The recipe; its last stage is the shape that the law is for
+    schedule: PathBuf,
+    /// Text files to train on, instead of those in the schedule
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    text: Vec<PathBuf>,
+    /// Compute of the run that is to be planned, FLOPs [default: that of the schedule]
+    #[arg(long, value_name = "FLOPS")]
+    budget: Option<f64>,
+    /// Share of it for the pilot runs
+    #[arg(long, default_value_t = 0.1)]
+    share: f64,
+    /// Pilot sizes: a quarter of the last shape's parameters, a sixteenth, ...
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(2..=6))]
+    sizes: u64,
+    /// Folder of the runs and of law.json [default: runs/NAME-pilots]
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// cpu, cuda or cuda:NUMBER
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Go on with pilot runs that were stopped
+    #[arg(long)]
+    resume: bool,
+    /// Print the law as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Pilot runs to make.
+pub struct PilotRuns<'a> {
+    /// The recipe, with its last shape.
+    pub recipe: &'a Schedule,
+    /// Compute of all of them, FLOPs.
+    pub compute: f64,
+    pub n_sizes: usize,
+    pub folder: &'a Path,
+    pub device: DeviceChoice,
+    pub resume: bool,
+}
+
+/// A pilot run, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct PilotMade {
+    pub folder: PathBuf,
+    pub n_params: u64,
+    pub tokens: u64,
+    pub compute: f64,
+    pub loss: Option<f64>,
+}
+
+impl Pilot {
+    pub fn run(self) -> Result<()> {
+        let mut recipe = Schedule::read(&self.schedule)?;
+        if !self.text.is_empty() {
+            recipe = recipe.with_text(self.text)?;
+        }
+        if !(self.share > 0.0 && self.share <= 1.0) {
+            bail!("--share {}: must be above 0 and at most 1", self.share);
+        }
+        let budget = self.budget.unwrap_or_else(|| recipe.most_compute());
+        if !(budget > 0.0 && budget.is_finite()) {
+            bail!("--budget {budget}: must be positive");
+        }
+        let name = format!("{}-pilots", recipe.name());
+        let folder = self.out.unwrap_or_else(|| Path::new("runs").join(name));
+        let recipe = with_prepared_tokens(recipe, &folder, self.resume)?;
+        let runs = PilotRuns {
+            recipe: &recipe,
+            compute: self.share * budget,
+            n_sizes: self.sizes as usize,
+            folder: &folder,
+            device: self.device.parse()?,
+            resume: self.resume,
+        };
+        let Some((law, made)) = runs.law()? else {
+            output::note("interrupted; add --resume to the same command to go on");
+            return Ok(());
+        };
+        if self.json {
+            return output::json(&law);
+        }
+        for run in &made {
+            output::line(&format!(
+                "{}: N = {}, {} tokens, {}, held-out loss {:.4}",
+                run.folder.display(),
+                output::count(run.n_params),
+                output::count(run.tokens),
+                Flops(run.compute),
+                run.loss.unwrap_or(f64::NAN),
+            ))?;
+        }
+        fit::report(&law)?;
+        output::line(&format!("law: {}", law_path(&folder).display()))
+    }
+}
+
+/// Where the law of pilot runs is written.
+pub fn law_path(folder: &Path) -> PathBuf {
+    folder.join("law.json")
+}
+
+/// The same recipe with its text made into one token file for all runs, in `folder`/data.
+pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Result<Schedule> {
+    if !matches!(recipe.data(), DataSource::Text(_)) {
+        return Ok(recipe);
+    }
+    let tokens = RunFolder::tokens_of(folder);
+    if tokens.exists() && !resume {
+        bail!("{}: already holds runs; add --resume to go on, or choose another folder", folder.display());
+    }
+    prepare_text(&recipe, folder, resume, &mut |_| (), &AtomicBool::new(false))?;
+    Ok(recipe.with_tokens(tokens)?)
+}
+
+impl PilotRuns<'_> {
+    /// Makes the runs and fits L(N, D) to them; `None` when a signal stopped them.
+    pub fn law(&self) -> Result<Option<(Fit, Vec<PilotMade>)>> {
+        let last = self.recipe.stages().last().context("no stages")?.shape(1);
+        let planned = pilots(&last, Operators::ALL, self.n_sizes, self.compute);
+        if planned.len() < 2 {
+            bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
+        }
+        let mut runs = Vec::new();
+        for pilot in &planned {
+            let shape = pilot.shape;
+            let steps = self.recipe.batch().steps_for_tokens(pilot.tokens as u64).max(1);
+            let stage = StageSpec {
+                n_layers: shape.n_layers,
+                d_model: shape.d_model,
+                n_heads: shape.n_heads,
+                d_ff: Some(shape.d_ff),
+                steps,
+                growth: None,
+            };
+            let name = format!("pilot-{}x{}x{}", shape.n_layers, shape.d_model, shape.n_heads);
+            let schedule = self.recipe.clone().with_stages(vec![stage])?;
+            let schedule =
+                schedule.with_evaluations(EVALUATIONS)?.on_one_thread().named(&name)?;
+            let folder = self.folder.join(name);
+            runs.push(RunOptions {
+                schedule,
+                folder,
+                device: self.device,
+                resume: self.resume,
+                command: output::command(),
+            });
+        }
+        let folders: Vec<PathBuf> = runs.iter().map(|run| run.folder.clone()).collect();
+        let summaries = run_all("pilot runs", runs)?;
+        if !all_finished(&summaries) {
+            return Ok(None);
+        }
+        let made = planned.iter().zip(&folders).zip(&summaries);
+        let made = made.map(|((pilot, folder), summary)| PilotMade {
+            folder: folder.clone(),
+            n_params: pilot.shape.n_params(),
+            tokens: summary.tokens,
+            compute: summary.compute_flops,
+            loss: summary.val_loss,
+        });
+        let law = fit::fit_runs(&folders, BOOTSTRAPS, &law_path(self.folder))?;
+        Ok(Some((law, made.collect())))
+    }
+}

@@ -1,0 +1,255 @@
+use crate::compare::sides;
+use crate::comparison::{Comparison, Sides};
+use crate::run_figure::predicted_against_actual;
+use crate::run_record::RunRecord;
+use crate::{figures, output};
+use anyhow::{Context, Result};
+use clap::Args;
+use measure::{Flops, PfDays};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `staged report`.
+#[derive(Args)]
+#[command(after_help = "Example: staged report runs/staged runs/scratch -o report.html")]
+pub struct Report {
+    /// The run, or a folder of one schedule's runs under several seeds
+    run: PathBuf,
+    /// Its last shape from scratch, or a folder of such runs
+    baseline: Option<PathBuf>,
+    /// Earlier shapes from scratch, for the dynamics of the growths into them
+    #[arg(long, num_args = 1.., value_name = "RUN", requires = "baseline")]
+    others: Vec<PathBuf>,
+    /// Where to write it [default: RUN/report.html]
+    #[arg(short, long, value_name = "REPORT.html")]
+    out: Option<PathBuf>,
+}
+
+impl Report {
+    pub fn run(self) -> Result<()> {
+        let sides = match &self.baseline {
+            Some(baseline) => sides(&self.run, baseline, &self.others, &[])?,
+            None => Sides {
+                staged: RunRecord::read_all(&self.run)?,
+                scratch: Vec::new(),
+                others: Vec::new(),
+                pilot_compute: 0.0,
+            },
+        };
+        let out = self.out.unwrap_or_else(|| self.run.join("report.html"));
+        write(&sides, &out)?;
+        output::line(&format!("report: {}", out.display()))
+    }
+}
+
+/// Writes a report that needs no other file and no network.
+pub fn write(sides: &Sides, out: &Path) -> Result<()> {
+    let comparison = sides.compare(&[])?;
+    output::write_file(out, &html(sides, &comparison)?)
+}
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}\
+    h1,h2{line-height:1.2}table{border-collapse:collapse;margin:1em 0}\
+    th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}\
+    th:first-child,td:first-child{text-align:left}th{border-bottom:2px solid #888}\
+    svg{max-width:100%;height:auto}pre{background:#f5f5f5;padding:1em;overflow:auto}\
+    .number{font-size:1.6em;font-weight:bold}";
+
+fn html(sides: &Sides, found: &Comparison) -> Result<String> {
+    let first = &sides.staged[0];
+    let mut page = String::new();
+    let title = escaped(first.schedule.name());
+    // Writing to a string cannot fail.
+    let _ = write!(
+        page,
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
+         <style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n{}",
+        summary(sides, found)
+    );
+    let with_baseline = (!sides.scratch.is_empty()).then_some(found);
+    let figure = predicted_against_actual(first, &sides.scratch, with_baseline);
+    let _ = writeln!(page, "<h2>Loss</h2>\n{}", figure.svg()?);
+    if !sides.scratch.is_empty() {
+        let _ = writeln!(page, "<h2>Saving at equal loss</h2>\n{}", savings(found));
+    }
+    let _ = writeln!(page, "<h2>Stages</h2>\n{}", stages(found));
+    if !found.growths.is_empty() {
+        let _ = writeln!(page, "<h2>Growths</h2>\n{}", growths(sides, found));
+    }
+    let _ = writeln!(
+        page,
+        "<h2>Schedule</h2>\n{}\n<details><summary>schedule.toml</summary><pre>{}</pre></details>",
+        figures::course(&first.schedule)?.svg()?,
+        escaped(&first.schedule.to_toml())
+    );
+    let _ = writeln!(page, "<h2>How it was made</h2>\n{}\n</body></html>", provenance(sides)?);
+    Ok(page)
+}
+
+fn summary(sides: &Sides, found: &Comparison) -> String {
+    let mut text = String::new();
+    if let (Some(last), false) = (found.savings.last(), sides.scratch.is_empty()) {
+        let interval = match (last.low, last.high) {
+            (Some(low), Some(high)) => {
+                format!(", 95 % interval over the seeds {} to {}", percent(low), percent(high))
+            }
+            _ => ", one run a side".to_string(),
+        };
+        let predicted = found
+            .predicted_saving
+            .map_or(String::new(), |saving| format!(" The plan predicted {}.", percent(saving)));
+        let _ = writeln!(
+            text,
+            "<p><span class=\"number\">{}</span> of the compute saved at loss {:.4}, against the same shape from \
+             scratch{interval}; {} with the pilot runs counted.{predicted}</p>",
+            percent(last.saving),
+            last.loss,
+            percent(last.saving_with_pilots),
+        );
+    }
+    if let Some(stage) = found.stages.last() {
+        let predicted = stage.predicted_loss.map_or(String::new(), |loss| {
+            format!(", predicted {loss:.4} ({:+.2} %)", 100.0 * (loss / stage.actual_loss - 1.0))
+        });
+        let _ = writeln!(
+            text,
+            "<p>Final held-out loss {:.4} nats per token{predicted}, after {} ({}).</p>",
+            stage.actual_loss,
+            Flops(stage.compute),
+            PfDays::from(Flops(stage.compute)),
+        );
+    }
+    text
+}
+
+fn savings(found: &Comparison) -> String {
+    let rows = found.savings.iter().map(|one| {
+        let interval = match (one.low, one.high) {
+            (Some(low), Some(high)) => format!("{} to {}", percent(low), percent(high)),
+            _ => "one run a side".to_string(),
+        };
+        vec![
+            one.at.clone(),
+            format!("{:.4}", one.loss),
+            percent(one.saving),
+            interval,
+            percent(one.saving_with_pilots),
+            format!("{:.3e}", one.compute),
+            format!("{:.3e}", one.compute_from_scratch),
+        ]
+    });
+    let text = format!(
+        "<p>1 - C_staged(L) / C_scratch(L), with C = 6 N D over all stages, evaluations excluded on both sides. Curves \
+         are smoothed; {} staged, {} from scratch. Pilot runs: {}.</p>",
+        found.runs,
+        found.baselines,
+        if found.pilot_compute > 0.0 {
+            Flops(found.pilot_compute).to_string()
+        } else {
+            "none".into()
+        }
+    );
+    let head = ["at", "loss", "saving", "95 %", "with pilots", "FLOPs", "from scratch"];
+    text + &table(&head, rows)
+}
+
+fn stages(found: &Comparison) -> String {
+    let rows = found.stages.iter().map(|stage| {
+        vec![
+            format!("{}: {}", stage.stage + 1, stage.shape),
+            output::count(stage.n_params),
+            format!("{:.0}", stage.step),
+            format!("{:.3e}", stage.compute),
+            stage.predicted_loss.map_or("-".into(), |loss| format!("{loss:.4}")),
+            format!("{:.4}", stage.actual_loss),
+            stage.largest_error.map_or("-".into(), |error| format!("{:.2} %", 100.0 * error)),
+        ]
+    });
+    let head = [
+        "stage (layers x width x heads)",
+        "N",
+        "steps at its end",
+        "FLOPs",
+        "predicted loss",
+        "actual loss",
+        "largest error of its last half",
+    ];
+    table(&head, rows)
+}
+
+fn growths(sides: &Sides, found: &Comparison) -> String {
+    let rows = found.growths.iter().map(|growth| {
+        let check = sides.staged[0].growths.get(growth.stage - 1).map(|report| report.check);
+        let ratio = match (growth.dynamics_ratio, growth.lowest_ratio, growth.highest_ratio) {
+            (Some(mean), Some(low), Some(high)) => format!("{mean:.2} ({low:.2} to {high:.2})"),
+            _ => "-".into(),
+        };
+        vec![
+            format!("into {}: {}", growth.stage + 1, growth.operator),
+            format!("{:.0}", growth.step),
+            format!("{:.6}", growth.loss_before),
+            format!("{:.6}", growth.loss_after),
+            check.map_or("-".into(), |check| format!("{:.1e}", check.max_abs_delta_logit)),
+            ratio,
+        ]
+    });
+    let head = ["growth", "step", "loss before", "after", "largest change of a logit", "dynamics ratio"];
+    let text = "<p>Dynamics ratio: fall of the loss after the growth over that of the grown size from scratch at the \
+                same loss; 1 is kept, more is better.</p>";
+    text.to_string() + &table(&head, rows)
+}
+
+/// What the runs' records say of program, machine and command.
+fn provenance(sides: &Sides) -> Result<String> {
+    let mut rows = Vec::new();
+    for run in sides.staged.iter().chain(&sides.scratch) {
+        let path = run.folder.join("events.jsonl");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
+        let started = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|event| event["event"] == "started");
+        let word = |event: &Value, key: &str| match &event[key] {
+            Value::String(text) => text.clone(),
+            Value::Null => "-".to_string(),
+            other => other.to_string(),
+        };
+        let last = run.curve.points.last();
+        for event in started {
+            rows.push(vec![
+                run.folder.display().to_string(),
+                run.schedule.seed().to_string(),
+                word(&event, "command"),
+                word(&event, "versions"),
+                format!(
+                    "{}, {}, {} threads",
+                    word(&event, "machine"),
+                    word(&event, "device"),
+                    word(&event, "threads")
+                ),
+                last.map_or("-".into(), |point| output::duration(point.wall_seconds)),
+            ]);
+        }
+    }
+    Ok(table(&["run", "seed", "command", "versions", "machine", "time"], rows.into_iter()))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let cells = |cells: Vec<String>, tag: &str| -> String {
+        let cell = |text: &String| format!("<{tag}>{}</{tag}>", escaped(text));
+        format!("<tr>{}</tr>\n", cells.iter().map(cell).collect::<String>())
+    };
+    let head = cells(head.iter().map(ToString::to_string).collect(), "th");
+    let body: String = rows.map(|row| cells(row, "td")).collect();
+    format!("<table><thead>{head}</thead><tbody>{body}</tbody></table>")
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

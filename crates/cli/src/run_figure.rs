@@ -1,0 +1,180 @@
+//! Predicted against actual loss of a staged run.
+
+use crate::comparison::Comparison;
+use crate::figures::{COMPUTE, LOSS};
+use crate::run_record::RunRecord;
+use measure::CurvePoint;
+use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
+
+/// Share of the run's compute at which the overview begins.
+const FIRST_SHARE: f64 = 0.003;
+
+/// Share of the compute from scratch at which the view of the end begins.
+const CLOSE: f64 = 0.25;
+
+/// What the horizontal axis counts.
+#[derive(Clone, Copy)]
+enum Over {
+    Compute,
+    Tokens,
+    Steps,
+}
+
+impl Over {
+    fn axis(self) -> Axis {
+        Axis::log(match self {
+            Self::Compute => COMPUTE,
+            Self::Tokens => "tokens",
+            Self::Steps => "optimizer steps",
+        })
+    }
+
+    fn of(self, point: &CurvePoint) -> f64 {
+        match self {
+            Self::Compute => point.compute_flops,
+            Self::Tokens => point.tokens as f64,
+            Self::Steps => point.step as f64,
+        }
+    }
+}
+
+/// Loss of a staged run, of its prediction and of the last shape from scratch over compute, steps and
+/// tokens, with its growths; and the saving where a comparison is given.
+pub fn predicted_against_actual(
+    staged: &RunRecord,
+    scratch: &[RunRecord],
+    comparison: Option<&Comparison>,
+) -> Figure {
+    let overview = |over| panel(over, staged, scratch);
+    let mut panels = vec![overview(Over::Compute)];
+    match comparison.and_then(|found| close_up(staged, scratch, found)) {
+        Some(close) => panels.push(close),
+        None => panels[0].title = "Held-out loss".into(),
+    }
+    panels.push(overview(Over::Tokens));
+    panels.push(overview(Over::Steps));
+    Figure { panels, columns: 2 }
+}
+
+/// Smoothed held-out loss of a run.
+fn smoothed(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
+    let least = FIRST_SHARE * run.compute();
+    let points = run.curve.evaluated().filter(|(point, _)| point.compute_flops >= least);
+    points
+        .filter_map(|(point, _)| Some((over.of(point), run.smooth.loss_at(point.compute_flops)?)))
+        .collect()
+}
+
+fn predicted(run: &RunRecord, over: Over, layers: &mut Vec<Layer>) {
+    let Some(prediction) = run.schedule.prediction() else { return };
+    let curve = &prediction.curve;
+    let x = |i: usize| match over {
+        Over::Compute => curve.compute[i],
+        Over::Tokens => curve.tokens[i],
+        Over::Steps => run.schedule.batch().steps_for_tokens(curve.tokens[i] as u64) as f64,
+    };
+    let least = FIRST_SHARE * run.compute();
+    let shown: Vec<usize> = (0..curve.loss.len()).filter(|i| curve.compute[*i] >= least).collect();
+    if !curve.low.is_empty() {
+        layers.push(Layer::Band {
+            points: shown.iter().map(|i| (x(*i), curve.low[*i], curve.high[*i])).collect(),
+            color: Color::Series(5),
+            label: Some("predicted, 95 %".into()),
+        });
+    }
+    layers.push(Layer::Line {
+        points: shown.iter().map(|i| (x(*i), curve.loss[*i])).collect(),
+        color: Color::Series(0),
+        stroke: Stroke::Dashed,
+        label: Some("predicted".into()),
+    });
+}
+
+fn growth_points(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
+    run.growths
+        .iter()
+        .filter_map(|growth| {
+            let end = run.end_of(growth.stage - 1)?;
+            Some((over.of(end), run.smooth.loss_at(end.compute_flops)?))
+        })
+        .collect()
+}
+
+fn lines(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    predicted(staged, over, &mut layers);
+    for (i, run) in scratch.iter().enumerate() {
+        layers.push(Layer::Line {
+            points: smoothed(run, over),
+            color: Color::Series(1),
+            stroke: if i == 0 { Stroke::Solid } else { Stroke::Thin },
+            label: (i == 0).then(|| "last shape from scratch".to_string()),
+        });
+    }
+    layers.push(Layer::line(smoothed(staged, over), Color::Black, "staged run"));
+    let growths = growth_points(staged, over);
+    if let Some(baseline) = scratch.first() {
+        // Each growth stands for the larger size's own way to the same loss.
+        let mut label = Some("same loss from scratch".to_string());
+        for (at, loss) in &growths {
+            let Some(compute) = baseline.smooth.compute_at(*loss) else { continue };
+            let point =
+                baseline.curve.points.iter().find(|point| point.compute_flops >= compute);
+            let Some(point) = point else { continue };
+            layers.push(Layer::Line {
+                points: vec![(*at, *loss), (over.of(point), *loss)],
+                color: Color::Grey,
+                stroke: Stroke::Dotted,
+                label: label.take(),
+            });
+        }
+    }
+    if !growths.is_empty() {
+        let (points, label) = (growths, Some("growth".into()));
+        layers.push(Layer::Points { points, color: Color::Black, radius: 4.5, label });
+    }
+    layers
+}
+
+fn panel(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Panel {
+    Panel {
+        title: match over {
+            Over::Compute => "Predicted against actual".to_string(),
+            Over::Tokens => "Over tokens".to_string(),
+            Over::Steps => "Over steps".to_string(),
+        },
+        x: over.axis(),
+        y: Axis::log(LOSS),
+        layers: lines(over, staged, scratch),
+    }
+}
+
+/// The end of the curves on linear axes, with the savings.
+fn close_up(staged: &RunRecord, scratch: &[RunRecord], found: &Comparison) -> Option<Panel> {
+    let baseline = scratch.first()?;
+    let last = found.savings.last()?;
+    let most = baseline.compute().max(staged.compute());
+    let from = CLOSE * last.compute_from_scratch;
+    let top = baseline.smooth.loss_at(from)?;
+    let bottom = staged.smooth.last_loss().min(baseline.smooth.last_loss());
+    let mut layers: Vec<Layer> =
+        lines(Over::Compute, staged, scratch).into_iter().map(Layer::without_label).collect();
+    // The last two are told in numbers; more would lie on one another.
+    let told = found.savings.iter().filter(|one| one.loss < top && one.compute > from);
+    let told: Vec<_> = told.collect();
+    for (i, one) in told.iter().rev().take(3).enumerate() {
+        layers.push(Layer::Line {
+            points: vec![(one.compute, one.loss), (one.compute_from_scratch, one.loss)],
+            color: Color::Series(2 + i),
+            stroke: Stroke::Solid,
+            label: Some(format!("{:.1} % saved at {:.3}", 100.0 * one.saving, one.loss)),
+        });
+    }
+    let margin = 0.06 * (top - bottom);
+    Some(Panel {
+        title: "What it saves".into(),
+        x: Axis { range: Some((from, 1.02 * most)), ..Axis::linear(COMPUTE) },
+        y: Axis { range: Some((bottom - margin, top + margin)), ..Axis::linear(LOSS) },
+        layers,
+    })
+}

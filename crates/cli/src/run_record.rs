@@ -1,0 +1,94 @@
+//! What a run left in its folder, for comparisons, figures and reports.
+
+use anyhow::{Context, Result, bail};
+use measure::{CurvePoint, LearningCurve, SmoothCurve};
+use schedule::Schedule;
+use std::path::{Path, PathBuf};
+use trainer::{GrowthReport, RunFolder};
+
+/// A run that has made some evaluations.
+pub struct RunRecord {
+    pub folder: PathBuf,
+    pub schedule: Schedule,
+    pub curve: LearningCurve,
+    /// Held-out loss over compute.
+    pub smooth: SmoothCurve,
+    pub growths: Vec<GrowthReport>,
+}
+
+impl RunRecord {
+    /// Reads a run's folder.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let schedule = RunFolder::schedule_of(folder)?;
+        let path = folder.join("metrics.csv");
+        let curve = LearningCurve::read(&path)?;
+        let smooth = SmoothCurve::of_run(&curve).with_context(|| path.display().to_string())?;
+        let growths = RunFolder::growths_of(folder)?;
+        Ok(Self { folder: folder.to_path_buf(), schedule, curve, smooth, growths })
+    }
+
+    /// A run, or all runs in a folder of runs, which differ in the seed alone.
+    pub fn read_all(path: &Path) -> Result<Vec<Self>> {
+        if path.join("schedule.toml").exists() {
+            return Ok(vec![Self::read(path)?]);
+        }
+        let runs: Vec<Self> =
+            run_folders(path)?.iter().map(|run| Self::read(run)).collect::<Result<_>>()?;
+        let Some(first) = runs.first() else {
+            bail!("{}: neither a run (no schedule.toml) nor a folder of runs", path.display());
+        };
+        for run in &runs[1..] {
+            let same = run.schedule.clone().with_seed(first.schedule.seed()).stages()
+                == first.schedule.stages();
+            if !same {
+                bail!(
+                    "{}: its stages are not those of {}; a folder of runs holds one schedule under \
+                     several seeds",
+                    run.folder.display(),
+                    first.folder.display()
+                );
+            }
+        }
+        Ok(runs)
+    }
+
+    /// N of a stage, from 0.
+    pub fn n_params(&self, stage: usize) -> u64 {
+        self.schedule.stages()[stage].shape(1).n_params()
+    }
+
+    /// N of the last stage.
+    pub fn last_n_params(&self) -> u64 {
+        self.n_params(self.schedule.stages().len() - 1)
+    }
+
+    /// Whether all of it is one shape from scratch.
+    pub fn is_from_scratch(&self) -> bool {
+        self.schedule.stages().len() == 1
+    }
+
+    /// The last point of a stage, if the run has come there.
+    pub fn end_of(&self, stage: usize) -> Option<&CurvePoint> {
+        self.curve.points.iter().rev().find(|point| point.stage == stage)
+    }
+
+    /// Compute spent at the end, FLOPs.
+    pub fn compute(&self) -> f64 {
+        self.curve.points.last().map_or(0.0, |point| point.compute_flops)
+    }
+}
+
+/// The runs in a folder, by name.
+pub fn run_folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| folder.display().to_string())?.path();
+        if path.join("schedule.toml").exists() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,192 @@
+//! Staged runs against runs from scratch: the saving at equal loss, and how fast the loss falls after
+//! a growth.
+
+use crate::SmoothCurve;
+use serde::Serialize;
+use std::f64::consts::FRAC_PI_2;
+
+/// Coverage of the intervals.
+const COVERAGE: f64 = 0.95;
+
+/// From where to where a value lies, with a probability of 95 %.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// What staged runs save at a loss, against runs of the last size from scratch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Saving {
+    /// Nats per token.
+    pub loss: f64,
+    /// Compute of the staged runs at that loss, geometric mean, FLOPs.
+    pub compute: f64,
+    /// Compute of the runs from scratch at that loss, geometric mean, FLOPs.
+    pub compute_from_scratch: f64,
+    /// 1 - C_staged / C_scratch.
+    pub saving: f64,
+    /// 95 % interval over the seeds; `None` with a single run on a side.
+    pub interval: Option<Interval>,
+    /// The same with the compute of the pilot runs added to every staged run.
+    pub saving_with_pilots: f64,
+}
+
+/// The saving at a loss: 1 - C_staged(L) / C_scratch(L), from the means of ln C over the runs of each
+/// side, with Welch's interval for their difference (Welch 1947). `None` where a run does not reach the
+/// loss. The sides need not have the same seeds, nor as many.
+pub fn saving_at(
+    staged: &[SmoothCurve],
+    scratch: &[SmoothCurve],
+    loss: f64,
+    pilot_compute: f64,
+) -> Option<Saving> {
+    let of = |curves: &[SmoothCurve]| -> Option<Vec<f64>> {
+        curves.iter().map(|curve| curve.compute_at(loss)).collect()
+    };
+    let (staged, scratch) = (of(staged)?, of(scratch)?);
+    let (ln_staged, ln_scratch) = (Sample::of_ln(&staged, 0.0)?, Sample::of_ln(&scratch, 0.0)?);
+    let with_pilots = Sample::of_ln(&staged, pilot_compute)?;
+    let difference = ln_staged.mean - ln_scratch.mean;
+    let interval = ln_staged.half_width_of_difference(&ln_scratch).map(|half| Interval {
+        low: -(difference + half).exp_m1(),
+        high: -(difference - half).exp_m1(),
+    });
+    Some(Saving {
+        loss,
+        compute: ln_staged.mean.exp(),
+        compute_from_scratch: ln_scratch.mean.exp(),
+        saving: -difference.exp_m1(),
+        interval,
+        saving_with_pilots: -(with_pilots.mean - ln_scratch.mean).exp_m1(),
+    })
+}
+
+/// Fall of the loss of a grown run over a window of compute after its growth, over the fall of the grown
+/// size from scratch over the same window from the same loss: 1 where the dynamics are preserved, above
+/// 1 where they are better. `None` where a curve does not cover the window.
+pub fn dynamics_ratio(
+    grown: &SmoothCurve,
+    growth_compute: f64,
+    scratch: &SmoothCurve,
+    window: f64,
+) -> Option<f64> {
+    let loss = grown.loss_at(growth_compute)?;
+    let same_loss = scratch.compute_at(loss)?;
+    let fall = loss - grown.loss_at(growth_compute + window)?;
+    let scratch_fall = loss - scratch.loss_at(same_loss + window)?;
+    (scratch_fall > 0.0).then_some(fall / scratch_fall)
+}
+
+/// Mean of a sample and the variance of that mean.
+struct Sample {
+    n: f64,
+    mean: f64,
+    variance_of_mean: f64,
+}
+
+impl Sample {
+    /// Of ln (x + added); `None` without values.
+    fn of_ln(values: &[f64], added: f64) -> Option<Self> {
+        let n = values.len() as f64;
+        let ln: Vec<f64> = values.iter().map(|value| (value + added).ln()).collect();
+        let mean = ln.iter().sum::<f64>() / n;
+        let squares: f64 = ln.iter().map(|x| (x - mean).powi(2)).sum();
+        (n > 0.0).then(|| Self { n, mean, variance_of_mean: squares / (n - 1.0).max(1.0) / n })
+    }
+
+    fn half_width_of_difference(&self, other: &Self) -> Option<f64> {
+        if self.n < 2.0 || other.n < 2.0 {
+            return None;
+        }
+        let (a, b) = (self.variance_of_mean, other.variance_of_mean);
+        if a + b == 0.0 {
+            return Some(0.0);
+        }
+        // Satterthwaite's degrees of freedom.
+        let freedom =
+            (a + b).powi(2) / (a * a / (self.n - 1.0) + b * b / (other.n - 1.0));
+        Some(student_quantile(freedom) * (a + b).sqrt())
+    }
+}
+
+/// The value within which Student's t lies on both sides of zero with [`COVERAGE`].
+///
+/// With t = sqrt(f) tan(x) its density is proportional to cos(x)^(f - 1), which is integrated by
+/// Simpson's rule and searched by bisection.
+fn student_quantile(freedom: f64) -> f64 {
+    const PIECES: usize = 2000;
+    let integral = |to: f64| {
+        let h = to / PIECES as f64;
+        let weight = |i: usize| match i {
+            0 | PIECES => 1.0,
+            i if i % 2 == 1 => 4.0,
+            _ => 2.0,
+        };
+        let value = |i: usize| weight(i) * (i as f64 * h).cos().max(0.0).powf(freedom - 1.0);
+        (0..=PIECES).map(value).sum::<f64>() * h / 3.0
+    };
+    let goal = COVERAGE * integral(FRAC_PI_2);
+    let (mut low, mut high) = (0.0, FRAC_PI_2);
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        *(if integral(middle) < goal { &mut low } else { &mut high }) = middle;
+    }
+    freedom.sqrt() * low.tan()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A power law in compute, shifted to the left by a share of it.
+    fn curve(shift: f64) -> SmoothCurve {
+        let pairs: Vec<(f64, f64)> = (1..=200)
+            .map(|i| {
+                let compute = 1e12 * f64::from(i);
+                (compute * (1.0 - shift), 4.0 * (compute / 1e12).powf(-0.06))
+            })
+            .collect();
+        SmoothCurve::new(&pairs).unwrap()
+    }
+
+    /// Student 1908; two-sided 95 % points as in every table.
+    #[test]
+    fn quantiles_are_the_tabled_ones() {
+        for (freedom, due) in
+            [(1.0, 12.7062), (2.0, 4.30265), (4.0, 2.77645), (10.0, 2.22814), (1000.0, 1.96234)]
+        {
+            let found = student_quantile(freedom);
+            assert!((found / due - 1.0).abs() < 1e-4, "{freedom}: {found} for {due}");
+        }
+    }
+
+    #[test]
+    fn a_known_saving_is_found_at_every_loss() {
+        let staged = [curve(0.25), curve(0.26), curve(0.24)];
+        let scratch = [curve(0.0), curve(0.01), curve(-0.01)];
+        for loss in [3.4, 3.2, 3.0] {
+            let found = saving_at(&staged, &scratch, loss, 0.0).unwrap();
+            assert!((found.saving - 0.25).abs() < 1e-3, "{found:?}");
+            let interval = found.interval.unwrap();
+            assert!(interval.low < 0.25 && interval.high > 0.25 && interval.low > 0.2);
+            let with = saving_at(&staged, &scratch, loss, 0.1 * found.compute_from_scratch);
+            let with = with.unwrap().saving_with_pilots;
+            assert!((with - 0.15).abs() < 1e-3, "{with}");
+        }
+        assert_eq!(saving_at(&staged, &scratch, 1.0, 0.0), None);
+        assert_eq!(saving_at(&staged[..1], &scratch, 3.0, 0.0).unwrap().interval, None);
+    }
+
+    #[test]
+    fn the_same_curve_elsewhere_keeps_its_dynamics() {
+        let scratch = curve(0.0);
+        let moved: Vec<(f64, f64)> = scratch.points().map(|(c, loss)| (c - 5e11, loss)).collect();
+        let moved = SmoothCurve::new(&moved).unwrap();
+        let ratio = dynamics_ratio(&moved, 5e13, &scratch, 2e13).unwrap();
+        assert!((ratio - 1.0).abs() < 0.01, "{ratio}");
+        assert_eq!(dynamics_ratio(&moved, 5e13, &scratch, 1e15), None);
+    }
+}

@@ -1,0 +1,72 @@
+//! Small runs that a law is fitted from.
+
+use super::shapes::{Operators, spread};
+use measure::GptShape;
+
+/// N of each pilot's shape over that of the next smaller one.
+const SIZE_RATIO: f64 = 4.0;
+
+/// A run from scratch for a law.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pilot {
+    /// Its shape.
+    pub shape: GptShape,
+    /// Tokens to train on.
+    pub tokens: f64,
+}
+
+/// Pilot runs before a staged run that ends with `last`: shapes that grow into it, near a quarter, a sixteenth,
+/// ... of its parameters, that share the compute evenly. So the largest tells how the loss falls with size and the
+/// smallest how it falls with data, beyond the tokens of the run itself.
+///
+/// Fewer than `n_sizes` where no so small shapes grow into `last`.
+pub fn pilots(
+    last: &GptShape,
+    operators: Operators,
+    n_sizes: usize,
+    compute: f64,
+) -> Vec<Pilot> {
+    let shapes = spread(&operators.sources(last), last);
+    let mut chosen: Vec<GptShape> = Vec::new();
+    for k in 1..=n_sizes {
+        let goal = last.n_params() as f64 / SIZE_RATIO.powi(k as i32);
+        let away = |shape: &&GptShape| (shape.n_params() as f64 / goal).ln().abs();
+        let nearest = shapes
+            .iter()
+            .filter(|shape| chosen.iter().all(|other| other.n_params() > shape.n_params()))
+            .min_by(|a, b| away(a).total_cmp(&away(b)));
+        chosen.extend(nearest);
+    }
+    let each = compute / chosen.len().max(1) as f64;
+    let pilot = |shape: GptShape| Pilot { shape, tokens: each / shape.flops_per_token().0 };
+    chosen.into_iter().map(pilot).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pilots_share_their_compute_and_grow_into_the_last_shape() {
+        let last = GptShape {
+            n_layers: 4,
+            d_model: 128,
+            n_heads: 4,
+            d_ff: 512,
+            n_vocab: 256,
+            context_len: 128,
+            tied_head: true,
+        };
+        let found = pilots(&last, Operators::ALL, 3, 3e12);
+        assert_eq!(found.len(), 3);
+        for (k, pilot) in found.iter().enumerate() {
+            assert!(Operators::ALL.reach(&pilot.shape, &last), "{}", pilot.shape);
+            let spent = pilot.tokens * pilot.shape.flops_per_token().0;
+            assert!((spent / 1e12 - 1.0).abs() < 1e-9);
+            let share = pilot.shape.n_params() as f64 / last.n_params() as f64;
+            assert!((share.ln() / 4f64.ln() + k as f64 + 1.0).abs() < 0.3, "{}", pilot.shape);
+        }
+        let least = GptShape { n_layers: 1, d_model: 32, n_heads: 1, ..last };
+        assert!(pilots(&least, Operators::ALL, 3, 3e12).is_empty());
+    }
+}
