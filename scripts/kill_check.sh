@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Kills a run at random moments with kill -9 and resumes it each time; the curve and the last
-# checkpoint must be those of a run that was left alone, bit for bit.
+# Kills a staged run at random moments with kill -9, growths included, and resumes it each time; the
+# curve, the reports of the growths and the last checkpoint must be those of a run that was left alone, bit
+# for bit. Three growths, one of them with re-estimated moments, one at a slope of the curve.
 #
 #     scripts/kill_check.sh STAGED KILLS
 set -euo pipefail
@@ -25,10 +26,28 @@ evaluation = { every_steps = 7, tokens = 2048 }
 checkpoint = { every_steps = $interval, keep = 2 }
 machine = { threads = 2 }
 [[stages]]
+n_layers = 2
+d_model = 32
+n_heads = 2
+until = { steps = $((15 + 5 * kills)) }
+[[stages]]
+n_layers = 2
+d_model = 48
+n_heads = 3
+until = { steps = $((15 + 5 * kills)), slope = -0.01 }
+growth = { width = "fresh", moments = { reestimated = 40 } }
+[[stages]]
 n_layers = 3
 d_model = 48
 n_heads = 3
-until = { steps = $((60 + 20 * kills)) }
+until = { tokens = $(((15 + 5 * kills) * 2048)) }
+growth = { rewarmup_steps = 5 }
+[[stages]]
+n_layers = 3
+d_model = 96
+n_heads = 6
+until = { steps = $((15 + 5 * kills)) }
+growth = { width = "split" }
 TOML
 
 step_of() { tail -n 1 "$1/metrics.csv" 2>/dev/null | cut -d, -f2 | grep -E '^[0-9]+$' || echo 0; }
@@ -57,8 +76,12 @@ done
 "$staged" train run.toml --out killed --resume > /dev/null 2>&1
 
 cmp <(curve straight) <(curve killed)
+# The time that a growth took is its own.
+growths() { for file in "$1"/growth-*.json; do grep -v '"seconds"' "$file"; done; }
+cmp <(growths straight) <(growths killed)
+[ "$(ls straight/growth-*.json | wc -l)" = 3 ]
 last=$(ls straight/checkpoints | tail -n 1)
 for file in model.safetensors optimizer.safetensors state.json; do
     cmp "straight/checkpoints/$last/$file" "killed/checkpoints/$last/$file"
 done
-echo "after $kills kills: curve and $last identical bit for bit"
+echo "after $kills kills: curve, growths and $last identical bit for bit"

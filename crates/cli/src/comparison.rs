@@ -16,6 +16,9 @@ const OPTIMAL_SLOPE: f64 = -0.052;
 /// takes from scratch to the same loss.
 const WINDOW: f64 = 0.25;
 
+/// What is left of it at least where a curve ends earlier.
+const LEAST_WINDOW: f64 = 0.05;
+
 /// What to compare.
 pub struct Sides {
     /// The staged runs, one a seed.
@@ -132,13 +135,21 @@ impl Sides {
                     last(first).unwrap_or_default(),
                 );
             }
-            if run.schedule.context_len() != first.schedule.context_len()
-                || run.schedule.data() != first.schedule.data()
-                || run.schedule.evaluation().tokens != first.schedule.evaluation().tokens
+            let settings = |run: &RunRecord| {
+                (run.schedule.context_len(), run.schedule.evaluation().tokens)
+            };
+            if settings(run) != settings(first) {
+                bail!(
+                    "{name}: has another context or other evaluation tokens than {}: their losses are not \
+                     comparable",
+                    first.folder.display()
+                );
+            }
+            if let (Some(here), Some(there)) = (run.data(), first.data())
+                && here != there
             {
                 bail!(
-                    "{name}: has other data, context or evaluation tokens than {}: their losses are not \
-                     comparable",
+                    "{name}: learns from {here}, and {} from {there}: their losses are not comparable",
                     first.folder.display()
                 );
             }
@@ -151,8 +162,9 @@ impl Sides {
             runs.iter().map(|run| run.smooth.clone()).collect()
         };
         let (staged, scratch) = (curves(&self.staged), curves(&self.scratch));
-        let end =
-            staged.iter().chain(&scratch).map(SmoothCurve::last_loss).fold(0.0, f64::max);
+        let ends = staged.iter().chain(&scratch).map(SmoothCurve::last_loss);
+        // A little above, so that rounding does not put it below the curve that ends there.
+        let end = (1.0 + 1e-9) * ends.fold(0.0, f64::max);
         let mut marks: Vec<(String, f64)> =
             losses.iter().map(|loss| ("asked for".to_string(), *loss)).collect();
         let n = self.staged[0].last_n_params() as f64;
@@ -170,7 +182,7 @@ impl Sides {
             let loss = found.iter().sum::<f64>() / found.len() as f64;
             marks.push((format!("slope {OPTIMAL_SLOPE} from scratch"), loss));
         }
-        marks.retain(|(_, loss)| *loss > end);
+        marks.retain(|(at, loss)| *loss > end || at == "asked for");
         marks.sort_by(|a, b| b.1.total_cmp(&a.1));
         marks.push(("the higher final loss".to_string(), end));
         let mut found = Vec::new();
@@ -207,7 +219,12 @@ impl Sides {
                 let stage_compute = run.end_of(stage)?.compute_flops - growth_compute;
                 let loss = run.smooth.loss_at(growth_compute)?;
                 let of_pair = |scratch: &&SmoothCurve| {
-                    let window = (WINDOW * scratch.compute_at(loss)?).min(stage_compute);
+                    let same_loss = scratch.compute_at(loss)?;
+                    let left = scratch.last_compute() - same_loss;
+                    let window = (WINDOW * same_loss).min(stage_compute).min(left);
+                    if window < LEAST_WINDOW * same_loss {
+                        return None;
+                    }
                     dynamics_ratio(&run.smooth, growth_compute, scratch, window)
                 };
                 let ratios: Vec<f64> = scratch.iter().filter_map(of_pair).collect();

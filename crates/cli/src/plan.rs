@@ -138,8 +138,14 @@ impl Plan {
         if !self.curves.is_empty() {
             return measured::report(&self.curves, self.json);
         }
-        let planned = self.planned()?;
+        let mut planned = self.planned()?;
         if let Some(out) = &self.out {
+            if let Some(name) = out.file_stem().and_then(|stem| stem.to_str()) {
+                // A file's name may have characters that no run has.
+                if let Ok(named) = planned.schedule.clone().named(name) {
+                    planned.schedule = named;
+                }
+            }
             let text = plan_report::comment(&planned) + &planned.schedule.to_toml();
             output::write_file(out, &text)?;
         }

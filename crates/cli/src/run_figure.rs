@@ -1,13 +1,13 @@
 //! Predicted against actual loss of a staged run.
 
-use crate::comparison::Comparison;
+use crate::comparison::{Comparison, SavingAt};
 use crate::figures::{COMPUTE, LOSS};
 use crate::run_record::RunRecord;
 use measure::CurvePoint;
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
 
-/// Share of the run's compute at which the overview begins.
-const FIRST_SHARE: f64 = 0.003;
+/// Share of the first stage's compute at which the overview begins.
+const FIRST_SHARE: f64 = 0.1;
 
 /// Share of the compute from scratch at which the view of the end begins.
 const CLOSE: f64 = 0.25;
@@ -56,10 +56,14 @@ pub fn predicted_against_actual(
     Figure { panels, columns: 2 }
 }
 
+/// Where the overview begins: compute, FLOPs.
+fn first_compute(staged: &RunRecord) -> f64 {
+    FIRST_SHARE * staged.end_of(0).map_or(0.0, |point| point.compute_flops)
+}
+
 /// Smoothed held-out loss of a run.
 fn smoothed(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
-    let least = FIRST_SHARE * run.compute();
-    let points = run.curve.evaluated().filter(|(point, _)| point.compute_flops >= least);
+    let points = run.curve.evaluated();
     points
         .filter_map(|(point, _)| Some((over.of(point), run.smooth.loss_at(point.compute_flops)?)))
         .collect()
@@ -73,7 +77,7 @@ fn predicted(run: &RunRecord, over: Over, layers: &mut Vec<Layer>) {
         Over::Tokens => curve.tokens[i],
         Over::Steps => run.schedule.batch().steps_for_tokens(curve.tokens[i] as u64) as f64,
     };
-    let least = FIRST_SHARE * run.compute();
+    let least = first_compute(run);
     let shown: Vec<usize> = (0..curve.loss.len()).filter(|i| curve.compute[*i] >= least).collect();
     if !curve.low.is_empty() {
         layers.push(Layer::Band {
@@ -137,14 +141,25 @@ fn lines(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Vec<Layer> {
 }
 
 fn panel(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Panel {
+    let start = first_compute(staged);
+    let first = staged.curve.points.iter().find(|point| point.compute_flops >= start);
+    let runs = || scratch.iter().chain([staged]);
+    let last = runs().filter_map(|run| run.curve.points.last()).map(|point| over.of(point));
+    let predicted = staged.schedule.prediction().map(|prediction| prediction.final_loss);
+    let ends = runs().map(|run| run.smooth.last_loss()).chain(predicted);
+    let lowest = ends.fold(f64::INFINITY, f64::min);
+    let highest = staged.smooth.loss_at(start).unwrap_or(staged.smooth.first_loss());
     Panel {
         title: match over {
             Over::Compute => "Predicted against actual".to_string(),
             Over::Tokens => "Over tokens".to_string(),
             Over::Steps => "Over steps".to_string(),
         },
-        x: over.axis(),
-        y: Axis::log(LOSS),
+        x: Axis {
+            range: first.map(|point| (over.of(point), 1.05 * last.fold(0.0, f64::max))),
+            ..over.axis()
+        },
+        y: Axis { range: Some((0.99 * lowest, 1.02 * highest)), ..Axis::log(LOSS) },
         layers: lines(over, staged, scratch),
     }
 }
@@ -159,10 +174,15 @@ fn close_up(staged: &RunRecord, scratch: &[RunRecord], found: &Comparison) -> Op
     let bottom = staged.smooth.last_loss().min(baseline.smooth.last_loss());
     let mut layers: Vec<Layer> =
         lines(Over::Compute, staged, scratch).into_iter().map(Layer::without_label).collect();
-    // The last two are told in numbers; more would lie on one another.
-    let told = found.savings.iter().filter(|one| one.loss < top && one.compute > from);
-    let told: Vec<_> = told.collect();
-    for (i, one) in told.iter().rev().take(3).enumerate() {
+    // A few are told in numbers; more would lie on one another.
+    let mut told: Vec<&SavingAt> = Vec::new();
+    for one in found.savings.iter().rev().filter(|one| one.loss < top && one.compute > from) {
+        let apart = 0.04 * (top - bottom);
+        if told.last().is_none_or(|other| one.loss - other.loss > apart) {
+            told.push(one);
+        }
+    }
+    for (i, one) in told.iter().take(3).enumerate() {
         layers.push(Layer::Line {
             points: vec![(one.compute, one.loss), (one.compute_from_scratch, one.loss)],
             color: Color::Series(2 + i),

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use measure::{CurvePoint, LearningCurve, SmoothCurve};
 use schedule::Schedule;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use trainer::{GrowthReport, RunFolder};
 
@@ -70,6 +71,21 @@ impl RunRecord {
     /// The last point of a stage, if the run has come there.
     pub fn end_of(&self, stage: usize) -> Option<&CurvePoint> {
         self.curve.points.iter().rev().find(|point| point.stage == stage)
+    }
+
+    /// What its newest checkpoint says of its data: vocabulary and checksum.
+    pub fn data(&self) -> Option<String> {
+        let folder = RunFolder::checkpoints_of(&self.folder);
+        let mut states: Vec<PathBuf> = std::fs::read_dir(folder)
+            .ok()?
+            .filter_map(|entry| Some(entry.ok()?.path().join("state.json")))
+            .filter(|path| path.exists())
+            .collect();
+        states.sort();
+        let text = std::fs::read_to_string(states.last()?).ok()?;
+        let state: Value = serde_json::from_str(&text).ok()?;
+        let origin = &state["state"]["origin"];
+        Some(format!("{}, {}", origin["vocabulary"].as_str()?, origin["data"].as_str()?))
     }
 
     /// Compute spent at the end, FLOPs.

@@ -1,0 +1,202 @@
+//! Pilot runs, a staged run against its baseline, the comparison, its figure and its report, as a user
+//! makes them.
+
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+struct World {
+    folder: tempfile::TempDir,
+}
+
+const STAGED: &str = r#"
+version = 1
+name = "tiny"
+seed = 1
+data = { source = "synthetic", n_words = 16, language_seed = 1 }
+model = { context_len = 16 }
+parametrization = { kind = "mup", base_width = 16 }
+optimizer = { beta1 = 0.9, beta2 = 0.98, eps = 1e-9, weight_decay = 0.1, clip_norm = 1.0 }
+learning_rate = { shape = "constant", peak = 0.01, warmup_steps = 5 }
+batch = { tokens = 64, micro_batch = 4 }
+evaluation = { every_steps = 5, tokens = 512 }
+checkpoint = { every_steps = 20, keep = 2 }
+machine = { threads = 1 }
+from_scratch = { peak = 0.02, until = { steps = 120 } }
+
+[[stages]]
+n_layers = 1
+d_model = 16
+n_heads = 2
+until = { steps = 60 }
+
+[[stages]]
+n_layers = 2
+d_model = 32
+n_heads = 4
+until = { steps = 40 }
+growth = { width = "fresh" }
+"#;
+
+impl World {
+    fn new() -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap() };
+        fs::write(world.path("tiny.toml"), STAGED).unwrap();
+        for seed in [1, 2] {
+            world.good(&format!("train tiny.toml --seed {seed} --out staged/{seed}"));
+            world.good(&format!(
+                "train tiny.toml --from-scratch --seed {seed} --out scratch/{seed}"
+            ));
+        }
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn staged(&self, arguments: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_staged"))
+            .current_dir(self.folder.path())
+            .args(arguments.split_whitespace())
+            .output()
+            .unwrap()
+    }
+
+    fn good(&self, arguments: &str) -> String {
+        let output = self.staged(arguments);
+        assert!(output.status.success(), "{arguments}: {}", lossy(&output.stderr));
+        lossy(&output.stdout)
+    }
+
+    fn json(&self, arguments: &str) -> Value {
+        serde_json::from_str(&self.good(arguments)).unwrap()
+    }
+
+    /// The message of a command that must fail.
+    fn bad(&self, arguments: &str) -> String {
+        let output = self.staged(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        lossy(&output.stderr)
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// `metrics.csv` of a run whose loss follows a curve in compute, with a size and a stage of each row.
+fn write_run(folder: &Path, schedule: &str, rows: &[(usize, f64, f64)]) {
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("schedule.toml"), schedule).unwrap();
+    let mut text = "stage,step,tokens,compute_flops,train_loss,val_loss,learning_rate,grad_norm,\
+                    tokens_per_second,wall_seconds\n"
+        .to_string();
+    for (i, (stage, compute, loss)) in rows.iter().enumerate() {
+        let step = i + 1;
+        text += &format!("{stage},{step},{},{compute:e},{loss},{loss},0.01,1,1,1\n", 64 * step);
+    }
+    fs::write(folder.join("metrics.csv"), text).unwrap();
+}
+
+#[test]
+fn a_staged_run_is_compared_drawn_and_reported() {
+    let world = World::new();
+    let scratch = fs::read_to_string(world.path("scratch/2/schedule.toml")).unwrap();
+    assert!(scratch.contains("peak = 0.02") && scratch.contains("tiny-from-scratch"));
+    assert!(!scratch.contains("growth") && scratch.contains("seed = 2"));
+
+    let found = world.json("compare staged scratch --pilots scratch/1 --json");
+    assert_eq!((found["runs"].as_u64(), found["baselines"].as_u64()), (Some(2), Some(2)));
+    let savings = found["savings"].as_array().unwrap();
+    let last = savings.last().unwrap();
+    for key in ["loss", "saving", "low", "high", "saving_with_pilots"] {
+        assert!(last[key].is_f64(), "{key}: {last}");
+    }
+    assert!(last["saving_with_pilots"].as_f64() < last["saving"].as_f64());
+    let growth = &found["growths"][0];
+    let (before, after) = (growth["loss_before"].as_f64(), growth["loss_after"].as_f64());
+    assert!((before.unwrap() - after.unwrap()).abs() < 1e-5);
+    assert!(growth["dynamics_ratio"].is_f64() && growth["operator"].is_string());
+    assert_eq!(found["stages"].as_array().unwrap().len(), 2);
+    assert!(found["stages"][1]["predicted_loss"].is_null());
+
+    let text = world.good("compare staged scratch --loss 2.25");
+    assert!(text.contains("asked for") && text.contains("growth into stage 2 at step 60"));
+    assert!(text.contains("no prediction"));
+
+    world.good("plot staged scratch -o story.svg");
+    let figure = fs::read_to_string(world.path("story.svg")).unwrap();
+    for words in ["staged run", "growth", "last shape from scratch", "% saved at", "Over steps"] {
+        assert!(figure.contains(words), "{words}");
+    }
+    world.good("report staged scratch -o report.html");
+    let page = fs::read_to_string(world.path("report.html")).unwrap();
+    for words in ["<svg", "Saving at equal loss", "train tiny.toml --seed 1 --out staged/1", "threads"] {
+        assert!(page.contains(words), "{words}");
+    }
+    // Nothing is fetched: the only addresses are names of SVG itself.
+    let fetched = page.replace("http://www.w3.org/2000/svg", "");
+    assert!(!fetched.contains("http") && !fetched.contains("src="));
+    world.good("report staged/1");
+    assert!(world.path("staged/1/report.html").exists());
+}
+
+#[test]
+fn what_cannot_be_compared_is_explained() {
+    let world = World::new();
+    let cases = [
+        ("compare staged staged/1", "staged/1: has 2 stages; a baseline has one"),
+        ("compare nowhere scratch", "nowhere cannot be read"),
+        ("compare staged scratch --loss 0.1", "--loss 0.1: not every run reaches it"),
+        ("plot staged scratch -o x.gif", "figures are written as .svg or .png"),
+        ("demo --minutes 0", "must be from 0.5 to 10000"),
+        ("pilot tiny.toml --share 2", "--share 2: must be above 0 and at most 1"),
+        ("pilot tiny.toml --budget 0", "--budget 0: must be positive"),
+        ("pilot nothing.toml", "nothing.toml"),
+    ];
+    for (arguments, message) in cases {
+        let found = world.bad(arguments);
+        assert!(found.contains(message), "{arguments}: {found}");
+    }
+    let rows: Vec<(usize, f64, f64)> = (1..50).map(|i| (0, 1e9 * f64::from(i), 3.0)).collect();
+    let other = STAGED.split("[[stages]]").next().unwrap().to_string()
+        + "[[stages]]\nn_layers = 1\nd_model = 16\nn_heads = 2\nuntil = { steps = 60 }\n";
+    write_run(&world.path("narrow"), &other, &rows);
+    let found = world.bad("compare staged narrow");
+    assert!(found.contains("narrow: trains 1x16x2, and"), "{found}");
+    let wide = other.replace("1\nd_model = 16", "2\nd_model = 32").replace("heads = 2", "heads = 4");
+    write_run(&world.path("far"), &wide.replace("context_len = 16", "context_len = 8"), &rows);
+    let found = world.bad("compare staged far");
+    assert!(found.contains("far: has another context"), "{found}");
+    world.good("train tiny.toml --from-scratch --seed 9 --out foreign");
+    let state = fs::read_dir(world.path("foreign/checkpoints")).unwrap().last().unwrap().unwrap();
+    let state = state.path().join("state.json");
+    let text = fs::read_to_string(&state).unwrap().replace("language seed 1", "language seed 2");
+    let text = text.replace("16 words", "17 words");
+    fs::write(&state, text.replace("\"data\": \"", "\"data\": \"other ")).unwrap();
+    let found = world.bad("compare staged foreign");
+    assert!(found.contains("their losses are not comparable"), "{found}");
+}
+
+#[test]
+fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
+    let world = World::new();
+    let recipe = STAGED.split("from_scratch").next().unwrap().to_string()
+        + "[[stages]]\nn_layers = 3\nd_model = 32\nn_heads = 4\nuntil = { steps = 400 }\n";
+    fs::write(world.path("recipe.toml"), recipe).unwrap();
+    world.good("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
+    let again = world.bad("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
+    assert!(again.contains("already holds a run"), "{again}");
+    let law = world.json("pilot recipe.toml --share 0.5 --sizes 2 -o pilots --resume --json");
+    let budget = 6.0 * f64::from(12 * 3 * 32 * 32) * 64.0 * 400.0;
+    let spent = law["compute"].as_f64().unwrap();
+    assert!((spent / (0.5 * budget) - 1.0).abs() < 0.02, "{spent} of {budget}");
+    world.good("plan --law pilots/law.json --template recipe.toml --shape 3x32x4 --stop 1.3x --context 16 -o mine.toml");
+    let plan = fs::read_to_string(world.path("mine.toml")).unwrap();
+    assert!(plan.contains("name = \"mine\"") && plan.contains("pilot_compute = "), "{plan}");
+    assert!(plan.contains("low = [") && plan.contains("high = ["));
+}
