@@ -169,7 +169,7 @@ fn close_up(staged: &RunRecord, scratch: &[RunRecord], found: &Comparison) -> Op
     let baseline = scratch.first()?;
     let last = found.savings.last()?;
     let most = baseline.compute().max(staged.compute());
-    let from = CLOSE * last.compute_from_scratch;
+    let from = (CLOSE * last.compute_from_scratch).min(0.9 * last.compute);
     let top = baseline.smooth.loss_at(from)?;
     let bottom = staged.smooth.last_loss().min(baseline.smooth.last_loss());
     let mut layers: Vec<Layer> =
