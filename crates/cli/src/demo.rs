@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
-use scaling::plan::{Family, FinalShape, Goal, Operators, Stop};
+use scaling::plan::{Family, FinalShape, Goal, Operators, Stop, WidthRule};
 use schedule::{DataSource, Schedule, StageSpec};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -28,16 +28,19 @@ const FLOPS_PER_MINUTE: f64 = 1.5e12;
 const TOKENS_PER_PARAM: f64 = 10.0;
 
 /// Share of the compute from scratch that goes into pilot runs.
-const PILOT_SHARE: f64 = 0.1;
+const PILOT_SHARE: f64 = 0.15;
 
 /// Pilot sizes.
-const PILOT_SIZES: usize = 3;
+const PILOT_SIZES: usize = 2;
 
 /// Most stages of the staged run.
 const MOST_STAGES: usize = 4;
 
+/// Growths of the staged run: the law is fitted to shapes of one depth.
+const OPERATORS: Operators = Operators { width: Some(WidthRule::Any), depth: false };
+
 /// Evaluations of each run.
-const EVALUATIONS: u64 = 80;
+const EVALUATIONS: u64 = 60;
 
 /// Arguments of `staged demo`.
 #[derive(Args)]
@@ -107,6 +110,7 @@ impl Demo {
             recipe: &recipe,
             compute: PILOT_SHARE * scratch_compute,
             n_sizes: PILOT_SIZES,
+            operators: OPERATORS,
             folder: &folder.join("pilots"),
             device: DeviceChoice::Cpu,
             resume: self.resume,
@@ -205,13 +209,12 @@ fn planned(recipe: &Schedule, last: GptShape, law: &Path) -> Result<Planned> {
     let law = PlanningLaw::open(&law.to_string_lossy())?;
     let batch = BatchChoice::Fixed(recipe.batch().tokens_at(1) as f64);
     let costs = law.cost(Some(batch))?;
-    let n = last.n_params() as f64;
-    let loss = costs.cost.loss_at_compute(n, TOKENS_PER_PARAM * n * costs.cost.per_token(n))?;
     let ask = Ask {
-        goal: Goal::Stop(Stop::Loss(loss)),
+        goal: Goal::Stop(Stop::TokensPerParam(TOKENS_PER_PARAM)),
         last: FinalShape::Given(last),
         stages: 1..=MOST_STAGES,
-        operators: Operators::ALL,
+        operators: OPERATORS,
+        through: Vec::new(),
     };
     ask.planned(recipe.clone(), law, costs)
 }

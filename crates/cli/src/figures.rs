@@ -233,7 +233,9 @@ pub fn course(schedule: &Schedule) -> Result<Figure> {
     ];
     if let Some(prediction) = schedule.prediction() {
         let curve = &prediction.curve;
-        let points = curve.compute.iter().copied().zip(curve.loss.iter().copied()).collect();
+        let points = curve.compute.iter().copied().zip(curve.loss.iter().copied());
+        // A law says nothing of the very first steps.
+        let points = points.filter(|point| point.1 < 2.0 * prediction.final_loss).collect();
         panels.push(panel("Predicted loss", Axis::log(LOSS), points));
     }
     Ok(Figure { panels, columns: 2 })

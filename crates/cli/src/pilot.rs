@@ -1,4 +1,5 @@
 use crate::side_by_side::{all_finished, run_all};
+use crate::plan::operators;
 use crate::{fit, output};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -12,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use trainer::{RunFolder, RunOptions, prepare_text};
 
-/// Evaluations of a pilot run.
-const EVALUATIONS: u64 = 60;
+/// Evaluations of a pilot run: they are not counted as compute, but take time.
+const EVALUATIONS: u64 = 24;
 
 /// Resamples of the law, for the interval of what is planned with it.
 const BOOTSTRAPS: usize = 200;
@@ -34,11 +35,15 @@ pub struct Pilot {
     #[arg(long, value_name = "FLOPS")]
     budget: Option<f64>,
     /// Share of it for the pilot runs
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.15)]
     share: f64,
-    /// Pilot sizes: a quarter of the last shape's parameters, a sixteenth, ...
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(2..=6))]
+    /// Pilot sizes: near a quarter of the last shape's parameters, a sixteenth, ...
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(2..=6))]
     sizes: u64,
+    /// Growths by which pilot shapes grow into the last one. Within one depth the loss depends on N alone more
+    /// nearly, and mu-P carries the learning rate over
+    #[arg(long, value_delimiter = ',', default_value = "width")]
+    operators: Vec<String>,
     /// Folder of the runs and of law.json [default: runs/NAME-pilots]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -60,6 +65,7 @@ pub struct PilotRuns<'a> {
     /// Compute of all of them, FLOPs.
     pub compute: f64,
     pub n_sizes: usize,
+    pub operators: Operators,
     pub folder: &'a Path,
     pub device: DeviceChoice,
     pub resume: bool,
@@ -95,6 +101,7 @@ impl Pilot {
             recipe: &recipe,
             compute: self.share * budget,
             n_sizes: self.sizes as usize,
+            operators: operators(&self.operators)?,
             folder: &folder,
             device: self.device.parse()?,
             resume: self.resume,
@@ -143,7 +150,7 @@ impl PilotRuns<'_> {
     /// Makes the runs and fits L(N, D) to them; `None` when a signal stopped them.
     pub fn law(&self) -> Result<Option<(Fit, Vec<PilotMade>)>> {
         let last = self.recipe.stages().last().context("no stages")?.shape(1);
-        let planned = pilots(&last, Operators::ALL, self.n_sizes, self.compute);
+        let planned = pilots(&last, self.operators, self.n_sizes, self.compute);
         if planned.len() < 2 {
             bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
         }

@@ -2,7 +2,7 @@ use crate::law::{BatchChoice, Costs, PlanningLaw};
 use crate::{figures, measured, output, plan_report, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use measure::{Flops, PfDays};
+use measure::{Flops, GptShape, PfDays};
 use scaling::Throughput;
 use scaling::plan::{
     Family, FinalShape, Goal, Operators, Plan as StagedPlan, Request, Stop, WidthRule,
@@ -37,7 +37,8 @@ pub struct Plan {
     /// Shape to end with: LAYERSxWIDTHxHEADS, gpt2, gpt2-medium, gpt2-large or gpt2-xl
     #[arg(long)]
     shape: Option<String>,
-    /// Where a given shape stops: a multiple of its asymptote (1.1x), optimal, or a loss
+    /// Where a given shape stops: a multiple of its asymptote (1.1x), tokens per parameter from scratch
+    /// (20tpp), optimal, or a loss
     #[arg(long, value_name = "STOP", conflicts_with = "goal", requires = "shape")]
     stop: Option<String>,
     /// kaplan, kaplan-authors, chinchilla, chinchilla-corrected, or a file of staged fit
@@ -49,6 +50,9 @@ pub struct Plan {
     /// Growths that may be used: width or width-integer, and depth
     #[arg(long, value_delimiter = ',', default_value = "width,depth")]
     operators: Vec<String>,
+    /// The shapes to pass through before the last one, instead of the best: LAYERSxWIDTHxHEADS,...
+    #[arg(long, value_delimiter = ',', value_name = "SHAPES", conflicts_with_all = ["stages", "operators"])]
+    through: Vec<String>,
     /// Batch: tokens, critical-at-end or critical (laws in steps) [default: critical-at-end for laws
     /// in steps, the law's own or 524288 for others]
     #[arg(long)]
@@ -92,6 +96,8 @@ pub struct Ask {
     pub last: FinalShape,
     pub stages: RangeInclusive<usize>,
     pub operators: Operators,
+    /// Shapes before the last one, where they are given.
+    pub through: Vec<GptShape>,
 }
 
 impl Ask {
@@ -104,6 +110,7 @@ impl Ask {
             last: self.last,
             stages: self.stages,
             operators: self.operators,
+            through: self.through,
         };
         let plan = StagedPlan::new(&request, |n_params, loss| costs.batch_tokens(n_params, loss))?;
         let schedule = schedule(template, &plan, &law, &costs.batch.to_string())?;
@@ -179,12 +186,18 @@ impl Plan {
             let resampled = costs.resampled.into_iter();
             costs.resampled = resampled.map(|cost| cost.in_seconds(speed.clone())).collect();
         }
-        let last = self.last(template.context_len())?;
+        let context_len = template.context_len();
+        let last = self.last(context_len)?;
         let ask = Ask {
             goal: self.goal()?,
             last,
             stages: self.stages.clone(),
-            operators: self.operators()?,
+            operators: operators(&self.operators)?,
+            through: self
+                .through
+                .iter()
+                .map(|text| shapes::shape(text, self.vocab as usize, context_len))
+                .collect::<Result<_>>()?,
         };
         ask.planned(template, law, costs)
     }
@@ -211,9 +224,12 @@ impl Plan {
         }
         let number = |text: &str| {
             text.parse::<f64>().ok().with_context(|| {
-                format!("--stop {text}: must be a multiple as 1.1x, optimal, or a loss")
+                format!("--stop {text}: must be a multiple as 1.1x, tokens per parameter as 20tpp, optimal, or a loss")
             })
         };
+        if let Some(ratio) = text.strip_suffix("tpp") {
+            return number(ratio).map(Stop::TokensPerParam);
+        }
         match text.strip_suffix('x') {
             Some(multiple) => number(multiple).map(Stop::AsymptoteMultiple),
             None => number(text).map(Stop::Loss),
@@ -235,19 +251,20 @@ impl Plan {
             }),
         })
     }
+}
 
-    fn operators(&self) -> Result<Operators> {
-        let mut operators = Operators { width: None, depth: false };
-        for name in &self.operators {
-            match name.as_str() {
-                "width" => operators.width = Some(WidthRule::Any),
-                "width-integer" => operators.width = Some(WidthRule::Integer),
-                "depth" => operators.depth = true,
-                other => bail!("--operators {other}: must be width, width-integer or depth"),
-            }
+/// Growths by their names on the command line.
+pub fn operators(names: &[String]) -> Result<Operators> {
+    let mut operators = Operators { width: None, depth: false };
+    for name in names {
+        match name.as_str() {
+            "width" => operators.width = Some(WidthRule::Any),
+            "width-integer" => operators.width = Some(WidthRule::Integer),
+            "depth" => operators.depth = true,
+            other => bail!("--operators {other}: must be width, width-integer or depth"),
         }
-        Ok(operators)
     }
+    Ok(operators)
 }
 
 /// The schedule that runs a plan.

@@ -186,16 +186,16 @@ fn what_cannot_be_compared_is_explained() {
 fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     let world = World::new();
     let recipe = STAGED.split("from_scratch").next().unwrap().to_string()
-        + "[[stages]]\nn_layers = 3\nd_model = 32\nn_heads = 4\nuntil = { steps = 400 }\n";
+        + "[[stages]]\nn_layers = 2\nd_model = 32\nn_heads = 4\nuntil = { steps = 400 }\n";
     fs::write(world.path("recipe.toml"), recipe).unwrap();
     world.good("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
     let again = world.bad("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
     assert!(again.contains("already holds a run"), "{again}");
     let law = world.json("pilot recipe.toml --share 0.5 --sizes 2 -o pilots --resume --json");
-    let budget = 6.0 * f64::from(12 * 3 * 32 * 32) * 64.0 * 400.0;
+    let budget = 6.0 * f64::from(12 * 2 * 32 * 32) * 64.0 * 400.0;
     let spent = law["compute"].as_f64().unwrap();
     assert!((spent / (0.5 * budget) - 1.0).abs() < 0.02, "{spent} of {budget}");
-    world.good("plan --law pilots/law.json --template recipe.toml --shape 3x32x4 --stop 1.3x --context 16 -o mine.toml");
+    world.good("plan --law pilots/law.json --template recipe.toml --shape 2x32x4 --operators width --stop 1.3x --context 16 -o mine.toml");
     let plan = fs::read_to_string(world.path("mine.toml")).unwrap();
     assert!(plan.contains("name = \"mine\"") && plan.contains("pilot_compute = "), "{plan}");
     assert!(plan.contains("low = [") && plan.contains("high = ["));

@@ -1,4 +1,5 @@
-//! Intervals by resampling (Efron 1979): whole runs, since points of one curve share their noise.
+//! Intervals by resampling (Efron 1979): whole runs, since points of one curve share their noise; or pieces of
+//! curves, where there are too few runs to draw from (Kuensch 1989).
 
 use super::observations::Points;
 use super::problem::{Problem, Solution};
@@ -9,6 +10,12 @@ use rayon::prelude::*;
 
 /// Draws that one resample may take to hold enough sizes.
 const MOST_DRAWS: usize = 1000;
+
+/// Runs from which on whole runs are drawn.
+const ENOUGH_RUNS: usize = 6;
+
+/// Pieces of each curve, where there are fewer.
+const PIECES: usize = 6;
 
 /// Published parameters fitted to `n` resamples of the runs, in an order fixed by the seed.
 pub(crate) fn bootstrap(
@@ -21,26 +28,54 @@ pub(crate) fn bootstrap(
     let n_quantities = problem.form.quantities().len();
     // As many values of each quantity as its summand and the floor have parameters.
     let needed: Vec<usize> = (0..n_quantities).map(|k| points.distinct(k).min(3)).collect();
+    let units = units(points);
     (0..n as u64)
         .into_par_iter()
         .filter_map(|draw| {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(draw);
-            let weights = resample(points, &needed, &mut rng)?;
+            let weights = resample(points, &units, &needed, &mut rng)?;
             let found = from_start(&problem.weighted(&weights), best);
             found.scaled_objective.is_finite().then(|| problem.published(&found))
         })
         .collect()
 }
 
-/// How often each point is drawn.
-fn resample(points: &Points, needed: &[usize], rng: &mut ChaCha8Rng) -> Option<Vec<f64>> {
-    for _ in 0..MOST_DRAWS {
-        let mut counts = vec![0.0; points.n_runs];
-        for _ in 0..points.n_runs {
-            counts[rng.random_range(0..points.n_runs)] += 1.0;
+/// What is drawn as a whole, by number, for each point.
+fn units(points: &Points) -> Vec<usize> {
+    if points.n_runs >= ENOUGH_RUNS {
+        return points.runs.clone();
+    }
+    let mut of_run = vec![Vec::new(); points.n_runs];
+    for (i, run) in points.runs.iter().enumerate() {
+        of_run[*run].push(i);
+    }
+    let mut units = vec![0; points.runs.len()];
+    let mut next = 0;
+    for run in of_run {
+        let pieces = PIECES.min(run.len());
+        for (place, i) in run.iter().enumerate() {
+            units[*i] = next + place * pieces / run.len();
         }
-        let weights: Vec<f64> = points.runs.iter().map(|run| counts[*run]).collect();
+        next += pieces;
+    }
+    units
+}
+
+/// How often each point is drawn.
+fn resample(
+    points: &Points,
+    units: &[usize],
+    needed: &[usize],
+    rng: &mut ChaCha8Rng,
+) -> Option<Vec<f64>> {
+    let n_units = units.iter().max().map_or(0, |last| last + 1);
+    for _ in 0..MOST_DRAWS {
+        let mut counts = vec![0.0; n_units];
+        for _ in 0..n_units {
+            counts[rng.random_range(0..n_units)] += 1.0;
+        }
+        let weights: Vec<f64> = units.iter().map(|unit| counts[*unit]).collect();
         if needed.iter().enumerate().all(|(k, n)| has_values(points, &weights, k, *n)) {
             return Some(weights);
         }
@@ -78,6 +113,21 @@ pub(crate) fn interval(mut sample: Vec<f64>) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_runs_are_drawn_in_pieces_and_many_as_they_are() {
+        let points = |n_runs: usize, each: usize| Points {
+            ln_quantities: vec![[0.0; 2]; n_runs * each],
+            ln_losses: vec![0.0; n_runs * each],
+            runs: (0..n_runs * each).map(|i| i / each).collect(),
+            n_runs,
+        };
+        assert_eq!(units(&points(6, 2)), points(6, 2).runs);
+        let found = units(&points(2, 12));
+        assert_eq!(found[..4], [0, 0, 1, 1]);
+        assert_eq!(found[22..], [11, 11]);
+        assert_eq!(units(&points(2, 1)), [0, 1]);
+    }
 
     #[test]
     fn quantiles_of_a_ramp_are_known() {

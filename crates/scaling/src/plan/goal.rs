@@ -9,6 +9,8 @@ pub enum Stop {
     ComputeOptimal,
     /// At a loss in nats per token.
     Loss(f64),
+    /// After so many tokens for each parameter, from scratch.
+    TokensPerParam(f64),
 }
 
 /// What a plan is to reach.
@@ -42,6 +44,9 @@ impl Goal {
                 let loss = multiple * cost.asymptote(n_params);
                 cost.compute_at(n_params, loss).map(|_| loss)
             }
+            Self::Stop(Stop::TokensPerParam(ratio)) => {
+                cost.loss_at_compute(n_params, ratio * n_params * cost.per_token(n_params))
+            }
             Self::Stop(Stop::ComputeOptimal) => cost.optimal_loss(n_params),
         }
     }
@@ -71,6 +76,14 @@ mod tests {
     use super::*;
     use crate::published::{AUTHORS_STEPS, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH};
     use crate::{BatchPolicy, TokenLaw};
+
+    #[test]
+    fn tokens_per_parameter_give_the_law_s_loss() {
+        let goal = Goal::Stop(Stop::TokensPerParam(20.0));
+        let law: TokenLaw = CHINCHILLA_CORRECTED;
+        let found = goal.final_loss(&TrainingCost::tokens(law), 1e8, 0.0).unwrap();
+        assert!((found - law.loss_at(1e8, 2e9)).abs() < 1e-9);
+    }
 
     #[test]
     fn the_compute_optimal_loss_is_the_published_one() {

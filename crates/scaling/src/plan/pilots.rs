@@ -16,8 +16,8 @@ pub struct Pilot {
 }
 
 /// Pilot runs before a staged run that ends with `last`: shapes that grow into it, near a quarter, a sixteenth,
-/// ... of its parameters, that share the compute evenly. So the largest tells how the loss falls with size and the
-/// smallest how it falls with data, beyond the tokens of the run itself.
+/// ... of its parameters, each for the same tokens. So nearly all compute goes into the largest, whose curve must
+/// reach beyond its first, steep part to tell anything of a larger model's.
 ///
 /// Fewer than `n_sizes` where no so small shapes grow into `last`.
 pub fn pilots(
@@ -31,14 +31,13 @@ pub fn pilots(
     for k in 1..=n_sizes {
         let goal = last.n_params() as f64 / SIZE_RATIO.powi(k as i32);
         let away = |shape: &&GptShape| (shape.n_params() as f64 / goal).ln().abs();
-        let nearest = shapes
+        let smaller = shapes
             .iter()
-            .filter(|shape| chosen.iter().all(|other| other.n_params() > shape.n_params()))
-            .min_by(|a, b| away(a).total_cmp(&away(b)));
-        chosen.extend(nearest);
+            .filter(|shape| chosen.iter().all(|other| other.n_params() > shape.n_params()));
+        chosen.extend(smaller.min_by(|a, b| away(a).total_cmp(&away(b))));
     }
-    let each = compute / chosen.len().max(1) as f64;
-    let pilot = |shape: GptShape| Pilot { shape, tokens: each / shape.flops_per_token().0 };
+    let price: f64 = chosen.iter().map(|shape| shape.flops_per_token().0).sum();
+    let pilot = |shape: GptShape| Pilot { shape, tokens: compute / price };
     chosen.into_iter().map(pilot).collect()
 }
 
@@ -59,13 +58,20 @@ mod tests {
         };
         let found = pilots(&last, Operators::ALL, 3, 3e12);
         assert_eq!(found.len(), 3);
+        let mut spent = 0.0;
         for (k, pilot) in found.iter().enumerate() {
             assert!(Operators::ALL.reach(&pilot.shape, &last), "{}", pilot.shape);
-            let spent = pilot.tokens * pilot.shape.flops_per_token().0;
-            assert!((spent / 1e12 - 1.0).abs() < 1e-9);
+            assert_eq!(pilot.tokens, found[0].tokens);
+            spent += pilot.tokens * pilot.shape.flops_per_token().0;
             let share = pilot.shape.n_params() as f64 / last.n_params() as f64;
             assert!((share.ln() / 4f64.ln() + k as f64 + 1.0).abs() < 0.3, "{}", pilot.shape);
         }
+        assert!((spent / 3e12 - 1.0).abs() < 1e-9);
+        let only_width = Operators { depth: false, ..Operators::ALL };
+        let widths = |found: Vec<Pilot>| -> Vec<usize> {
+            found.iter().map(|pilot| pilot.shape.d_model).collect()
+        };
+        assert_eq!(widths(pilots(&last, only_width, 3, 3e12)), [64, 32]);
         let least = GptShape { n_layers: 1, d_model: 32, n_heads: 1, ..last };
         assert!(pilots(&least, Operators::ALL, 3, 3e12).is_empty());
     }

@@ -1,6 +1,6 @@
 use super::baseline::{Baseline, baselines};
 use super::goal::{Goal, Stop};
-use super::search::{Graph, Path, best_paths};
+use super::search::{Graph, Path, best_paths, evaluate};
 use super::shapes::{Family, Operators, spread};
 use crate::cost::positive;
 use crate::fit::interval;
@@ -42,6 +42,8 @@ pub struct Request {
     pub stages: RangeInclusive<usize>,
     /// The growths that may be used.
     pub operators: Operators,
+    /// The shapes before the last one, where they are given; empty where the best are looked for.
+    pub through: Vec<GptShape>,
 }
 
 /// A plan that cannot be made.
@@ -88,6 +90,14 @@ pub enum PlanError {
         shape: GptShape,
         /// The growths allowed.
         operators: String,
+    },
+    /// Given shapes that make no chain.
+    #[error(
+        "{chain}: each must grow into the next, at a lower loss than the one before it and above the final one"
+    )]
+    NoSuchChain {
+        /// The shapes.
+        chain: String,
     },
     /// A goal that needs a shape.
     #[error(
@@ -225,7 +235,9 @@ impl Plan {
         match request.goal {
             Goal::Budget(budget) => positive("budget", budget)?,
             Goal::Loss(loss) | Goal::Stop(Stop::Loss(loss)) => positive("loss", loss)?,
-            Goal::Stop(Stop::AsymptoteMultiple(multiple)) => positive("stop", multiple)?,
+            Goal::Stop(Stop::AsymptoteMultiple(stop) | Stop::TokensPerParam(stop)) => {
+                positive("stop", stop)?;
+            }
             Goal::Stop(Stop::ComputeOptimal) => {}
         }
         let (last, without_growth) = match request.last {
@@ -238,6 +250,13 @@ impl Plan {
         let n = last.n_params() as f64;
         request.goal.final_loss(&request.cost, n, 0.0)?;
         let final_loss = |spared| request.goal.final_loss(&request.cost, n, spared).ok();
+        if !request.through.is_empty() {
+            let shapes = [request.through.as_slice(), &[last]].concat();
+            let path = evaluate(&request.cost, shapes.clone(), Operators::ALL, &final_loss);
+            let names: Vec<String> = shapes.iter().map(ToString::to_string).collect();
+            let path = path.ok_or(PlanError::NoSuchChain { chain: names.join(", ") })?;
+            return build(request, &path, without_growth, true, batch_tokens);
+        }
         let paths = best_paths(&request.cost, &last, request.operators, most - 1, final_loss);
         let in_range = paths.into_iter().enumerate().skip(least - 1);
         let path = in_range

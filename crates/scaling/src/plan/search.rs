@@ -180,7 +180,8 @@ fn refine(
     path
 }
 
-fn evaluate(
+/// The path through given shapes; `None` where one does not grow into the next, or has nothing to do.
+pub(crate) fn evaluate(
     cost: &TrainingCost,
     shapes: Vec<GptShape>,
     operators: Operators,

@@ -18,7 +18,15 @@ fn gpt2_large() -> GptShape {
 }
 
 fn request(cost: TrainingCost, goal: Goal, last: FinalShape) -> Request {
-    Request { cost, resampled: Vec::new(), goal, last, stages: 1..=4, operators: Operators::ALL }
+    Request {
+        cost,
+        resampled: Vec::new(),
+        goal,
+        last,
+        stages: 1..=4,
+        operators: Operators::ALL,
+        through: Vec::new(),
+    }
 }
 
 fn plan(request: &Request) -> Plan {
@@ -67,6 +75,26 @@ fn the_plan_for_two_stages_is_the_best_pair_there_is() {
 }
 
 #[test]
+fn given_shapes_are_passed_through_as_the_chain_says() {
+    let last = gpt2_large();
+    let goal = Goal::Stop(Stop::ComputeOptimal);
+    let shape = |n_layers, n_heads| {
+        let d_model = 64 * n_heads;
+        GptShape { n_layers, d_model, n_heads, d_ff: 4 * d_model, ..last }
+    };
+    let through = vec![shape(9, 10), shape(18, 20)];
+    let base = request(chinchilla(), goal, FinalShape::Given(last));
+    let found = plan(&Request { through: through.clone(), ..base.clone() });
+    let sizes: Vec<f64> = found.stages.iter().map(|stage| stage.n_params).collect();
+    assert_eq!(sizes[1], through[1].n_params() as f64);
+    let chain = base.cost.chain(&sizes, found.final_loss).unwrap();
+    assert!((found.saving / chain.saving - 1.0).abs() < 1e-9);
+    let back = Request { through: vec![shape(18, 20), shape(9, 10)], ..base };
+    let error = Plan::new(&back, |_, _| 524_288.0).unwrap_err().to_string();
+    assert!(error.contains("each must grow into the next"), "{error}");
+}
+
+#[test]
 fn more_stages_never_save_less_and_the_limit_saves_most() {
     let cost =
         TrainingCost::steps(AUTHORS_STEPS, KAPLAN_CRITICAL_BATCH, BatchPolicy::CriticalAtEnd);
@@ -74,6 +102,7 @@ fn more_stages_never_save_less_and_the_limit_saves_most() {
     let savings: Vec<f64> = (1..=4)
         .map(|n| {
             let request = Request {
+                through: Vec::new(),
                 stages: n..=n,
                 ..request(cost.clone(), goal, FinalShape::Given(gpt2_large()))
             };

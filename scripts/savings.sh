@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Measures what staged training saves: a learning-rate sweep of the baseline, pilot runs and their law, staged runs
+# of every kind and their baseline under several seeds, one thread each and two at a time; then tables and figures.
+# Goes on where it was stopped. docs/SAVINGS.md has what it found and what it costs (hours on two cores).
+#
+#     scripts/savings.sh STAGED OUT dickens TEXT [SEED...]
+#     scripts/savings.sh STAGED OUT synthetic [SEED...]
+set -euo pipefail
+staged=$(realpath "$1")
+mkdir -p "$2"
+out=$(realpath "$2")
+kind=$3
+shift 3
+text=()
+if [ "$kind" = dickens ]; then
+    text=(--text "$(realpath "$1")")
+    shift
+fi
+seeds=("$@")
+[ ${#seeds[@]} -gt 0 ] || seeds=(1 2 3)
+cd "$(dirname "$0")/.."
+recipe=schedules/${kind}_baseline.toml
+kinds=(width depth both chain online)
+
+jobs=$(mktemp)
+trap 'rm -f "$jobs"' EXIT
+# One line a job: its words, then its folder.
+job() { printf '%q ' "$staged" train "$@" --resume >> "$jobs"; echo '> /dev/null' >> "$jobs"; }
+run_jobs() {
+    xargs -P 2 -I{} bash -c '{}' < "$jobs"
+    : > "$jobs"
+}
+
+# The sweep: the baseline at half and at twice its rate, a quarter of its length.
+for rate in 0.004 0.016; do
+    sed "s/^peak = .*/peak = $rate/; s/until = .*/until = { steps = 960 }/" "$recipe" > "$out/rate-$rate.toml"
+    job "$out/rate-$rate.toml" "${text[@]}" --out "$out/rate-$rate"
+done
+for seed in "${seeds[@]}"; do
+    job "$recipe" "${text[@]}" --seed "$seed" --out "$out/scratch/$seed"
+done
+run_jobs
+
+"$staged" pilot "$recipe" "${text[@]}" -o "$out/pilots" --resume
+for kind_of_growth in "${kinds[@]}"; do
+    for seed in "${seeds[@]}"; do
+        job "schedules/${kind}_$kind_of_growth.toml" "${text[@]}" --seed "$seed" --out "$out/$kind_of_growth/$seed"
+    done
+done
+run_jobs
+
+for kind_of_growth in "${kinds[@]}"; do
+    echo "== $kind_of_growth"
+    "$staged" compare "$out/$kind_of_growth" "$out/scratch" --json > "$out/$kind_of_growth.json"
+    "$staged" compare "$out/$kind_of_growth" "$out/scratch"
+    "$staged" plot "$out/$kind_of_growth" "$out/scratch" -o "$out/$kind_of_growth.svg"
+done
