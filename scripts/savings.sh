@@ -44,7 +44,7 @@ run_jobs
 "$staged" pilot "$recipe" "${text[@]}" -o "$out/pilots" --resume
 for kind_of_growth in "${kinds[@]}"; do
     for seed in "${seeds[@]}"; do
-        job "schedules/${kind}_$kind_of_growth.toml" "${text[@]}" --seed "$seed" --out "$out/$kind_of_growth/$seed"
+        job "schedules/${kind}_${kind_of_growth/chain/cpu}.toml" "${text[@]}" --seed "$seed" --out "$out/$kind_of_growth/$seed"
     done
 done
 run_jobs

@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 
 /// Arguments of `staged compare`.
 #[derive(Args)]
-#[command(
-    after_help = "Example: staged compare runs/chain runs/scratch --json\n\n\
+#[command(after_help = "Example: staged compare runs/chain runs/scratch --json\n\n\
     Either side is a run's folder, or a folder of runs of one schedule under several seeds. Losses are held-out ones, \
-    smoothed over compute, evaluations excluded on both sides."
-)]
+    smoothed over compute, evaluations excluded on both sides.")]
 pub struct Compare {
     /// The staged run, or a folder of them
     run: PathBuf,
@@ -41,12 +39,7 @@ impl Compare {
 }
 
 /// Reads both sides of a comparison.
-pub fn sides(
-    run: &Path,
-    baseline: &Path,
-    others: &[PathBuf],
-    pilots: &[PathBuf],
-) -> Result<Sides> {
+pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]) -> Result<Sides> {
     let all = |paths: &[PathBuf]| -> Result<Vec<RunRecord>> {
         let runs = paths.iter().map(|path| RunRecord::read_all(path));
         Ok(runs.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
@@ -113,7 +106,10 @@ pub fn print(found: &Comparison) -> Result<()> {
         ))?;
     }
     if let Some(predicted) = found.predicted_saving {
-        output::line(&format!("predicted saving at the plan's final loss: {}", percent(predicted)))?;
+        output::line(&format!(
+            "predicted saving at the plan's final loss: {}",
+            percent(predicted)
+        ))?;
     }
     for growth in &found.growths {
         let ratio = match (growth.dynamics_ratio, growth.lowest_ratio, growth.highest_ratio) {

@@ -119,9 +119,8 @@ impl Sides {
 
     fn check(&self) -> Result<()> {
         let first = &self.staged[0];
-        let last = |run: &RunRecord| {
-            run.schedule.stages().last().map(|stage| stage.shape(1).to_string())
-        };
+        let last =
+            |run: &RunRecord| run.schedule.stages().last().map(|stage| stage.shape(1).to_string());
         for run in &self.scratch {
             let name = run.folder.display();
             if !run.is_from_scratch() {
@@ -135,9 +134,8 @@ impl Sides {
                     last(first).unwrap_or_default(),
                 );
             }
-            let settings = |run: &RunRecord| {
-                (run.schedule.context_len(), run.schedule.evaluation().tokens)
-            };
+            let settings =
+                |run: &RunRecord| (run.schedule.context_len(), run.schedule.evaluation().tokens);
             if settings(run) != settings(first) {
                 bail!(
                     "{name}: has another context or other evaluation tokens than {}: their losses are not \

@@ -44,7 +44,9 @@ const EVALUATIONS: u64 = 60;
 
 /// Arguments of `staged demo`.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  staged demo\n  staged demo --text book.txt --minutes 20 --out runs/mine")]
+#[command(
+    after_help = "Examples:\n  staged demo\n  staged demo --text book.txt --minutes 20 --out runs/mine"
+)]
 pub struct Demo {
     /// Text files to learn, byte by byte, instead of the synthetic language
     #[arg(long, num_args = 1.., value_name = "FILE")]
@@ -91,8 +93,7 @@ impl Demo {
         };
         let recipe = self.recipe(&folder)?;
         let last = last_shape(&recipe)?;
-        let scratch_compute =
-            TOKENS_PER_PARAM * last.n_params() as f64 * last.flops_per_token().0;
+        let scratch_compute = TOKENS_PER_PARAM * last.n_params() as f64 * last.flops_per_token().0;
         let what = match recipe.data() {
             DataSource::Synthetic(_) => "a synthetic language",
             DataSource::Text(_) | DataSource::Tokens(_) => "your text",
@@ -190,12 +191,10 @@ impl Demo {
 
 /// The largest shape of a family whose run from scratch costs no more than this.
 fn shape_for(compute: f64, recipe: &Schedule) -> GptShape {
-    let family =
-        Family { d_head: 32, aspect: 24.0, n_vocab: 1, context_len: recipe.context_len() };
+    let family = Family { d_head: 32, aspect: 24.0, n_vocab: 1, context_len: recipe.context_len() };
     let shapes = family.shapes();
-    let cost = |shape: &GptShape| {
-        TOKENS_PER_PARAM * shape.n_params() as f64 * shape.flops_per_token().0
-    };
+    let cost =
+        |shape: &GptShape| TOKENS_PER_PARAM * shape.n_params() as f64 * shape.flops_per_token().0;
     let fits = shapes.iter().rev().find(|shape| cost(shape) <= compute && shape.n_heads > 1);
     *fits.unwrap_or(&shapes[1])
 }

@@ -1,5 +1,5 @@
-use crate::side_by_side::{all_finished, run_all};
 use crate::plan::operators;
+use crate::side_by_side::{all_finished, run_all};
 use crate::{fit, output};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -140,7 +140,10 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
     }
     let tokens = RunFolder::tokens_of(folder);
     if tokens.exists() && !resume {
-        bail!("{}: already holds runs; add --resume to go on, or choose another folder", folder.display());
+        bail!(
+            "{}: already holds runs; add --resume to go on, or choose another folder",
+            folder.display()
+        );
     }
     prepare_text(&recipe, folder, resume, &mut |_| (), &AtomicBool::new(false))?;
     Ok(recipe.with_tokens(tokens)?)
@@ -168,8 +171,7 @@ impl PilotRuns<'_> {
             };
             let name = format!("pilot-{}x{}x{}", shape.n_layers, shape.d_model, shape.n_heads);
             let schedule = self.recipe.clone().with_stages(vec![stage])?;
-            let schedule =
-                schedule.with_evaluations(EVALUATIONS)?.on_one_thread().named(&name)?;
+            let schedule = schedule.with_evaluations(EVALUATIONS)?.on_one_thread().named(&name)?;
             let folder = self.folder.join(name);
             runs.push(RunOptions {
                 schedule,

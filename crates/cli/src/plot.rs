@@ -1,11 +1,11 @@
-use crate::{figures, fit, output};
 use crate::comparison::Sides;
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::{RunRecord, run_folders};
+use crate::{figures, fit, output};
+use ::plot::Figure;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use scaling::Fit;
-use ::plot::Figure;
 use schedule::Schedule;
 use std::path::{Path, PathBuf};
 
@@ -96,8 +96,7 @@ fn is_staged(path: &Path) -> bool {
 /// staged run is drawn, and the saving is over all.
 pub fn story(staged: Vec<RunRecord>, scratch: Vec<RunRecord>) -> Result<Figure> {
     let pilots = staged[0].schedule.prediction().and_then(|plan| plan.pilot_compute);
-    let sides =
-        Sides { staged, scratch, others: Vec::new(), pilot_compute: pilots.unwrap_or(0.0) };
+    let sides = Sides { staged, scratch, others: Vec::new(), pilot_compute: pilots.unwrap_or(0.0) };
     let comparison = if sides.scratch.is_empty() { None } else { Some(sides.compare(&[])?) };
     Ok(predicted_against_actual(&sides.staged[0], &sides.scratch, comparison.as_ref()))
 }

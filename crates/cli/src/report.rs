@@ -194,7 +194,8 @@ fn growths(sides: &Sides, found: &Comparison) -> String {
             ratio,
         ]
     });
-    let head = ["growth", "step", "loss before", "after", "largest change of a logit", "dynamics ratio"];
+    let head =
+        ["growth", "step", "loss before", "after", "largest change of a logit", "dynamics ratio"];
     let text = "<p>Dynamics ratio: fall of the loss after the growth over that of the grown size from scratch at the \
                 same loss; 1 is kept, more is better.</p>";
     text.to_string() + &table(&head, rows)

@@ -122,8 +122,7 @@ fn lines(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Vec<Layer> {
         let mut label = Some("same loss from scratch".to_string());
         for (at, loss) in &growths {
             let Some(compute) = baseline.smooth.compute_at(*loss) else { continue };
-            let point =
-                baseline.curve.points.iter().find(|point| point.compute_flops >= compute);
+            let point = baseline.curve.points.iter().find(|point| point.compute_flops >= compute);
             let Some(point) = point else { continue };
             layers.push(Layer::Line {
                 points: vec![(*at, *loss), (over.of(point), *loss)],

@@ -135,7 +135,9 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     }
     world.good("report staged scratch -o report.html");
     let page = fs::read_to_string(world.path("report.html")).unwrap();
-    for words in ["<svg", "Saving at equal loss", "train tiny.toml --seed 1 --out staged/1", "threads"] {
+    for words in
+        ["<svg", "Saving at equal loss", "train tiny.toml --seed 1 --out staged/1", "threads"]
+    {
         assert!(page.contains(words), "{words}");
     }
     // Nothing is fetched: the only addresses are names of SVG itself.
@@ -168,7 +170,8 @@ fn what_cannot_be_compared_is_explained() {
     write_run(&world.path("narrow"), &other, &rows);
     let found = world.bad("compare staged narrow");
     assert!(found.contains("narrow: trains 1x16x2, and"), "{found}");
-    let wide = other.replace("1\nd_model = 16", "2\nd_model = 32").replace("heads = 2", "heads = 4");
+    let wide =
+        other.replace("1\nd_model = 16", "2\nd_model = 32").replace("heads = 2", "heads = 4");
     write_run(&world.path("far"), &wide.replace("context_len = 16", "context_len = 8"), &rows);
     let found = world.bad("compare staged far");
     assert!(found.contains("far: has another context"), "{found}");

@@ -106,8 +106,7 @@ impl Sample {
             return Some(0.0);
         }
         // Satterthwaite's degrees of freedom.
-        let freedom =
-            (a + b).powi(2) / (a * a / (self.n - 1.0) + b * b / (other.n - 1.0));
+        let freedom = (a + b).powi(2) / (a * a / (self.n - 1.0) + b * b / (other.n - 1.0));
         Some(student_quantile(freedom) * (a + b).sqrt())
     }
 }

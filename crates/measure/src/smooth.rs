@@ -78,33 +78,33 @@ impl SmoothCurve {
 
 /// ln C, ln L and d ln L / d ln C of smoothed pairs of compute and loss.
 fn smoothed(pairs: &[(f64, f64)]) -> Result<Vec<[f64; 3]>, CurveError> {
-        let positive = |x: f64| x > 0.0 && x.is_finite();
-        if let Some(bad) = pairs.iter().position(|pair| !positive(pair.0) || !positive(pair.1)) {
-            let (compute, loss) = pairs[bad];
-            return Err(CurveError::Point { point: bad + 1, compute, loss });
+    let positive = |x: f64| x > 0.0 && x.is_finite();
+    if let Some(bad) = pairs.iter().position(|pair| !positive(pair.0) || !positive(pair.1)) {
+        let (compute, loss) = pairs[bad];
+        return Err(CurveError::Point { point: bad + 1, compute, loss });
+    }
+    let mut ln: Vec<(f64, f64)> = pairs.iter().map(|pair| (pair.0.ln(), pair.1.ln())).collect();
+    ln.sort_by(|a, b| a.0.total_cmp(&b.0));
+    ln.dedup_by_key(|point| point.0);
+    if ln.len() < LEAST_POINTS {
+        return Err(CurveError::TooShort { n_points: ln.len() });
+    }
+    let n_near = ((SPAN * ln.len() as f64) as usize).max(LEAST_NEIGHBOURS).min(ln.len());
+    let mut trust = vec![1.0; ln.len()];
+    let mut points = local_lines(&ln, n_near, &trust);
+    for _ in 0..ROBUST_ROUNDS {
+        let off: Vec<f64> =
+            ln.iter().zip(&points).map(|(point, line)| (point.1 - line[1]).abs()).collect();
+        let mut sorted = off.clone();
+        sorted.sort_by(f64::total_cmp);
+        let limit = 6.0 * sorted[sorted.len() / 2];
+        if limit <= 0.0 {
+            break;
         }
-        let mut ln: Vec<(f64, f64)> = pairs.iter().map(|pair| (pair.0.ln(), pair.1.ln())).collect();
-        ln.sort_by(|a, b| a.0.total_cmp(&b.0));
-        ln.dedup_by_key(|point| point.0);
-        if ln.len() < LEAST_POINTS {
-            return Err(CurveError::TooShort { n_points: ln.len() });
-        }
-        let n_near = ((SPAN * ln.len() as f64) as usize).max(LEAST_NEIGHBOURS).min(ln.len());
-        let mut trust = vec![1.0; ln.len()];
-        let mut points = local_lines(&ln, n_near, &trust);
-        for _ in 0..ROBUST_ROUNDS {
-            let off: Vec<f64> =
-                ln.iter().zip(&points).map(|(point, line)| (point.1 - line[1]).abs()).collect();
-            let mut sorted = off.clone();
-            sorted.sort_by(f64::total_cmp);
-            let limit = 6.0 * sorted[sorted.len() / 2];
-            if limit <= 0.0 {
-                break;
-            }
-            trust = off.iter().map(|off| (1.0 - (off / limit).min(1.0).powi(2)).powi(2)).collect();
-            points = local_lines(&ln, n_near, &trust);
-        }
-        Ok(points)
+        trust = off.iter().map(|off| (1.0 - (off / limit).min(1.0).powi(2)).powi(2)).collect();
+        points = local_lines(&ln, n_near, &trust);
+    }
+    Ok(points)
 }
 
 impl SmoothCurve {
@@ -259,9 +259,8 @@ mod tests {
 
     #[test]
     fn a_slope_is_reached_where_the_curve_stays_flatter() {
-        let pairs: Vec<(f64, f64)> = (1..=300)
-            .map(|i| (1e12 * f64::from(i), 1.0 + 5.0 * f64::from(i).powf(-0.5)))
-            .collect();
+        let pairs: Vec<(f64, f64)> =
+            (1..=300).map(|i| (1e12 * f64::from(i), 1.0 + 5.0 * f64::from(i).powf(-0.5))).collect();
         let curve = SmoothCurve::new(&pairs).unwrap();
         let compute = curve.compute_at_slope(-0.15).unwrap();
         assert!((curve.slope_at(compute) + 0.15).abs() < 0.005);

@@ -218,8 +218,12 @@ where
                 Stroke::Dotted => Some((pen.length(2.0), pen.length(3.0))),
             };
             let drawn = match broken {
-                Some((dash, gap)) => chart
-                    .draw_series(DashedLineSeries::new(points, dash as u32, gap as u32, style))?,
+                Some((dash, gap)) => chart.draw_series(DashedLineSeries::new(
+                    points,
+                    dash as u32,
+                    gap as u32,
+                    style,
+                ))?,
                 None => chart.draw_series(LineSeries::new(points, style))?,
             };
             if let Some(label) = label {

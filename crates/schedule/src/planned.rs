@@ -1,7 +1,5 @@
 use crate::file::StageFile;
-use crate::{
-    DataSource, Growth, Prediction, Schedule, ScheduleError, TextData, TokenData, Until,
-};
+use crate::{DataSource, Growth, Prediction, Schedule, ScheduleError, TextData, TokenData, Until};
 use std::path::{Path, PathBuf};
 
 /// The stages of a plan, to be run as the rest of a schedule says.

@@ -20,12 +20,7 @@ pub struct Pilot {
 /// reach beyond its first, steep part to tell anything of a larger model's.
 ///
 /// Fewer than `n_sizes` where no so small shapes grow into `last`.
-pub fn pilots(
-    last: &GptShape,
-    operators: Operators,
-    n_sizes: usize,
-    compute: f64,
-) -> Vec<Pilot> {
+pub fn pilots(last: &GptShape, operators: Operators, n_sizes: usize, compute: f64) -> Vec<Pilot> {
     let shapes = spread(&operators.sources(last), last);
     let mut chosen: Vec<GptShape> = Vec::new();
     for k in 1..=n_sizes {

@@ -476,10 +476,7 @@ fn saving_as_run(cost: &TrainingCost, stages: &[(f64, f64)]) -> Result<f64, Scal
 
 /// The losses of stages of given sizes and tokens under a law, stage by stage, each after the same shares of
 /// its tokens. A grown model goes on where it would have had its loss from scratch.
-fn losses_as_run(
-    cost: &TrainingCost,
-    stages: &[(f64, f64)],
-) -> Result<Vec<f64>, ScalingError> {
+fn losses_as_run(cost: &TrainingCost, stages: &[(f64, f64)]) -> Result<Vec<f64>, ScalingError> {
     let mut losses: Vec<f64> = Vec::new();
     for (n, tokens) in stages {
         let own = losses.last().map_or(Ok(0.0), |loss| cost.tokens_at(*n, *loss))?;

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Plans the schedules in schedules/ again: GPT-2's sizes under the published law that the staged-training authors
+# planned with, and the small models of docs/SAVINGS.md under the laws of their pilot runs (notebooks-data/).
+#
+#     scripts/plan_schedules.sh STAGED [gpt2|dickens|synthetic]...
+set -euo pipefail
+staged=$(realpath "$1")
+shift
+[ $# -gt 0 ] || set -- gpt2 dickens synthetic
+cd "$(dirname "$0")/.."
+
+# The authors' batch of 2^19 tokens, to the compute-optimal stop.
+gpt2() {
+    local shape=$1 name=$2
+    local plan=("$staged" plan --shape "$shape" --law kaplan-authors --batch 524288 --stop optimal)
+    "${plan[@]}" --operators depth --stages 2 -o "schedules/gpt2_${name}_depth.toml" > /dev/null
+    "${plan[@]}" --operators width --stages 2 -o "schedules/gpt2_${name}_width.toml" > /dev/null
+    "${plan[@]}" --stages 2 -o "schedules/gpt2_${name}_both.toml" > /dev/null
+    "${plan[@]}" -o "schedules/gpt2_${name}_chain.toml" > /dev/null
+}
+
+# 0.8 M parameters, 128 wide, 4 layers; the chain is the planner's own, the others double once.
+small() {
+    local kind=$1 stop=$2 chain=$3
+    local plan=("$staged" plan --law "notebooks-data/${kind}_law.json" --template "schedules/${kind}_baseline.toml"
+        --shape 4x128x4 --stop "$stop" --batch 4096)
+    "${plan[@]}" --operators width -o "schedules/$chain.toml" > /dev/null
+    "${plan[@]}" --through 4x64x2 -o "schedules/${kind}_width.toml" > /dev/null
+    "${plan[@]}" --through 2x128x4 -o "schedules/${kind}_depth.toml" > /dev/null
+    "${plan[@]}" --through 2x64x2 -o "schedules/${kind}_both.toml" > /dev/null
+    # The same growth in width, at the slope that the plan has there instead of its step.
+    local slope
+    slope=$("${plan[@]}" --through 4x64x2 --json | grep -m 1 growth_slope | grep -oE '[-0-9.e]+' | tail -n 1)
+    sed "s/^name = .*/name = \"${kind}_online\"/; 0,/^steps = \(.*\)/s//steps = 8000\nslope = $slope/" \
+        "schedules/${kind}_width.toml" > "schedules/${kind}_online.toml"
+}
+
+for which in "$@"; do
+    case $which in
+        gpt2) gpt2 gpt2 base; gpt2 gpt2-large large ;;
+        dickens) small dickens 20tpp dickens_cpu ;;
+        synthetic) small synthetic 10tpp synthetic_cpu ;;
+        *) echo "$which: must be gpt2, dickens or synthetic" >&2; exit 2 ;;
+    esac
+done
