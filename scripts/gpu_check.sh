@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Checks a CUDA device: the losses of 50 steps against the CPU's, within 1e-3 of each, and then the
-# speed of a training step at some shapes. The program must be built with `--features cuda`.
+# Checks a CUDA device: the losses of 50 steps against the CPU's, within 1e-3 of each, then the speed of a training
+# step at some shapes, and with a TEXT a staged run of 59 M parameters against its baseline in bf16, with tokens/s and
+# the share of the device's peak in each stage (PEAK, FLOP/s; by default an H200's 9.89e14). The program must be built
+# with `--features cuda`.
 #
-#     scripts/gpu_check.sh STAGED [DEVICE]
+#     scripts/gpu_check.sh STAGED [DEVICE [TEXT]]
 set -euo pipefail
 staged=$(realpath "$1")
 device=${2:-cuda}
+text=${3:+$(realpath "$3")}
+peak=${PEAK:-9.89e14}
 root=$(realpath "$(dirname "$0")/..")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -39,3 +43,19 @@ if [ "$device" != cpu ]; then
         bench 12x768x12 1024 50257 32 8 $precision
     done
 fi
+
+[ -n "$text" ] || exit 0
+for run in width baseline; do
+    "$staged" train "$root/schedules/h200_$run.toml" --text "$text" --out "$run" --device "$device" > /dev/null
+    # Median tokens/s of each stage, and 6 N of it over the peak.
+    n_params() { awk -F, -v stage="$1" 'NR > 1 && $1 == stage && $3 > 0 {
+        if (first == "") { first = $3; c = $4 } else { n = ($4 - c) / ($3 - first) / 6 } } END { print n }' "$run/metrics.csv"; }
+    for stage in $(cut -d, -f1 "$run/metrics.csv" | tail -n +2 | sort -un); do
+        speed=$(awk -F, -v stage="$stage" 'NR > 1 && $1 == stage { print $9 }' "$run/metrics.csv" |
+            sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }')
+        awk -v run="$run" -v stage="$stage" -v n="$(n_params "$stage")" -v speed="$speed" -v peak="$peak" 'BEGIN {
+            printf "%-9s stage %d: N = %.3e, %.0f tokens/s, %.1f %% of the peak (6 N)\n",
+                run, stage + 1, n, speed, 600 * n * speed / peak }'
+    done
+done
+"$staged" compare width baseline

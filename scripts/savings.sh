@@ -55,3 +55,19 @@ for kind_of_growth in "${kinds[@]}"; do
     "$staged" compare "$out/$kind_of_growth" "$out/scratch"
     "$staged" plot "$out/$kind_of_growth" "$out/scratch" -o "$out/$kind_of_growth.svg"
 done
+
+# Every evaluation of every run, for notebooks-data/.
+{
+    echo kind,seed,stage,step,tokens,compute_flops,val_loss
+    for run in "$out"/scratch/*/ "$out"/{width,depth,both,chain,online}/*/ "$out"/rate-*/ "$out"/pilots/pilot-*/; do
+        name=${run#"$out"/}
+        name=${name%/}
+        case $name in
+            */*) which=${name%/*} seed=${name##*/} ;;
+            *) which=$name seed=1 ;;
+        esac
+        [ "$which" = pilots ] && which=$seed seed=1
+        awk -F, -v which="$which" -v seed="$seed" \
+            'NR > 1 && $6 != "" { print which "," seed "," $1 "," $2 "," $3 "," $4 "," $6 }' "$run/metrics.csv"
+    done
+} > "$out/curves.csv"

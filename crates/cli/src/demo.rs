@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
-use scaling::plan::{Family, FinalShape, Goal, Operators, Stop, WidthRule};
+use scaling::plan::{FinalShape, Goal, Operators, Stop, WidthRule};
 use schedule::{DataSource, Schedule, StageSpec};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -36,8 +36,12 @@ const PILOT_SIZES: usize = 2;
 /// Most stages of the staged run.
 const MOST_STAGES: usize = 4;
 
-/// Growths of the staged run: the law is fitted to shapes of one depth.
-const OPERATORS: Operators = Operators { width: Some(WidthRule::Any), depth: false };
+/// Growths of the staged run. The law is fitted to shapes of one depth, and small growths late are not worth it
+/// (docs/LOG.md).
+const OPERATORS: Operators = Operators { width: Some(WidthRule::Integer), depth: false };
+
+/// Width of a head.
+const HEAD_SIZE: usize = 16;
 
 /// Evaluations of each run.
 const EVALUATIONS: u64 = 60;
@@ -189,14 +193,26 @@ impl Demo {
     }
 }
 
-/// The largest shape of a family whose run from scratch costs no more than this.
+/// The largest shape whose run from scratch costs no more than this. Its width is 64 or a doubling of it, so that
+/// it can be reached by doublings; its depth is from a 64th to a 16th of its width.
 fn shape_for(compute: f64, recipe: &Schedule) -> GptShape {
-    let family = Family { d_head: 32, aspect: 24.0, n_vocab: 1, context_len: recipe.context_len() };
-    let shapes = family.shapes();
-    let cost =
-        |shape: &GptShape| TOKENS_PER_PARAM * shape.n_params() as f64 * shape.flops_per_token().0;
-    let fits = shapes.iter().rev().find(|shape| cost(shape) <= compute && shape.n_heads > 1);
-    *fits.unwrap_or(&shapes[1])
+    let shape = |d_model: usize, n_layers: usize| GptShape {
+        n_layers,
+        d_model,
+        n_heads: d_model / HEAD_SIZE,
+        d_ff: 4 * d_model,
+        n_vocab: 1,
+        context_len: recipe.context_len(),
+        tied_head: true,
+    };
+    let widths = (6..12).map(|power| 1 << power);
+    let shapes =
+        widths.flat_map(|width| (width / 64..=width / 16).map(move |layers| shape(width, layers)));
+    let cost = |shape: &GptShape| {
+        TOKENS_PER_PARAM * shape.n_params() as f64 * shape.flops_per_token().0
+    };
+    let fits = shapes.filter(|shape| cost(shape) <= compute);
+    fits.max_by_key(GptShape::n_params).unwrap_or(shape(64, 1))
 }
 
 fn last_shape(recipe: &Schedule) -> Result<GptShape> {

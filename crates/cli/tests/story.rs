@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -97,7 +98,8 @@ fn write_run(folder: &Path, schedule: &str, rows: &[(usize, f64, f64)]) {
         .to_string();
     for (i, (stage, compute, loss)) in rows.iter().enumerate() {
         let step = i + 1;
-        text += &format!("{stage},{step},{},{compute:e},{loss},{loss},0.01,1,1,1\n", 64 * step);
+        let tokens = 64 * step;
+        writeln!(text, "{stage},{step},{tokens},{compute:e},{loss},{loss},0.01,1,1,1").unwrap();
     }
     fs::write(folder.join("metrics.csv"), text).unwrap();
 }
