@@ -120,7 +120,10 @@ impl Demo {
             device: DeviceChoice::Cpu,
             resume: self.resume,
         };
-        let Some((law, made)) = pilots.law()? else { return interrupted(&folder) };
+        let Some((law, made)) = pilots.law()? else {
+            interrupted(&folder);
+            return Ok(());
+        };
         output::note(&format!(
             "2 of 4: a law from {} points, {:.2} % r.m.s. off them: {}",
             law.points,
@@ -153,7 +156,8 @@ impl Demo {
             .collect::<Result<Vec<_>>>()?;
         let summaries = run_all("training", runs)?;
         if !all_finished(&summaries) {
-            return interrupted(&folder);
+            interrupted(&folder);
+            return Ok(());
         }
         let sides = Sides {
             staged: vec![RunRecord::read(&folder.join("staged"))?],
@@ -208,9 +212,8 @@ fn shape_for(compute: f64, recipe: &Schedule) -> GptShape {
     let widths = (6..12).map(|power| 1 << power);
     let shapes =
         widths.flat_map(|width| (width / 64..=width / 16).map(move |layers| shape(width, layers)));
-    let cost = |shape: &GptShape| {
-        TOKENS_PER_PARAM * shape.n_params() as f64 * shape.flops_per_token().0
-    };
+    let cost =
+        |shape: &GptShape| TOKENS_PER_PARAM * shape.n_params() as f64 * shape.flops_per_token().0;
     let fits = shapes.filter(|shape| cost(shape) <= compute);
     fits.max_by_key(GptShape::n_params).unwrap_or(shape(64, 1))
 }
@@ -234,12 +237,11 @@ fn planned(recipe: &Schedule, last: GptShape, law: &Path) -> Result<Planned> {
     ask.planned(recipe.clone(), law, costs)
 }
 
-fn interrupted(folder: &Path) -> Result<()> {
+fn interrupted(folder: &Path) {
     output::note(&format!(
         "interrupted; go on with the same command and --out {} --resume",
         folder.display()
     ));
-    Ok(())
 }
 
 impl Story {
