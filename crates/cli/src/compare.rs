@@ -1,5 +1,6 @@
 use crate::comparison::{Comparison, Sides};
 use crate::output;
+use crate::output::percent;
 use crate::run_record::RunRecord;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -68,10 +69,6 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
         others: all(others)?,
         pilot_compute,
     })
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
 }
 
 /// Prints the tables.

@@ -50,7 +50,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a small model on the synthetic language and compare its loss with the known floor
+    /// Tell the whole story: pilot runs, a law, a plan, a staged run, its baseline, the saving
     Demo(demo::Demo),
     /// Fit a scaling law to measured losses
     Fit(fit::Fit),

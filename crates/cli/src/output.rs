@@ -71,6 +71,11 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A share in percent: `12.3 %`.
+pub fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
 /// A count with thousands set apart: `12,345`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use trainer::{Event, GrowthReport};
 
 /// Seconds between two lines where there is no terminal to redraw.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+pub const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Share of a new measurement in the shown speed and loss.
 const SMOOTHING: f64 = 0.1;
 
@@ -26,13 +26,18 @@ struct Shown {
     began: Instant,
 }
 
+/// A line on standard error that is drawn again and again, where that is a terminal.
+pub fn status_line() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
 impl Progress {
     pub fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
-            bar.set_style(style);
-        }
-        Self { bar, shown: None, last_line: None }
+        Self { bar: status_line(), shown: None, last_line: None }
     }
 
     /// Shows one event.

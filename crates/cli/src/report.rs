@@ -1,5 +1,6 @@
 use crate::compare::sides;
 use crate::comparison::{Comparison, Sides};
+use crate::output::percent;
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
 use crate::{figures, output};
@@ -235,10 +236,6 @@ fn provenance(sides: &Sides) -> Result<String> {
         }
     }
     Ok(table(&["run", "seed", "command", "versions", "machine", "time"], rows.into_iter()))
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
 }
 
 fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

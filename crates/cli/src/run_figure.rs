@@ -170,7 +170,9 @@ fn close_up(staged: &RunRecord, scratch: &[RunRecord], found: &Comparison) -> Op
     let most = baseline.compute().max(staged.compute());
     let from = (CLOSE * last.compute_from_scratch).min(0.9 * last.compute);
     let top = baseline.smooth.loss_at(from)?;
-    let bottom = staged.smooth.last_loss().min(baseline.smooth.last_loss());
+    let predicted = staged.schedule.prediction().map_or(f64::INFINITY, |plan| plan.final_loss);
+    let ends = staged.smooth.last_loss().min(baseline.smooth.last_loss());
+    let bottom = ends.min(predicted);
     let mut layers: Vec<Layer> =
         lines(Over::Compute, staged, scratch).into_iter().map(Layer::without_label).collect();
     // A few are told in numbers; more would lie on one another.

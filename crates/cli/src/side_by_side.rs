@@ -1,15 +1,13 @@
 //! Several runs at once, each on a thread of its own.
 
+use crate::progress::{LINE_EVERY, status_line};
 use crate::{output, train};
 use anyhow::{Context, Result, anyhow};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use indicatif::ProgressBar;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use trainer::{Event, Outcome, RunOptions, RunSummary, train};
-
-/// Time between two lines where there is no terminal to redraw.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs on screen at once.
 const MOST_SHOWN: usize = 3;
@@ -54,7 +52,7 @@ fn make(
     options: &RunOptions,
     i: usize,
     board: &Mutex<Board>,
-    stop: &std::sync::atomic::AtomicBool,
+    stop: &AtomicBool,
 ) -> Result<RunSummary> {
     let threads = options.schedule.machine().threads.unwrap_or(1);
     let pool = rayon::ThreadPoolBuilder::new()
@@ -97,10 +95,6 @@ struct Shown {
 
 impl Board {
     fn new(what: &str, runs: &[RunOptions]) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
-            bar.set_style(style);
-        }
         let shown = |run: &RunOptions| Shown {
             name: run.schedule.name().to_string(),
             done: 0.0,
@@ -110,7 +104,7 @@ impl Board {
         };
         Self {
             what: what.to_string(),
-            bar,
+            bar: status_line(),
             runs: runs.iter().map(shown).collect(),
             began: Instant::now(),
             before: 0.0,

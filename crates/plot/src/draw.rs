@@ -257,7 +257,13 @@ where
             let upper: Vec<(f64, f64)> =
                 points.iter().rev().map(|point| (point.0, point.2)).collect();
             let style = color.rgb().mix(0.2).filled();
-            let outline = [placed(&lower), placed(&upper)].concat();
+            // An edge beyond a given range is drawn along its end, so that the area keeps its shape.
+            let clamped = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
+                let places = points.iter().filter_map(|point| place(panel, *point));
+                let within = places.filter(|at| inside(at.0, x.clone()));
+                within.map(|at| (at.0, at.1.clamp(y.start, y.end))).collect()
+            };
+            let outline = [clamped(&lower), clamped(&upper)].concat();
             let drawn = chart.draw_series(std::iter::once(Polygon::new(outline, style)))?;
             if let Some(label) = label {
                 let (length, height) = (pen.length(20.0), pen.length(5.0));
