@@ -29,24 +29,24 @@ machine = { threads = 2 }
 n_layers = 2
 d_model = 32
 n_heads = 2
-until = { steps = $((15 + 5 * kills)) }
+until = { steps = $((10 + 2 * kills)) }
 [[stages]]
 n_layers = 2
 d_model = 48
 n_heads = 3
-until = { steps = $((15 + 5 * kills)), slope = -0.01 }
+until = { steps = $((10 + 2 * kills)), slope = -0.01 }
 growth = { width = "fresh", moments = { reestimated = 40 } }
 [[stages]]
 n_layers = 3
 d_model = 48
 n_heads = 3
-until = { tokens = $(((15 + 5 * kills) * 2048)) }
+until = { tokens = $(((10 + 2 * kills) * 2048)) }
 growth = { rewarmup_steps = 5 }
 [[stages]]
 n_layers = 3
 d_model = 96
 n_heads = 6
-until = { steps = $((15 + 5 * kills)) }
+until = { steps = $((10 + 2 * kills)) }
 growth = { width = "split" }
 TOML
 

@@ -199,7 +199,7 @@ fn bad_input_is_explained_and_leaves_no_trace() {
         ),
         ("grow run --width 2 --d-ff 100000000 -o new", "cannot be used with"),
         ("grow run --d-ff 100000000 -o new", "d_ff = 100000000: must be from 1 to 1000000"),
-        ("demo --steps 0 --out new", "stages[0].until.steps = 0: must be at least 1"),
+        ("demo --minutes 0 --out new", "must be from 0.5 to 10000"),
     ];
     let before = listing(world.folder.path());
     for (arguments, message) in cases {
@@ -315,7 +315,6 @@ fn results_come_as_json_too() {
         "data inspect bpe.bin --json",
         "data prepare good.txt -o json.bin --json",
         "train tiny.toml --out json-run --json",
-        "demo --steps 1 --out json-demo --json",
         "bench step --shape 1x8x2 --context 8 --vocab 16 --batch 2 --steps 1 --json",
     ] {
         let output = world.staged(arguments);

@@ -157,7 +157,6 @@ fn what_cannot_be_compared_is_explained() {
         ("compare nowhere scratch", "nowhere cannot be read"),
         ("compare staged scratch --loss 0.1", "--loss 0.1: not every run reaches it"),
         ("plot staged scratch -o x.gif", "figures are written as .svg or .png"),
-        ("demo --minutes 0", "must be from 0.5 to 10000"),
         ("pilot tiny.toml --share 2", "--share 2: must be above 0 and at most 1"),
         ("pilot tiny.toml --budget 0", "--budget 0: must be positive"),
         ("pilot nothing.toml", "nothing.toml"),
