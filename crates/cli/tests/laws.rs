@@ -210,7 +210,10 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         ("plan --target-loss 1.5".into(), "stays above"),
         ("plan --shape 4x100".into(), "must be LAYERSxWIDTHxHEADS, as 4x128x4, or gpt2"),
         ("plan --shape gpt2 --stop 0.9x".into(), "stays above"),
-        ("plan --shape gpt2 --stop later".into(), "must be a multiple as 1.1x, optimal"),
+        (
+            "plan --shape gpt2 --stop later".into(),
+            "must be a multiple as 1.1x, tokens per parameter as 20tpp",
+        ),
         ("plan --shape 1x64x1 --stages 2".into(), "2 stages to 1x64x1: no chain"),
         ("plan --seconds 10 --throughput slow.csv".into(), "tokens_per_second = 0"),
         ("plan --curves small points.csv".into(), "points.csv: row 2"),

@@ -150,6 +150,9 @@ impl TrainingCost {
     /// Compute that is not positive.
     pub fn loss_at_compute(&self, n_params: f64, compute: f64) -> Result<f64, ScalingError> {
         positive("compute", compute)?;
+        if let CostedLaw::Tokens(law) = &self.law {
+            return Ok(law.loss_at(n_params, compute / self.per_token(n_params)));
+        }
         let target = compute.ln();
         self.root_in_excess("the loss at this compute", n_params, |loss| {
             self.compute_at(n_params, loss).map_or(f64::NAN, |found| found.ln() - target)
