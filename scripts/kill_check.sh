@@ -35,7 +35,7 @@ n_layers = 2
 d_model = 48
 n_heads = 3
 until = { steps = $((10 + 2 * kills)), slope = -0.01 }
-growth = { width = "fresh", moments = { reestimated = 40 } }
+growth = { width = "fresh", moments = { reestimated = 10 } }
 [[stages]]
 n_layers = 3
 d_model = 48
