@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Plans the schedules in schedules/ again: GPT-2's sizes under the published law that the staged-training authors
-# planned with, and the small models of docs/SAVINGS.md under the laws of their pilot runs (notebooks-data/).
+# planned with, and the small models of docs/SAVINGS.md under the laws of their pilot runs (notebooks-data/). What was
+# measured stands in comments that are to be written again.
 #
 #     scripts/plan_schedules.sh STAGED [gpt2|dickens|synthetic]...
 set -euo pipefail
