@@ -6,7 +6,7 @@ use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
 use crate::side_by_side::{all_finished, run_all};
 use crate::{compare, figures, output, plan_report, report};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
@@ -24,9 +24,12 @@ const RECIPE: &str = include_str!("../../../schedules/demo.toml");
 /// FLOPs. With the tokens a parameter it fixes the size.
 const FLOPS_PER_MINUTE: f64 = 1.9e12;
 
-/// Tokens of the run from scratch over its parameters: few, since what is saved melts as a run goes on
-/// (docs/SAVINGS.md).
+/// Tokens of the run from scratch over its parameters in the synthetic language: few, since staging saves
+/// nothing beyond the step in its curve (docs/SAVINGS.md).
 const TOKENS_PER_PARAM: f64 = 3.0;
+
+/// The same on text, where pilot runs for less say too little.
+const TOKENS_PER_PARAM_OF_TEXT: f64 = 10.0;
 
 /// Share of the compute from scratch that goes into pilot runs.
 const PILOT_SHARE: f64 = 0.15;
@@ -40,6 +43,9 @@ const MOST_STAGES: usize = 4;
 /// Growths of the staged run. The law is fitted to shapes of one depth, and small growths late are not worth it
 /// (docs/LOG.md).
 const OPERATORS: Operators = Operators { width: Some(WidthRule::Integer), depth: false };
+
+/// Vocabulary of a text, which is learned byte by byte.
+const BYTES: usize = 256;
 
 /// Width of a head.
 const HEAD_SIZE: usize = 16;
@@ -98,7 +104,8 @@ impl Demo {
         };
         let recipe = self.recipe(&folder)?;
         let last = last_shape(&recipe)?;
-        let scratch_compute = TOKENS_PER_PARAM * last.n_params() as f64 * last.flops_per_token().0;
+        let ratio = tokens_per_param(&recipe);
+        let scratch_compute = ratio * last.n_params() as f64 * last.flops_per_token().0;
         let what = match recipe.data() {
             DataSource::Synthetic(_) => "a synthetic language",
             DataSource::Text(_) | DataSource::Tokens(_) => "your text",
@@ -141,7 +148,9 @@ impl Demo {
             output::note(&format!("  {line}"));
         }
         if planned.plan.stages.len() < 2 {
-            bail!("the law says not to grow: a longer demo (--minutes) has more to save");
+            return output::line(
+                "do not grow: under this law no growth spares compute; a longer demo (--minutes) has longer pilot runs",
+            );
         }
         output::note("4 of 4: the staged run, and the same shape from scratch beside it");
         let runs = [(schedule.clone(), "staged"), (schedule.from_scratch()?, "scratch")]
@@ -186,7 +195,8 @@ impl Demo {
         }
         let compute = self.minutes * FLOPS_PER_MINUTE;
         let shape = shape_for(compute, &recipe);
-        let steps = TOKENS_PER_PARAM * shape.n_params() as f64 / recipe.batch().tokens_at(1) as f64;
+        let steps = tokens_per_param(&recipe) * shape.n_params() as f64
+            / recipe.batch().tokens_at(1) as f64;
         let recipe = recipe.with_stages(vec![StageSpec {
             n_layers: shape.n_layers,
             d_model: shape.d_model,
@@ -214,14 +224,25 @@ fn shape_for(compute: f64, recipe: &Schedule) -> GptShape {
     let widths = (6..12).map(|power| 1 << power);
     let shapes =
         widths.flat_map(|width| (width / 64..=width / 16).map(move |layers| shape(width, layers)));
-    let cost =
-        |shape: &GptShape| TOKENS_PER_PARAM * shape.n_params() as f64 * shape.flops_per_token().0;
+    let ratio = tokens_per_param(recipe);
+    let cost = |shape: &GptShape| ratio * shape.n_params() as f64 * shape.flops_per_token().0;
     let fits = shapes.filter(|shape| cost(shape) <= compute);
     fits.max_by_key(GptShape::n_params).unwrap_or(shape(64, 1))
 }
 
+fn tokens_per_param(recipe: &Schedule) -> f64 {
+    match recipe.data() {
+        DataSource::Synthetic(_) => TOKENS_PER_PARAM,
+        DataSource::Text(_) | DataSource::Tokens(_) => TOKENS_PER_PARAM_OF_TEXT,
+    }
+}
+
 fn last_shape(recipe: &Schedule) -> Result<GptShape> {
-    Ok(recipe.stages().last().context("no stages")?.shape(1))
+    let n_vocab = match recipe.data() {
+        DataSource::Synthetic(language) => language.n_words,
+        DataSource::Text(_) | DataSource::Tokens(_) => BYTES,
+    };
+    Ok(recipe.stages().last().context("no stages")?.shape(n_vocab))
 }
 
 /// The best chain to the loss that the last shape has from scratch after its tokens.
@@ -230,7 +251,7 @@ fn planned(recipe: &Schedule, last: GptShape, law: &Path) -> Result<Planned> {
     let batch = BatchChoice::Fixed(recipe.batch().tokens_at(1) as f64);
     let costs = law.cost(Some(batch))?;
     let ask = Ask {
-        goal: Goal::Stop(Stop::TokensPerParam(TOKENS_PER_PARAM)),
+        goal: Goal::Stop(Stop::TokensPerParam(tokens_per_param(recipe))),
         last: FinalShape::Given(last),
         stages: 1..=MOST_STAGES,
         operators: OPERATORS,

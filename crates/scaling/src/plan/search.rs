@@ -118,8 +118,11 @@ impl Graph {
     }
 }
 
+/// The best growth from one shape to another, unless a law puts it where a model knows less than nothing.
 fn growth(cost: &TrainingCost, small: &GptShape, large: &GptShape) -> Option<GrowthPoint> {
-    cost.growth_point(small.n_params() as f64, large.n_params() as f64).ok()
+    let found = cost.growth_point(small.n_params() as f64, large.n_params() as f64).ok()?;
+    let untrained = (small.n_vocab as f64).ln();
+    (small.n_vocab < 2 || found.loss < untrained).then_some(found)
 }
 
 /// The best paths with 0, 1, ... growths to one shape.

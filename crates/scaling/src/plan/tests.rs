@@ -95,6 +95,18 @@ fn given_shapes_are_passed_through_as_the_chain_says() {
 }
 
 #[test]
+fn nothing_grows_above_the_loss_of_an_untrained_model() {
+    let goal = Goal::Stop(Stop::ComputeOptimal);
+    let stages = |n_vocab: usize| {
+        let last = FinalShape::Given(GptShape { n_vocab, ..gpt2_large() });
+        plan(&request(chinchilla(), goal, last)).stages.len()
+    };
+    // Its growths are at losses of 2.5 and more, above ln 8.
+    assert!(stages(50_257) > 1);
+    assert_eq!(stages(8), 1);
+}
+
+#[test]
 fn more_stages_never_save_less_and_the_limit_saves_most() {
     let cost =
         TrainingCost::steps(AUTHORS_STEPS, KAPLAN_CRITICAL_BATCH, BatchPolicy::CriticalAtEnd);
