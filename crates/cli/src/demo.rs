@@ -37,8 +37,11 @@ const PILOT_SHARE: f64 = 0.15;
 /// Pilot sizes.
 const PILOT_SIZES: usize = 2;
 
-/// Most stages of the staged run.
+/// Most stages of the staged run in the synthetic language.
 const MOST_STAGES: usize = 4;
+
+/// The same on text, where every further growth was measured to cost more than it saves.
+const MOST_STAGES_OF_TEXT: usize = 2;
 
 /// Growths of the staged run. The law is fitted to shapes of one depth, and small growths late are not worth it
 /// (docs/LOG.md).
@@ -237,6 +240,13 @@ fn tokens_per_param(recipe: &Schedule) -> f64 {
     }
 }
 
+fn most_stages(recipe: &Schedule) -> usize {
+    match recipe.data() {
+        DataSource::Synthetic(_) => MOST_STAGES,
+        DataSource::Text(_) | DataSource::Tokens(_) => MOST_STAGES_OF_TEXT,
+    }
+}
+
 fn last_shape(recipe: &Schedule) -> Result<GptShape> {
     let n_vocab = match recipe.data() {
         DataSource::Synthetic(language) => language.n_words,
@@ -253,7 +263,7 @@ fn planned(recipe: &Schedule, last: GptShape, law: &Path) -> Result<Planned> {
     let ask = Ask {
         goal: Goal::Stop(Stop::TokensPerParam(tokens_per_param(recipe))),
         last: FinalShape::Given(last),
-        stages: 1..=MOST_STAGES,
+        stages: 1..=most_stages(recipe),
         operators: OPERATORS,
         through: Vec::new(),
     };

@@ -159,7 +159,7 @@ fn runs_are_fitted_and_compared_without_a_law() {
     let steps = world.json("fit small big --form steps --stable-only --bootstraps 0 -o steps.json");
     assert_eq!(steps["batch_tokens"], 1e5);
     // A law in steps at one batch is one in tokens.
-    let plan = world.json("plan --shape 4x128x2 --stop 1.2x --law steps.json --stages 2");
+    let plan = world.json("plan --shape gpt2 --stop 1.2x --law steps.json --stages 2");
     assert_eq!(plan["batch_tokens"], 1e5);
     let growth = world.json("plan --curves small big");
     assert!(growth["growths"][0]["saving"].as_f64().unwrap() > 0.0, "{growth}");
