@@ -4,10 +4,12 @@
 # measured stands in comments that are to be written again.
 #
 #     scripts/plan_schedules.sh STAGED [gpt2|dickens|synthetic]...
+#
+# The synthetic language needs notebooks-data/synthetic_law.json first, the law.json of its pilot runs.
 set -euo pipefail
 staged=$(realpath "$1")
 shift
-[ $# -gt 0 ] || set -- gpt2 dickens synthetic
+[ $# -gt 0 ] || set -- gpt2 dickens
 cd "$(dirname "$0")/.."
 
 # The authors' batch of 2^19 tokens, to the compute-optimal stop.

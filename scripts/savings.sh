@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures what staged training saves: a learning-rate sweep of the baseline, pilot runs and their law, staged runs
 # of every kind and their baseline under several seeds, one thread each and two at a time; then tables and figures.
-# Goes on where it was stopped. docs/SAVINGS.md has what it found and what it costs (hours on two cores).
+# Goes on where it was stopped. The plans of the synthetic language are made from its pilot runs first
+# (scripts/plan_schedules.sh). docs/SAVINGS.md has what it found and what it costs (hours on two cores).
 #
 #     scripts/savings.sh STAGED OUT dickens TEXT [SEED...]
 #     scripts/savings.sh STAGED OUT synthetic [SEED...]
