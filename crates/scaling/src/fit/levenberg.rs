@@ -144,14 +144,17 @@ pub(crate) fn descend(
         let mut there = Normal::new();
         let found = evaluate(&trial[..n], Some(&mut there));
         let gain = objective - found;
-        let as_predicted = gain / normal.predicted_gain(&step[..n]);
+        let predicted = normal.predicted_gain(&step[..n]);
+        // Where bounds cut a step, its model can rise too: two rises do not agree, both are failures.
+        let as_predicted = if predicted > 0.0 { gain / predicted } else { f64::NAN };
         if gain > 0.0 {
             at.copy_from_slice(&trial[..n]);
             objective = found;
             normal = there;
         }
-        // Where damping is strong, a small gain only means a short step.
-        if gain > 0.0 && gain <= tolerance * objective && damping < 1e-2 {
+        // Where damping is strong, or the step was a bad one, a small gain says nothing.
+        let least = tolerance * objective;
+        if gain > 0.0 && gain.max(predicted) <= least && damping < 1e-2 {
             break;
         }
         if as_predicted > 0.75 {

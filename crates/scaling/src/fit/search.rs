@@ -318,6 +318,26 @@ mod tests {
         }
     }
 
+    /// A step that bounds cut can be predicted to rise, and does; a bad step can gain next to nothing.
+    /// Neither may end the descent.
+    #[test]
+    fn a_bad_step_does_not_end_the_descent() {
+        for (form, exponents) in [(0, [0.622_633, 0.234_739]), (2, [0.419_332, 0.521_985])] {
+            let problem = problem(LawForm::ALL[form]);
+            let exponents = exponents[..problem.form.n_exponents()].to_vec();
+            let mut basis = Vec::new();
+            problem.basis(&exponents, &mut basis);
+            let mut at = even_coefficients(&problem, &exponents);
+            let n = at.len();
+            let objective = |at: &[f64], normal: Option<&mut Normal>| {
+                problem.linear_part(&basis, &exponents, at, normal)
+            };
+            let found = descend(&mut at, n, 1e-8, objective);
+            let again = descend(&mut at, n, 1e-8, objective);
+            assert!(again > found * (1.0 - 1e-8), "{found}, then {again}");
+        }
+    }
+
     #[test]
     fn both_searches_find_the_same_minimum() {
         for form in LawForm::ALL {
