@@ -1,17 +1,10 @@
 //! From measured losses to a law, a plan, a schedule and its figures, as a user does it.
 
-#![allow(clippy::unwrap_used)]
-
+use super::world::{World, lossy};
 use schedule::Schedule;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Output};
-
-struct World {
-    folder: tempfile::TempDir,
-}
 
 /// Besiroglu et al. 2024, as the truth behind the tables here.
 fn loss_at(n: f64, tokens: f64) -> f64 {
@@ -21,76 +14,52 @@ fn loss_at(n: f64, tokens: f64) -> f64 {
 const METRICS: &str = "stage,step,tokens,compute_flops,train_loss,val_loss,learning_rate,grad_norm,\
                        tokens_per_second,wall_seconds\n";
 
-impl World {
-    fn new() -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap() };
-        let mut table = "N,D,L,kind\n".to_string();
-        for i in 0..8 {
-            for j in 0..8 {
-                let (n, tokens) = (1e7 * 2f64.powi(i), 1e9 * 2f64.powi(j));
-                let noise = 0.002 * f64::from((13 * i + 7 * j) % 11 - 5) / 5.0;
-                let loss = loss_at(n, tokens) * noise.exp();
-                writeln!(table, "{n:e},{tokens:e},{loss},{}", if j < 7 { "a" } else { "b" })
-                    .unwrap();
-            }
+fn world() -> World {
+    let world = World::empty();
+    let mut table = "N,D,L,kind\n".to_string();
+    for i in 0..8 {
+        for j in 0..8 {
+            let (n, tokens) = (1e7 * 2f64.powi(i), 1e9 * 2f64.powi(j));
+            let noise = 0.002 * f64::from((13 * i + 7 * j) % 11 - 5) / 5.0;
+            let loss = loss_at(n, tokens) * noise.exp();
+            writeln!(table, "{n:e},{tokens:e},{loss},{}", if j < 7 { "a" } else { "b" }).unwrap();
         }
-        world.write("points.csv", &table);
-        world.write("negative.csv", &table.replacen("1e7,1e9", "-1e7,1e9", 1));
-        world.write("nan.csv", &table.replacen("1e7,1e9", "nan,1e9", 1));
-        world.write("words.csv", &table.replacen("1e7,1e9", "1e7,many", 1));
-        let few: Vec<&str> = table.lines().take(4).collect();
-        world.write("few.csv", &few.join("\n"));
-        let one_size: Vec<&str> = table.lines().take(9).collect();
-        world.write("one_size.csv", &one_size.join("\n"));
-        for (name, n, steps) in [("small", 1e6, 3000), ("big", 4e6, 1500)] {
-            let mut text = METRICS.to_string();
-            for i in 1..=100u32 {
-                let step = steps / 100 * i;
-                let tokens = 1e5 * f64::from(step);
-                let (compute, loss) = (6.0 * n * tokens, loss_at(n, tokens));
-                let rate = if i < 3 { 0.001 } else { 0.01 };
-                writeln!(text, "0,{step},{tokens},{compute:e},{loss},{loss},{rate},1,1,1").unwrap();
-            }
-            world.write(&format!("{name}/metrics.csv"), &text);
+    }
+    world.write("points.csv", &table);
+    world.write("negative.csv", table.replacen("1e7,1e9", "-1e7,1e9", 1));
+    world.write("nan.csv", table.replacen("1e7,1e9", "nan,1e9", 1));
+    world.write("words.csv", table.replacen("1e7,1e9", "1e7,many", 1));
+    let few: Vec<&str> = table.lines().take(4).collect();
+    world.write("few.csv", few.join("\n"));
+    let one_size: Vec<&str> = table.lines().take(9).collect();
+    world.write("one_size.csv", one_size.join("\n"));
+    for (name, n, steps) in [("small", 1e6, 3000), ("big", 4e6, 1500)] {
+        let mut text = METRICS.to_string();
+        for i in 1..=100u32 {
+            let step = steps / 100 * i;
+            let tokens = 1e5 * f64::from(step);
+            let (compute, loss) = (6.0 * n * tokens, loss_at(n, tokens));
+            let rate = if i < 3 { 0.001 } else { 0.01 };
+            writeln!(text, "0,{step},{tokens},{compute:e},{loss},{loss},{rate},1,1,1").unwrap();
         }
-        world.write("speed.csv", "n_layers,d_model,tokens_per_second\n2,64,1e5\n12,768,8e3\n");
-        world.write("slow.csv", "n_params,tokens_per_second\n1e6,0\n");
-        world.write("law.txt", "L = 2");
-        world
+        world.write(&format!("{name}/metrics.csv"), &text);
     }
+    world.write("speed.csv", "n_layers,d_model,tokens_per_second\n2,64,1e5\n12,768,8e3\n");
+    world.write("slow.csv", "n_params,tokens_per_second\n1e6,0\n");
+    world.write("law.txt", "L = 2");
+    world
+}
 
-    fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn staged(&self, arguments: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_staged"))
-            .current_dir(self.folder.path())
-            .args(arguments.split_whitespace())
-            .output()
-            .unwrap()
-    }
-
-    fn json(&self, arguments: &str) -> Value {
-        let output = self.staged(&format!("{arguments} --json"));
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments}: {text}");
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
+fn json(world: &World, arguments: &str) -> Value {
+    serde_json::from_str(&world.good(&format!("{arguments} --json"))).unwrap()
 }
 
 const COLUMNS: &str = "--columns n_params=N,tokens=D,loss=L";
 
 #[test]
 fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
-    let world = World::new();
-    let fit = world.json(&format!("fit points.csv {COLUMNS} --bootstraps 60 -o law.json"));
+    let world = world();
+    let fit = json(&world, &format!("fit points.csv {COLUMNS} --bootstraps 60 -o law.json"));
     assert_eq!(fit["law"], "tokens");
     let a = &fit["parameters"]["a"];
     assert!((a["value"].as_f64().unwrap() - 0.3478).abs() < 0.02, "{a}");
@@ -98,7 +67,7 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
     assert!(fit["objective"].as_f64().unwrap() > 0.0);
     assert!(fit["starts_agreeing"].as_u64().unwrap() > 12);
 
-    let plan = world.json("plan --budget 1e19 --law law.json --stages 2..3 -o plan.toml");
+    let plan = json(&world, "plan --budget 1e19 --law law.json --stages 2..3 -o plan.toml");
     assert!((plan["compute"].as_f64().unwrap() / 1e19 - 1.0).abs() < 1e-6);
     for key in ["final_loss", "saving"] {
         assert!(plan[key].as_f64().unwrap() > 0.0, "{key}");
@@ -139,11 +108,7 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
         "plot small big/metrics.csv -o runs.svg",
     ] {
         let output = world.staged(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{arguments}: {}", lossy(&output.stderr));
         let figure = world.path(arguments.rsplit(' ').next().unwrap());
         assert!(fs::metadata(figure).unwrap().len() > 3000, "{arguments}");
     }
@@ -151,38 +116,39 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
 
 #[test]
 fn runs_are_fitted_and_compared_without_a_law() {
-    let world = World::new();
+    let world = world();
     let output = world.staged("fit small big --bootstraps 20");
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("2 points are from the learning rate's warm-up"), "{text}");
-    let steps = world.json("fit small big --form steps --stable-only --bootstraps 0 -o steps.json");
+    let steps =
+        json(&world, "fit small big --form steps --stable-only --bootstraps 0 -o steps.json");
     assert_eq!(steps["batch_tokens"], 1e5);
     // A law in steps at one batch is one in tokens.
-    let plan = world.json("plan --shape gpt2 --stop 1.2x --law steps.json --stages 2");
+    let plan = json(&world, "plan --shape gpt2 --stop 1.2x --law steps.json --stages 2");
     assert_eq!(plan["batch_tokens"], 1e5);
-    let growth = world.json("plan --curves small big");
+    let growth = json(&world, "plan --curves small big");
     assert!(growth["growths"][0]["saving"].as_f64().unwrap() > 0.0, "{growth}");
     let backwards = world.staged("plan --curves big small");
-    assert!(String::from_utf8_lossy(&backwards.stderr).contains("the smallest model comes first"));
+    assert!(lossy(&backwards.stderr).contains("the smallest model comes first"));
 }
 
 #[test]
 fn units_and_prices_agree() {
-    let world = World::new();
-    let flops = world.json("plan --budget 8.64e19");
-    let days = world.json("plan --pf-days 1");
+    let world = world();
+    let flops = json(&world, "plan --budget 8.64e19");
+    let days = json(&world, "plan --pf-days 1");
     assert_eq!(flops, days);
-    let plan = world.json("plan --seconds 1e5 --throughput speed.csv --stages 1..2");
+    let plan = json(&world, "plan --seconds 1e5 --throughput speed.csv --stages 1..2");
     assert!((plan["seconds"].as_f64().unwrap() / 1e5 - 1.0).abs() < 1e-6);
-    let policies = world.json("plan --shape gpt2 --stop 1.1x --law kaplan-authors --stages 2");
+    let policies = json(&world, "plan --shape gpt2 --stop 1.1x --law kaplan-authors --stages 2");
     assert_eq!(policies["other_policies"].as_array().unwrap().len(), 3);
     assert!(policies["saving_interval"].is_null());
 }
 
 #[test]
 fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
-    let world = World::new();
+    let world = world();
     let fit = |rest: &str| format!("fit {rest} {COLUMNS} -o new.json");
     let cases = [
         (fit("missing.csv"), "missing.csv cannot be read"),
@@ -222,7 +188,7 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         ("plot missing.toml -o new.svg".into(), "missing.toml: No such file"),
     ];
     let names = || {
-        let entries = fs::read_dir(world.folder.path()).unwrap();
+        let entries = fs::read_dir(world.root()).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         names
@@ -230,7 +196,7 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
     let before = names();
     for (arguments, message) in cases {
         let output = world.staged(&arguments);
-        let text = String::from_utf8_lossy(&output.stderr);
+        let text = lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");
         assert!(text.contains(message), "{arguments}: {text}");
         assert!(!text.contains("panicked"), "{arguments}: {text}");

@@ -1,15 +1,9 @@
 //! Bad input gives one clear error and exit code 2, and nothing is lost or left behind.
 
-#![allow(clippy::unwrap_used)]
-
+use super::world::{World, lossy};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-/// A folder with a schedule, texts and a finished run of a few steps.
-struct World {
-    folder: tempfile::TempDir,
-}
+use std::process::Command;
 
 const SCHEDULE: &str = r#"
 version = 1
@@ -32,80 +26,61 @@ n_heads = 2
 until = { steps = 4 }
 "#;
 
-impl World {
-    fn new() -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap() };
-        world.write("good.txt", "It was the best of times, it was the worst of times. ".repeat(20));
-        world.write("empty.txt", "");
-        world.write("short.txt", "Too short.");
-        world.write("latin1.txt", b"caf\xe9 ".repeat(200));
-        world.write("tiny.toml", SCHEDULE);
-        let schedule = |name: &str, from: &str, to: &str| {
-            assert!(SCHEDULE.contains(from));
-            world.write(name, SCHEDULE.replacen(from, to, 1));
-        };
-        schedule("unknown_key.toml", "seed = 1", "seed = 1\nsede = 1");
-        schedule("heads.toml", "n_heads = 2", "n_heads = 3");
-        schedule("bpe.toml", "source = \"text\"", "source = \"text\", tokenizer = \"bpe:300\"");
-        schedule("other.toml", "seed = 1", "seed = 2");
-        schedule("bf16.toml", "threads = 1", "precision = \"bf16\"");
-        schedule(
-            "tokens.toml",
-            "source = \"text\", files = [\"good.txt\"]",
-            "source = \"tokens\", file = \"cut.bin\"",
-        );
-        assert!(world.staged("train tiny.toml --out run").status.success());
-        assert!(
-            world.staged("data prepare good.txt --tokenizer bpe:300 -o bpe.bin").status.success()
-        );
-        assert!(world.staged("data prepare good.txt -o cut.bin").status.success());
-        let cut = fs::read(world.path("cut.bin")).unwrap();
-        world.write("cut.bin", &cut[..cut.len() - 4]);
-        fs::create_dir(world.path("occupied")).unwrap();
-        world.write("occupied/thesis.tex", "precious");
-        fs::create_dir_all(world.path("mine/data")).unwrap();
-        world.write("mine/data/tokens.bin", "my own");
-        world.write("notes.bin.json", "my own");
-        world.copy_run("run", "flipped");
-        world.damage("flipped/checkpoints/step-00000004/model.safetensors", |bytes| {
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-        });
-        world.copy_run("run", "momentless");
-        let moments = "momentless/checkpoints/step-00000004/optimizer.safetensors";
-        fs::remove_file(world.path(moments)).unwrap();
-        fs::create_dir(world.path("foreign")).unwrap();
-        world.write("foreign/config.json", "{\"architectures\": [\"LlamaForCausalLM\"]}");
-        world
-    }
+/// A folder with a schedule, texts and a finished run of a few steps.
+fn world() -> World {
+    let world = World::empty();
+    world.write("good.txt", "It was the best of times, it was the worst of times. ".repeat(20));
+    world.write("empty.txt", "");
+    world.write("short.txt", "Too short.");
+    world.write("latin1.txt", b"caf\xe9 ".repeat(200));
+    world.write("tiny.toml", SCHEDULE);
+    let schedule = |name: &str, from: &str, to: &str| {
+        assert!(SCHEDULE.contains(from));
+        world.write(name, SCHEDULE.replacen(from, to, 1));
+    };
+    schedule("unknown_key.toml", "seed = 1", "seed = 1\nsede = 1");
+    schedule("heads.toml", "n_heads = 2", "n_heads = 3");
+    schedule("bpe.toml", "source = \"text\"", "source = \"text\", tokenizer = \"bpe:300\"");
+    schedule("other.toml", "seed = 1", "seed = 2");
+    schedule("bf16.toml", "threads = 1", "precision = \"bf16\"");
+    schedule(
+        "tokens.toml",
+        "source = \"text\", files = [\"good.txt\"]",
+        "source = \"tokens\", file = \"cut.bin\"",
+    );
+    assert!(world.staged("train tiny.toml --out run").status.success());
+    assert!(world.staged("data prepare good.txt --tokenizer bpe:300 -o bpe.bin").status.success());
+    assert!(world.staged("data prepare good.txt -o cut.bin").status.success());
+    let cut = fs::read(world.path("cut.bin")).unwrap();
+    world.write("cut.bin", &cut[..cut.len() - 4]);
+    fs::create_dir(world.path("occupied")).unwrap();
+    world.write("occupied/thesis.tex", "precious");
+    fs::create_dir_all(world.path("mine/data")).unwrap();
+    world.write("mine/data/tokens.bin", "my own");
+    world.write("notes.bin.json", "my own");
+    copy_run(&world, "run", "flipped");
+    damage(&world, "flipped/checkpoints/step-00000004/model.safetensors", |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+    copy_run(&world, "run", "momentless");
+    let moments = "momentless/checkpoints/step-00000004/optimizer.safetensors";
+    fs::remove_file(world.path(moments)).unwrap();
+    fs::create_dir(world.path("foreign")).unwrap();
+    world.write("foreign/config.json", "{\"architectures\": [\"LlamaForCausalLM\"]}");
+    world
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
+fn damage(world: &World, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(world.path(name)).unwrap();
+    change(&mut bytes);
+    world.write(name, bytes);
+}
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
-        fs::write(self.path(name), content).unwrap();
-    }
-
-    fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
-        let mut bytes = fs::read(self.path(name)).unwrap();
-        change(&mut bytes);
-        self.write(name, bytes);
-    }
-
-    fn copy_run(&self, from: &str, to: &str) {
-        let copied =
-            Command::new("cp").arg("-r").args([self.path(from), self.path(to)]).status().unwrap();
-        assert!(copied.success());
-    }
-
-    fn staged(&self, arguments: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_staged"))
-            .current_dir(self.folder.path())
-            .args(arguments.split_whitespace())
-            .output()
-            .unwrap()
-    }
+fn copy_run(world: &World, from: &str, to: &str) {
+    let copied =
+        Command::new("cp").arg("-r").args([world.path(from), world.path(to)]).status().unwrap();
+    assert!(copied.success());
 }
 
 fn listing(folder: &Path) -> Vec<PathBuf> {
@@ -123,7 +98,7 @@ fn listing(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn bad_input_is_explained_and_leaves_no_trace() {
-    let world = World::new();
+    let world = world();
     let cases = [
         ("train missing.toml", "missing.toml: No such file"),
         ("train unknown_key.toml", "unknown field `sede`"),
@@ -201,25 +176,25 @@ fn bad_input_is_explained_and_leaves_no_trace() {
         ("grow run --d-ff 100000000 -o new", "d_ff = 100000000: must be from 1 to 1000000"),
         ("demo --minutes 0 --out new", "must be from 0.5 to 10000"),
     ];
-    let before = listing(world.folder.path());
+    let before = listing(world.root());
     for (arguments, message) in cases {
         let output = world.staged(arguments);
-        let text = String::from_utf8_lossy(&output.stderr);
+        let text = lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");
         assert!(text.contains(message), "{arguments}: {text}");
         assert_eq!(text.matches("error:").count(), 1, "{arguments}: {text}");
         assert!(!text.contains("panicked"), "{arguments}: {text}");
         assert!(output.stdout.is_empty(), "{arguments}");
-        assert_eq!(listing(world.folder.path()), before, "{arguments} left something behind");
+        assert_eq!(listing(world.root()), before, "{arguments} left something behind");
     }
 }
 
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn cuda_in_a_cpu_build_is_explained() {
-    let world = World::new();
+    let world = world();
     let output = world.staged("train tiny.toml --out new --device cuda");
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     assert!(text.contains("this build has no CUDA"), "{text}");
     assert!(!world.path("new").exists());
@@ -227,10 +202,10 @@ fn cuda_in_a_cpu_build_is_explained() {
 
 #[test]
 fn a_checkpoint_grows_into_one_that_can_be_used() {
-    let world = World::new();
+    let world = world();
     let grown =
         world.staged("grow run --width 2 --depth 3 --mode split -o run/checkpoints/grown --json");
-    assert!(grown.status.success(), "{}", String::from_utf8_lossy(&grown.stderr));
+    assert!(grown.status.success(), "{}", lossy(&grown.stderr));
     let report: serde_json::Value = serde_json::from_slice(&grown.stdout).unwrap();
     assert_eq!(report["operator"], "width x2 split 0.5, then depth 1 -> 3 copy_identity 0 0' 0'");
     let loss = |key: &str| report[key].as_f64().unwrap();
@@ -240,7 +215,7 @@ fn a_checkpoint_grows_into_one_that_can_be_used() {
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&written).unwrap(), report);
     let loss = |checkpoint: &str| {
         let output = world.staged(&format!("eval {checkpoint} --json"));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{}", lossy(&output.stderr));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         report["loss"].as_f64().unwrap()
     };
@@ -252,11 +227,11 @@ fn a_checkpoint_grows_into_one_that_can_be_used() {
 
 #[test]
 fn a_schedule_of_stages_is_run_and_says_where_it_grew() {
-    let world = World::new();
+    let world = world();
     let second = "\n[[stages]]\nn_layers = 2\nd_model = 24\nn_heads = 3\nuntil = { steps = 2 }\n";
     world.write("staged.toml", SCHEDULE.to_string() + second);
     let output = world.staged("train staged.toml --out staged");
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("2 stages, 6 steps"), "{text}");
     assert!(text.contains("step 4: grown to 2x24x3"), "{text}");
@@ -268,9 +243,9 @@ fn a_schedule_of_stages_is_run_and_says_where_it_grew() {
 
 #[test]
 fn a_broken_newest_checkpoint_costs_only_its_steps() {
-    let world = World::new();
+    let world = world();
     let output = world.staged("train tiny.toml --out flipped --resume");
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("warning:") && text.contains("is passed over"), "{text}");
     assert!(text.contains("from step 2"), "{text}");
@@ -281,7 +256,7 @@ fn a_broken_newest_checkpoint_costs_only_its_steps() {
 
 #[test]
 fn a_run_does_not_go_on_with_other_data() {
-    let world = World::new();
+    let world = world();
     let tokens = "source = \"tokens\", file = \"book.bin\"";
     world.write("book.toml", SCHEDULE.replace("source = \"text\", files = [\"good.txt\"]", tokens));
     assert!(world.staged("data prepare good.txt -o book.bin").status.success());
@@ -289,14 +264,14 @@ fn a_run_does_not_go_on_with_other_data() {
     world.write("good.txt", "It is a far, far better thing that I do. ".repeat(30));
     assert!(world.staged("data prepare good.txt -o book.bin --force").status.success());
     let output = world.staged("train book.toml --out book --resume");
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     assert!(text.contains("the data is tokens"), "{text}");
 }
 
 #[test]
 fn reading_a_run_changes_nothing_in_it() {
-    let world = World::new();
+    let world = world();
     fs::create_dir(world.path("run/checkpoints/step-00000006.partial")).unwrap();
     let before = listing(&world.path("run"));
     for arguments in ["eval run", "sample run --prompt It --tokens 3"] {
@@ -307,7 +282,7 @@ fn reading_a_run_changes_nothing_in_it() {
 
 #[test]
 fn results_come_as_json_too() {
-    let world = World::new();
+    let world = world();
     for arguments in [
         "eval run --json",
         "eval run --text good.txt --json",
@@ -318,11 +293,7 @@ fn results_come_as_json_too() {
         "bench step --shape 1x8x2 --context 8 --vocab 16 --batch 2 --steps 1 --json",
     ] {
         let output = world.staged(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{arguments}: {}", lossy(&output.stderr));
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
     }
 }
@@ -330,10 +301,10 @@ fn results_come_as_json_too() {
 #[cfg(unix)]
 #[test]
 fn a_terminated_run_saves_and_resumes() {
-    let world = World::new();
+    let world = world();
     world.write("long.toml", SCHEDULE.replace("steps = 4 }", "steps = 100000 }"));
     let mut child = Command::new(env!("CARGO_BIN_EXE_staged"))
-        .current_dir(world.folder.path())
+        .current_dir(world.root())
         .args(["train", "long.toml", "--out", "long", "--json"])
         .stderr(std::process::Stdio::null())
         .stdout(std::process::Stdio::piped())

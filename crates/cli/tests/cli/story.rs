@@ -1,17 +1,11 @@
 //! Pilot runs, a staged run against its baseline, the comparison, its figure and its report, as a user
 //! makes them.
 
-#![allow(clippy::unwrap_used)]
-
+use super::world::{World, lossy};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-struct World {
-    folder: tempfile::TempDir,
-}
+use std::path::Path;
 
 const STAGED: &str = r#"
 version = 1
@@ -42,51 +36,26 @@ until = { steps = 40 }
 growth = { width = "fresh" }
 "#;
 
-impl World {
-    fn new() -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap() };
-        fs::write(world.path("tiny.toml"), STAGED).unwrap();
-        for seed in [1, 2] {
-            world.good(&format!("train tiny.toml --seed {seed} --out staged/{seed}"));
-            world.good(&format!(
-                "train tiny.toml --from-scratch --seed {seed} --out scratch/{seed}"
-            ));
-        }
-        world
+/// Two seeds of a staged run and of its baseline.
+fn world() -> World {
+    let world = World::empty();
+    world.write("tiny.toml", STAGED);
+    for seed in [1, 2] {
+        world.good(&format!("train tiny.toml --seed {seed} --out staged/{seed}"));
+        world.good(&format!("train tiny.toml --from-scratch --seed {seed} --out scratch/{seed}"));
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn staged(&self, arguments: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_staged"))
-            .current_dir(self.folder.path())
-            .args(arguments.split_whitespace())
-            .output()
-            .unwrap()
-    }
-
-    fn good(&self, arguments: &str) -> String {
-        let output = self.staged(arguments);
-        assert!(output.status.success(), "{arguments}: {}", lossy(&output.stderr));
-        lossy(&output.stdout)
-    }
-
-    fn json(&self, arguments: &str) -> Value {
-        serde_json::from_str(&self.good(arguments)).unwrap()
-    }
-
-    /// The message of a command that must fail.
-    fn bad(&self, arguments: &str) -> String {
-        let output = self.staged(arguments);
-        assert_eq!(output.status.code(), Some(2), "{arguments}");
-        lossy(&output.stderr)
-    }
+    world
 }
 
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+fn json(world: &World, arguments: &str) -> Value {
+    serde_json::from_str(&world.good(arguments)).unwrap()
+}
+
+/// The message of a command that must fail.
+fn bad(world: &World, arguments: &str) -> String {
+    let output = world.staged(arguments);
+    assert_eq!(output.status.code(), Some(2), "{arguments}");
+    lossy(&output.stderr)
 }
 
 /// `metrics.csv` of a run whose loss follows a curve in compute, with a size and a stage of each row.
@@ -106,12 +75,12 @@ fn write_run(folder: &Path, schedule: &str, rows: &[(usize, f64, f64)]) {
 
 #[test]
 fn a_staged_run_is_compared_drawn_and_reported() {
-    let world = World::new();
+    let world = world();
     let scratch = fs::read_to_string(world.path("scratch/2/schedule.toml")).unwrap();
     assert!(scratch.contains("peak = 0.02") && scratch.contains("tiny-from-scratch"));
     assert!(!scratch.contains("growth") && scratch.contains("seed = 2"));
 
-    let found = world.json("compare staged scratch --pilots scratch/1 --json");
+    let found = json(&world, "compare staged scratch --pilots scratch/1 --json");
     assert_eq!((found["runs"].as_u64(), found["baselines"].as_u64()), (Some(2), Some(2)));
     let savings = found["savings"].as_array().unwrap();
     let last = savings.last().unwrap();
@@ -151,7 +120,7 @@ fn a_staged_run_is_compared_drawn_and_reported() {
 
 #[test]
 fn what_cannot_be_compared_is_explained() {
-    let world = World::new();
+    let world = world();
     let cases = [
         ("compare staged staged/1", "staged/1: has 2 stages; a baseline has one"),
         ("compare nowhere scratch", "nowhere cannot be read"),
@@ -162,19 +131,19 @@ fn what_cannot_be_compared_is_explained() {
         ("pilot nothing.toml", "nothing.toml"),
     ];
     for (arguments, message) in cases {
-        let found = world.bad(arguments);
+        let found = bad(&world, arguments);
         assert!(found.contains(message), "{arguments}: {found}");
     }
     let rows: Vec<(usize, f64, f64)> = (1..50).map(|i| (0, 1e9 * f64::from(i), 3.0)).collect();
     let other = STAGED.split("[[stages]]").next().unwrap().to_string()
         + "[[stages]]\nn_layers = 1\nd_model = 16\nn_heads = 2\nuntil = { steps = 60 }\n";
     write_run(&world.path("narrow"), &other, &rows);
-    let found = world.bad("compare staged narrow");
+    let found = bad(&world, "compare staged narrow");
     assert!(found.contains("narrow: trains 1x16x2, and"), "{found}");
     let wide =
         other.replace("1\nd_model = 16", "2\nd_model = 32").replace("heads = 2", "heads = 4");
     write_run(&world.path("far"), &wide.replace("context_len = 16", "context_len = 8"), &rows);
-    let found = world.bad("compare staged far");
+    let found = bad(&world, "compare staged far");
     assert!(found.contains("far: has another context"), "{found}");
     world.good("train tiny.toml --from-scratch --seed 9 --out foreign");
     let state = fs::read_dir(world.path("foreign/checkpoints")).unwrap().last().unwrap().unwrap();
@@ -182,20 +151,20 @@ fn what_cannot_be_compared_is_explained() {
     let text = fs::read_to_string(&state).unwrap().replace("language seed 1", "language seed 2");
     let text = text.replace("16 words", "17 words");
     fs::write(&state, text.replace("\"data\": \"", "\"data\": \"other ")).unwrap();
-    let found = world.bad("compare staged foreign");
+    let found = bad(&world, "compare staged foreign");
     assert!(found.contains("their losses are not comparable"), "{found}");
 }
 
 #[test]
 fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
-    let world = World::new();
+    let world = world();
     let recipe = STAGED.split("from_scratch").next().unwrap().to_string()
         + "[[stages]]\nn_layers = 2\nd_model = 32\nn_heads = 4\nuntil = { steps = 400 }\n";
     fs::write(world.path("recipe.toml"), recipe).unwrap();
     world.good("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
-    let again = world.bad("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
+    let again = bad(&world, "pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
     assert!(again.contains("already holds a run"), "{again}");
-    let law = world.json("pilot recipe.toml --share 0.5 --sizes 2 -o pilots --resume --json");
+    let law = json(&world, "pilot recipe.toml --share 0.5 --sizes 2 -o pilots --resume --json");
     let budget = 6.0 * f64::from(12 * 2 * 32 * 32) * 64.0 * 400.0;
     let spent = law["compute"].as_f64().unwrap();
     assert!((spent / (0.5 * budget) - 1.0).abs() < 0.02, "{spent} of {budget}");

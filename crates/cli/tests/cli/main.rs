@@ -1,0 +1,8 @@
+//! The program as a user runs it.
+
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod laws;
+mod story;
+mod world;
