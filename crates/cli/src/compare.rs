@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 #[command(after_help = "Example: staged compare runs/chain runs/scratch --json\n\n\
     Either side is a run's folder, or a folder of runs of one schedule under several seeds. Losses are held-out ones, \
-    smoothed over compute, evaluations excluded on both sides.")]
+    smoothed over compute, evaluations excluded on both sides.\n\n\
+    Where the learning rate decays, only the ends of runs are compared: the runs from scratch are then of several \
+    lengths (train --from-scratch --length FACTOR), of which some end above the staged run's loss and some below.")]
 pub struct Compare {
     /// The staged run, or a folder of them
     run: PathBuf,
@@ -102,6 +104,9 @@ pub fn print(found: &Comparison) -> Result<()> {
             one.compute_from_scratch,
         ))?;
     }
+    if let Some(why) = &found.no_saving {
+        output::line(&format!("no saving: {why}"))?;
+    }
     if let Some(predicted) = found.predicted_saving {
         output::line(&format!(
             "predicted saving at the plan's final loss: {}",
@@ -113,7 +118,8 @@ pub fn print(found: &Comparison) -> Result<()> {
             (Some(mean), Some(low), Some(high)) => {
                 format!("dynamics ratio {mean:.2} ({low:.2} to {high:.2})")
             }
-            _ => "no run from scratch of this size to compare with".to_string(),
+            _ => "no run from scratch of this size at a steady learning rate to compare with"
+                .to_string(),
         };
         output::line(&format!(
             "growth into stage {} at step {:.0}: {}; loss {:.4} -> {:.4}; {ratio}",

@@ -2,9 +2,10 @@
 
 use crate::run_record::RunRecord;
 use anyhow::{Result, bail};
-use measure::{Saving, SmoothCurve, dynamics_ratio, saving_at};
+use measure::{RunEnd, Saving, SmoothCurve, dynamics_ratio, saving_at, saving_of_ends};
 use schedule::PredictedCurve;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Tokens per parameter of the run from scratch at which savings are told.
 const TOKENS_PER_PARAM: [f64; 5] = [2.5, 5.0, 10.0, 20.0, 40.0];
@@ -42,8 +43,11 @@ pub struct Comparison {
     pub pilot_compute: f64,
     /// The saving that the plan predicted, at its final loss.
     pub predicted_saving: Option<f64>,
-    /// By falling loss; the last is at the final loss of the side that ends higher.
+    /// By falling loss; the last is at the final loss of the side that ends higher. Where learning rates decay, the one at
+    /// the staged runs' ends.
     pub savings: Vec<SavingAt>,
+    /// Why there is no saving at the ends of runs whose learning rate decays.
+    pub no_saving: Option<String>,
     pub growths: Vec<GrowthFound>,
     pub stages: Vec<StageFound>,
 }
@@ -106,15 +110,33 @@ impl Sides {
     pub fn compare(&self, losses: &[f64]) -> Result<Comparison> {
         self.check()?;
         let n_stages = self.staged[0].schedule.stages().len();
+        let (savings, no_saving) = if self.scratch.is_empty() {
+            (Vec::new(), None)
+        } else if self.decays() {
+            if let Some(loss) = losses.first() {
+                bail!(
+                    "--loss {loss}: the learning rate decays, so that only the ends of runs are compared"
+                );
+            }
+            self.saving_of_ends()?
+        } else {
+            (self.savings(losses)?, None)
+        };
         Ok(Comparison {
             runs: self.staged.len(),
             baselines: self.scratch.len(),
             pilot_compute: self.pilot_compute,
             predicted_saving: self.staged[0].schedule.prediction().map(|found| found.saving),
-            savings: if self.scratch.is_empty() { Vec::new() } else { self.savings(losses)? },
+            savings,
+            no_saving,
             growths: (1..n_stages).filter_map(|stage| self.growth(stage)).collect(),
             stages: (0..n_stages).filter_map(|stage| self.stage(stage)).collect(),
         })
+    }
+
+    /// Whether only the ends of runs count.
+    pub fn decays(&self) -> bool {
+        self.staged[0].decays()
     }
 
     fn check(&self) -> Result<()> {
@@ -141,6 +163,14 @@ impl Sides {
                     "{name}: has another context or other evaluation tokens than {}: their losses are not \
                      comparable",
                     first.folder.display()
+                );
+            }
+            if run.decays() != first.decays() {
+                let (decays, stays) = if run.decays() { (run, first) } else { (first, run) };
+                bail!(
+                    "{}: its learning rate decays, and that of {} does not: their losses are not comparable",
+                    decays.folder.display(),
+                    stays.folder.display()
                 );
             }
             if let (Some(here), Some(there)) = (run.data(), first.data())
@@ -196,16 +226,44 @@ impl Sides {
         Ok(found)
     }
 
+    /// Ends of the runs from scratch, by seed.
+    pub fn scratch_ends(&self) -> Result<Vec<Vec<RunEnd>>> {
+        let mut by_seed: BTreeMap<u64, Vec<RunEnd>> = BTreeMap::new();
+        for run in &self.scratch {
+            by_seed.entry(run.schedule.seed()).or_default().push(run.end()?);
+        }
+        Ok(by_seed.into_values().collect())
+    }
+
+    fn saving_of_ends(&self) -> Result<(Vec<SavingAt>, Option<String>)> {
+        let staged: Vec<RunEnd> = self.staged.iter().map(RunRecord::end).collect::<Result<_>>()?;
+        let scratch = self.scratch_ends()?;
+        if let Some(found) = saving_of_ends(&staged, &scratch, self.pilot_compute) {
+            return Ok((vec![SavingAt::new("the ends".to_string(), found)], None));
+        }
+        let range = |ends: &mut dyn Iterator<Item = f64>| {
+            let (low, high) = ends
+                .fold((f64::INFINITY, 0.0f64), |(low, high), loss| (low.min(loss), high.max(loss)));
+            if low < high { format!("{low:.4} to {high:.4}") } else { format!("{low:.4}") }
+        };
+        let why = format!(
+            "the staged runs end at a loss of {}, the runs from scratch at {}: for every seed, runs from scratch of \
+             several lengths must enclose the former, with a loss that falls with the length",
+            range(&mut staged.iter().map(|end| end.loss)),
+            range(&mut scratch.iter().flatten().map(|end| end.loss)),
+        );
+        Ok((Vec::new(), Some(why)))
+    }
+
     fn growth(&self, stage: usize) -> Option<GrowthFound> {
         let reports: Vec<_> =
             self.staged.iter().filter_map(|run| run.growths.get(stage - 1)).collect();
         let first = reports.first()?;
         let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
         let shape = self.staged[0].schedule.stages()[stage].shape(1);
-        let scratch: Vec<&SmoothCurve> = self
-            .scratch
-            .iter()
-            .chain(&self.others)
+        // Where the rate decays, a loss says nothing of how fast it falls.
+        let steady = self.scratch.iter().chain(&self.others).filter(|run| !run.decays());
+        let scratch: Vec<&SmoothCurve> = steady
             .filter(|run| run.is_from_scratch() && run.schedule.stages()[0].shape(1) == shape)
             .map(|run| &run.smooth)
             .collect();
@@ -249,19 +307,28 @@ impl Sides {
         let (mut predicted, mut largest): (Vec<f64>, Option<f64>) = (Vec::new(), None);
         for run in &self.staged {
             let Some(end) = run.end_of(stage) else { continue };
-            let of_stage = run.smooth.points().filter(|point| point.0 <= end.compute_flops);
-            let Some((_, loss)) = of_stage.last() else { continue };
+            // A law of ends says what the rate's decay leads to, and nothing of the way there.
+            let decayed = run.decays() && stage + 1 == run.schedule.stages().len();
+            let points: Vec<(f64, f64)> = if decayed {
+                run.end().map(|end| (end.compute, end.loss)).into_iter().collect()
+            } else {
+                run.smooth.points().filter(|point| point.0 <= end.compute_flops).collect()
+            };
+            let Some((_, loss)) = points.last() else { continue };
             steps.push(end.step as f64);
             computes.push(end.compute_flops);
-            losses.push(loss);
+            losses.push(*loss);
             let Some(prediction) = run.schedule.prediction() else { continue };
             let start = stage
                 .checked_sub(1)
                 .and_then(|before| run.end_of(before))
                 .map_or(0.0, |point| point.compute_flops);
+            if run.decays() && !decayed {
+                continue;
+            }
             let half = f64::midpoint(start, end.compute_flops);
-            for (compute, loss) in run.smooth.points() {
-                if compute < half * (1.0 - 1e-9) || compute > end.compute_flops * (1.0 + 1e-9) {
+            for (compute, loss) in points {
+                if compute < half * (1.0 - 1e-9) {
                     continue;
                 }
                 if let Some(due) = predicted_loss(&prediction.curve, stage, compute) {

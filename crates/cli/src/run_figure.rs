@@ -5,6 +5,7 @@ use crate::figures::{COMPUTE, LOSS};
 use crate::run_record::RunRecord;
 use measure::CurvePoint;
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
+use std::collections::BTreeMap;
 
 /// Share of the first stage's compute at which the overview begins.
 const FIRST_SHARE: f64 = 0.1;
@@ -94,6 +95,20 @@ fn predicted(run: &RunRecord, over: Over, layers: &mut Vec<Layer>) {
     });
 }
 
+/// Ends of runs whose learning rate decays, by falling loss, for each seed.
+fn ends_by_seed(runs: &[RunRecord], over: Over) -> Vec<Vec<(f64, f64)>> {
+    let mut found: BTreeMap<u64, Vec<(f64, f64)>> = BTreeMap::new();
+    for run in runs {
+        if let (Ok(end), Some(point)) = (run.end(), run.curve.points.last()) {
+            found.entry(run.schedule.seed()).or_default().push((over.of(point), end.loss));
+        }
+    }
+    for ends in found.values_mut() {
+        ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+    }
+    found.into_values().collect()
+}
+
 fn growth_points(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
     run.growths
         .iter()
@@ -107,17 +122,27 @@ fn growth_points(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
 fn lines(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Vec<Layer> {
     let mut layers = Vec::new();
     predicted(staged, over, &mut layers);
+    let decays = staged.decays();
     for (i, run) in scratch.iter().enumerate() {
+        let first = i == 0 && !decays;
         layers.push(Layer::Line {
             points: smoothed(run, over),
             color: Color::Series(1),
-            stroke: if i == 0 { Stroke::Solid } else { Stroke::Thin },
-            label: (i == 0).then(|| "last shape from scratch".to_string()),
+            stroke: if first { Stroke::Solid } else { Stroke::Thin },
+            label: first.then(|| "last shape from scratch".to_string()),
         });
+    }
+    if decays {
+        let mut label = Some("ends of runs from scratch".to_string());
+        for points in ends_by_seed(scratch, over) {
+            let (color, radius) = (Color::Series(1), 3.5);
+            layers.push(Layer::Points { points: points.clone(), color, radius, label: None });
+            layers.push(Layer::Line { points, color, stroke: Stroke::Solid, label: label.take() });
+        }
     }
     layers.push(Layer::line(smoothed(staged, over), Color::Black, "staged run"));
     let growths = growth_points(staged, over);
-    if let Some(baseline) = scratch.first() {
+    if let Some(baseline) = scratch.first().filter(|_| !decays) {
         // Each growth stands for the larger size's own way to the same loss.
         let mut label = Some("same loss from scratch".to_string());
         for (at, loss) in &growths {
@@ -167,12 +192,12 @@ fn panel(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Panel {
 fn close_up(staged: &RunRecord, scratch: &[RunRecord], found: &Comparison) -> Option<Panel> {
     let baseline = scratch.first()?;
     let last = found.savings.last()?;
-    let most = baseline.compute().max(staged.compute());
+    let most = scratch.iter().chain([staged]).map(RunRecord::compute).fold(0.0, f64::max);
     let from = (CLOSE * last.compute_from_scratch).min(0.9 * last.compute);
-    let top = baseline.smooth.loss_at(from)?;
+    let top = if staged.decays() { &staged.smooth } else { &baseline.smooth }.loss_at(from)?;
     let predicted = staged.schedule.prediction().map_or(f64::INFINITY, |plan| plan.final_loss);
-    let ends = staged.smooth.last_loss().min(baseline.smooth.last_loss());
-    let bottom = ends.min(predicted);
+    let ends = scratch.iter().chain([staged]).map(|run| run.smooth.last_loss());
+    let bottom = ends.fold(predicted, f64::min);
     let mut layers: Vec<Layer> =
         lines(Over::Compute, staged, scratch).into_iter().map(Layer::without_label).collect();
     // A few are told in numbers; more would lie on one another.

@@ -1,7 +1,7 @@
 //! What a run left in its folder, for comparisons, figures and reports.
 
 use anyhow::{Context, Result, bail};
-use measure::{CurvePoint, LearningCurve, SmoothCurve};
+use measure::{CurvePoint, LearningCurve, RunEnd, SmoothCurve};
 use schedule::Schedule;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,8 @@ impl RunRecord {
         Ok(Self { folder: folder.to_path_buf(), schedule, curve, smooth, growths })
     }
 
-    /// A run, or all runs in a folder of runs, which differ in the seed alone.
+    /// A run, or all runs in a folder of runs. They differ in the seed alone; where the learning rate decays, runs from
+    /// scratch may differ in their length too.
     pub fn read_all(path: &Path) -> Result<Vec<Self>> {
         if path.join("schedule.toml").exists() {
             return Ok(vec![Self::read(path)?]);
@@ -39,8 +40,12 @@ impl RunRecord {
             bail!("{}: neither a run (no schedule.toml) nor a folder of runs", path.display());
         };
         for run in &runs[1..] {
-            let same = run.schedule.clone().with_seed(first.schedule.seed()).stages()
-                == first.schedule.stages();
+            let lengths = first.decays() && first.is_from_scratch() && run.is_from_scratch();
+            let same = if lengths {
+                run.schedule.stages()[0].shape(1) == first.schedule.stages()[0].shape(1)
+            } else {
+                run.schedule.stages() == first.schedule.stages()
+            };
             if !same {
                 bail!(
                     "{}: its stages are not those of {}; a folder of runs holds one schedule under \
@@ -66,6 +71,26 @@ impl RunRecord {
     /// Whether all of it is one shape from scratch.
     pub fn is_from_scratch(&self) -> bool {
         self.schedule.stages().len() == 1
+    }
+
+    /// Whether only the end of it counts.
+    pub fn decays(&self) -> bool {
+        self.schedule.learning_rate().decays()
+    }
+
+    /// Compute and held-out loss at the end of a run whose learning rate decays.
+    pub fn end(&self) -> Result<RunEnd> {
+        let evaluated = self.curve.evaluated().last();
+        match evaluated {
+            Some((point, loss)) if point.step == self.schedule.n_steps() => {
+                Ok(RunEnd { compute: point.compute_flops, loss })
+            }
+            _ => bail!(
+                "{}: has not come to step {}, its last; its learning rate decays, so that only its end counts",
+                self.folder.display(),
+                self.schedule.n_steps()
+            ),
+        }
     }
 
     /// The last point of a stage, if the run has come there.

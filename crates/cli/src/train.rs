@@ -33,6 +33,9 @@ pub struct Train {
     /// Train the schedule's last shape alone, for comparison
     #[arg(long)]
     from_scratch: bool,
+    /// Train the last stage for this multiple of its length: ends of runs whose learning rate decays
+    #[arg(long, value_name = "FACTOR")]
+    length: Option<f64>,
     /// Train under another seed than the schedule's
     #[arg(long)]
     seed: Option<u64>,
@@ -49,6 +52,9 @@ impl Train {
         }
         if self.from_scratch {
             schedule = schedule.from_scratch()?;
+        }
+        if let Some(factor) = self.length {
+            schedule = schedule.with_length(factor)?;
         }
         if let Some(seed) = self.seed {
             schedule = schedule.with_seed(seed);

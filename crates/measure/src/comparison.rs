@@ -47,21 +47,84 @@ pub fn saving_at(
         curves.iter().map(|curve| curve.compute_at(loss)).collect()
     };
     let (staged, scratch) = (of(staged)?, of(scratch)?);
-    let (ln_staged, ln_scratch) = (Sample::of_ln(&staged, 0.0)?, Sample::of_ln(&scratch, 0.0)?);
-    let with_pilots = Sample::of_ln(&staged, pilot_compute)?;
-    let difference = ln_staged.mean - ln_scratch.mean;
-    let interval = ln_staged.half_width_of_difference(&ln_scratch).map(|half| Interval {
-        low: -(difference + half).exp_m1(),
-        high: -(difference - half).exp_m1(),
-    });
-    Some(Saving {
-        loss,
-        compute: ln_staged.mean.exp(),
-        compute_from_scratch: ln_scratch.mean.exp(),
-        saving: -difference.exp_m1(),
-        interval,
-        saving_with_pilots: -(with_pilots.mean - ln_scratch.mean).exp_m1(),
-    })
+    let ln = |values: &[f64], added: f64| {
+        Sample::of(&values.iter().map(|value| (value + added).ln()).collect::<Vec<f64>>())
+    };
+    let (without, with) = (ln(&staged, 0.0)?, ln(&staged, pilot_compute)?);
+    Some(Saving::between(loss, &without, &with, &ln(&scratch, 0.0)?))
+}
+
+impl Saving {
+    /// From samples of ln C at a loss: staged runs without and with pilot runs, and runs from scratch.
+    fn between(loss: f64, without: &Sample, with: &Sample, scratch: &Sample) -> Self {
+        let difference = without.mean - scratch.mean;
+        let interval = without.half_width_of_difference(scratch).map(|half| Interval {
+            low: -(difference + half).exp_m1(),
+            high: -(difference - half).exp_m1(),
+        });
+        Self {
+            loss,
+            compute: without.mean.exp(),
+            compute_from_scratch: scratch.mean.exp(),
+            saving: -difference.exp_m1(),
+            interval,
+            saving_with_pilots: -(with.mean - scratch.mean).exp_m1(),
+        }
+    }
+}
+
+/// The end of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RunEnd {
+    /// FLOPs.
+    pub compute: f64,
+    /// Nats per token.
+    pub loss: f64,
+}
+
+/// The saving of runs whose learning rate decays, of which only the ends count: before its end such a run has a
+/// loss that no run of that compute need have.
+///
+/// `scratch` holds for each seed the ends of runs of several lengths; between them ln C is a straight line in ln L.
+/// The loss is the geometric mean of the staged runs' last ones, to which each is moved along the mean of these
+/// lines. `None` where a seed's ends do not enclose all losses of the staged runs, or do not fall with compute.
+pub fn saving_of_ends(
+    staged: &[RunEnd],
+    scratch: &[Vec<RunEnd>],
+    pilot_compute: f64,
+) -> Option<Saving> {
+    let scratch: Vec<Vec<(f64, f64)>> =
+        scratch.iter().map(|ends| falling(ends)).collect::<Option<_>>()?;
+    let at = |ln_loss: f64| -> Option<Vec<f64>> {
+        scratch.iter().map(|ends| ln_compute_at(ends, ln_loss)).collect()
+    };
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let ln_losses: Vec<f64> = staged.iter().map(|end| end.loss.ln()).collect();
+    let ln_loss = mean(&ln_losses);
+    let ln_scratch = at(ln_loss)?;
+    let moved = |added: f64| -> Option<Vec<f64>> {
+        let ends = staged.iter().zip(&ln_losses);
+        ends.map(|(end, own)| {
+            Some((end.compute + added).ln() + mean(&ln_scratch) - mean(&at(*own)?))
+        })
+        .collect()
+    };
+    let (without, with) = (Sample::of(&moved(0.0)?)?, Sample::of(&moved(pilot_compute)?)?);
+    Some(Saving::between(ln_loss.exp(), &without, &with, &Sample::of(&ln_scratch)?))
+}
+
+/// ln C and ln L of ends by compute; `None` where the loss does not fall.
+fn falling(ends: &[RunEnd]) -> Option<Vec<(f64, f64)>> {
+    let mut ln: Vec<(f64, f64)> =
+        ends.iter().map(|end| (end.compute.ln(), end.loss.ln())).collect();
+    ln.sort_by(|a, b| a.0.total_cmp(&b.0));
+    ln.windows(2).all(|pair| pair[1].1 < pair[0].1).then_some(ln)
+}
+
+fn ln_compute_at(ends: &[(f64, f64)], ln_loss: f64) -> Option<f64> {
+    let pair = ends.windows(2).find(|pair| (pair[1].1..=pair[0].1).contains(&ln_loss))?;
+    let share = (ln_loss - pair[0].1) / (pair[1].1 - pair[0].1);
+    Some(pair[0].0 + share * (pair[1].0 - pair[0].0))
 }
 
 /// Fall of the loss of a grown run over a window of compute after its growth, over the fall of the grown
@@ -88,12 +151,11 @@ struct Sample {
 }
 
 impl Sample {
-    /// Of ln (x + added); `None` without values.
-    fn of_ln(values: &[f64], added: f64) -> Option<Self> {
+    /// `None` without values.
+    fn of(values: &[f64]) -> Option<Self> {
         let n = values.len() as f64;
-        let ln: Vec<f64> = values.iter().map(|value| (value + added).ln()).collect();
-        let mean = ln.iter().sum::<f64>() / n;
-        let squares: f64 = ln.iter().map(|x| (x - mean).powi(2)).sum();
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
         (n > 0.0).then(|| Self { n, mean, variance_of_mean: squares / (n - 1.0).max(1.0) / n })
     }
 
@@ -177,6 +239,31 @@ mod tests {
         }
         assert_eq!(saving_at(&staged, &scratch, 1.0, 0.0), None);
         assert_eq!(saving_at(&staged[..1], &scratch, 3.0, 0.0).unwrap().interval, None);
+    }
+
+    /// Ends on a power law, the staged ones at three quarters of its compute.
+    #[test]
+    fn ends_of_several_lengths_give_the_saving() {
+        let loss = |compute: f64| 4.0 * (compute / 1e12).powf(-0.06);
+        let ends = |scale: f64, lengths: &[f64]| -> Vec<RunEnd> {
+            lengths.iter().map(|c| RunEnd { compute: scale * c, loss: loss(*c) }).collect()
+        };
+        let scratch = [ends(1.01, &[2e13, 1e13, 4e13]), ends(1.0 / 1.01, &[1e13, 4e13])];
+        let staged = ends(0.75, &[1.9e13, 2e13, 2.1e13]);
+        let found = saving_of_ends(&staged, &scratch, 0.1 * 2e13).unwrap();
+        assert!((found.saving - 0.25).abs() < 1e-3, "{found:?}");
+        assert!((found.saving_with_pilots - 0.15).abs() < 1e-3, "{found:?}");
+        // All staged runs lie on one line, so the interval is that of the baseline.
+        let interval = found.interval.unwrap();
+        assert!(interval.low < 0.25 && interval.high > 0.25, "{interval:?}");
+        assert_eq!(
+            saving_of_ends(&ends(0.75, &[5e13]), &scratch, 0.0),
+            None,
+            "beyond the baselines"
+        );
+        assert_eq!(saving_of_ends(&staged, &[ends(1.0, &[2e13])], 0.0), None, "a single length");
+        let risen = vec![scratch[0][1], RunEnd { compute: 3e13, loss: 4.0 }];
+        assert_eq!(saving_of_ends(&staged, &[risen], 0.0), None, "a loss that rises with compute");
     }
 
     #[test]

@@ -39,6 +39,11 @@ fn default_decay_fraction() -> f64 {
 }
 
 impl LearningRate {
+    /// Whether the rate falls before the end of a run, so that no loss but the last tells what the run has learnt.
+    pub fn decays(&self) -> bool {
+        self.shape != DecayShape::Constant && self.final_fraction < 1.0
+    }
+
     /// The rate of the update that makes `step` (the first is 1) in a run of `n_steps`.
     pub fn at(&self, step: u64, n_steps: u64) -> f64 {
         self.peak * self.warmup_at(step) * self.decay_at(step, n_steps, 0)

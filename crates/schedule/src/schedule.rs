@@ -5,6 +5,7 @@ use crate::{
     Machine, Prediction, ScheduleError, TextData, TokenData, Until,
 };
 use measure::{GptShape, Parametrization};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// A checked schedule: a complete run.
@@ -121,6 +122,22 @@ impl Schedule {
             stage.growth = None;
         }
         Self::check(self.file, Path::new("--from-scratch"))
+    }
+
+    /// The same run with its last stage this many times as long, for the end that a run of another length has.
+    ///
+    /// # Errors
+    /// A factor that is not positive.
+    pub fn with_length(mut self, factor: f64) -> Result<Self, ScheduleError> {
+        if let Some(stage) = self.file.stages.last_mut() {
+            let scaled = |n: u64| (n as f64 * factor).round() as u64;
+            let until = &mut stage.until;
+            until.steps = until.steps.map(scaled);
+            until.tokens = until.tokens.map(scaled);
+            until.compute = until.compute.map(|compute| compute * factor);
+        }
+        let _ = write!(self.file.name, "-x{factor}"); // A String takes everything.
+        Self::check(self.file, Path::new("--length"))
     }
 
     /// 6 N D of all stages unless a loss or a slope comes first, FLOPs.
@@ -458,6 +475,9 @@ until = { steps = 1200 }
         let own = "[from_scratch]\npeak = 0.004\nuntil = { steps = 7, loss = 1.5 }\n";
         let alone = parse(&(text + own)).unwrap().from_scratch().unwrap();
         assert_eq!((alone.n_steps(), alone.learning_rate().peak), (7, 0.004));
+        let longer = alone.clone().with_length(1.5).unwrap();
+        assert_eq!((longer.name(), longer.n_steps()), ("test-from-scratch-x1.5", 11));
+        assert!(alone.clone().with_length(-1.0).is_err());
         assert_eq!(alone.stages()[0].until().loss, Some(1.5));
     }
 

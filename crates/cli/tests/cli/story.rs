@@ -58,7 +58,7 @@ fn bad(world: &World, arguments: &str) -> String {
     lossy(&output.stderr)
 }
 
-/// `metrics.csv` of a run whose loss follows a curve in compute, with a size and a stage of each row.
+/// The folder of a run whose loss follows a curve in compute, with a size and a stage of each row.
 fn write_run(folder: &Path, schedule: &str, rows: &[(usize, f64, f64)]) {
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("schedule.toml"), schedule).unwrap();
@@ -71,6 +71,7 @@ fn write_run(folder: &Path, schedule: &str, rows: &[(usize, f64, f64)]) {
         writeln!(text, "{stage},{step},{tokens},{compute:e},{loss},{loss},0.01,1,1,1").unwrap();
     }
     fs::write(folder.join("metrics.csv"), text).unwrap();
+    fs::write(folder.join("events.jsonl"), "").unwrap();
 }
 
 #[test]
@@ -116,6 +117,49 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     assert!(!fetched.contains("http") && !fetched.contains("src="));
     world.good("report staged/1");
     assert!(world.path("staged/1/report.html").exists());
+}
+
+/// Where the learning rate decays, ends are compared with the ends of runs of several lengths.
+#[test]
+fn decayed_runs_are_compared_by_their_ends() {
+    let world = World::empty();
+    let decaying = STAGED.replace("\"constant\"", "\"linear\"");
+    world.write("tiny.toml", &decaying);
+    // From scratch the end falls as C^-0.1, whatever the losses on the way.
+    let per_step = 6.0 * 64.0 * f64::from(12 * 2 * 32 * 32);
+    let loss = |compute: f64| 3.0 * (compute / 1e9).powf(-0.1);
+    let alone = decaying.split("from_scratch").next().unwrap().to_string();
+    for steps in [60u32, 120, 240] {
+        let schedule = format!(
+            "{alone}[[stages]]\nn_layers = 2\nd_model = 32\nn_heads = 4\nuntil = {{ steps = {steps} }}\n"
+        );
+        let compute = |i: u32| per_step * f64::from(i);
+        let mut rows: Vec<(usize, f64, f64)> = (1..steps).map(|i| (0, compute(i), 5.0)).collect();
+        rows.push((0, compute(steps), loss(compute(steps))));
+        write_run(&world.path(&format!("scratch/{steps}")), &schedule, &rows);
+    }
+    let end = 0.8 * per_step * 100.0;
+    let mut rows: Vec<(usize, f64, f64)> =
+        (1..100).map(|i| (i / 60, end * i as f64 / 100.0, 5.0)).collect();
+    rows.push((1, end, loss(per_step * 100.0)));
+    write_run(&world.path("staged"), &decaying, &rows);
+    let found = json(&world, "compare staged scratch --json");
+    let savings = found["savings"].as_array().unwrap();
+    assert_eq!((savings.len(), savings[0]["at"].as_str()), (1, Some("the ends")));
+    assert!((savings[0]["saving"].as_f64().unwrap() - 0.2).abs() < 1e-9, "{savings:?}");
+    assert!(bad(&world, "compare staged scratch --loss 2").contains("only the ends of runs"));
+    world.good("plot staged scratch -o ends.svg");
+    world.good("report staged scratch -o ends.html");
+    assert!(fs::read_to_string(world.path("ends.html")).unwrap().contains("Only the ends of runs"));
+
+    let one_length = json(&world, "compare staged scratch/60 --json");
+    assert_eq!(one_length["savings"].as_array().unwrap().len(), 0);
+    assert!(one_length["no_saving"].as_str().unwrap().contains("several lengths"));
+    write_run(&world.path("short"), &decaying, &rows[..90]);
+    assert!(bad(&world, "compare short scratch").contains("short: has not come to step 100"));
+    let steady = fs::read_to_string(world.path("scratch/60/schedule.toml")).unwrap();
+    write_run(&world.path("steady"), &steady.replace("linear", "constant"), &rows);
+    assert!(bad(&world, "compare staged steady").contains("staged: its learning rate decays"));
 }
 
 #[test]
