@@ -3,7 +3,7 @@ use crate::side_by_side::{all_finished, run_all};
 use crate::{fit, output};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use measure::Flops;
+use measure::{Flops, GptShape};
 use model::DeviceChoice;
 use scaling::Fit;
 use scaling::plan::{Operators, pilots};
@@ -15,6 +15,9 @@ use trainer::{RunFolder, RunOptions, prepare_text};
 
 /// Evaluations of a pilot run: they are not counted as compute, but take time.
 const EVALUATIONS: u64 = 24;
+
+/// Lengths of each shape's runs over that of the longest where the learning rate decays.
+const LENGTHS: [f64; 3] = [1.0, 0.6, 0.36];
 
 /// Resamples of the law, for the interval of what is planned with it.
 const BOOTSTRAPS: usize = 200;
@@ -153,12 +156,14 @@ impl PilotRuns<'_> {
     /// Makes the runs and fits L(N, D) to them; `None` when a signal stopped them.
     pub fn law(&self) -> Result<Option<(Fit, Vec<PilotMade>)>> {
         let last = self.recipe.stages().last().context("no stages")?.shape(1);
-        let planned = pilots(&last, self.operators, self.n_sizes, self.compute);
-        if planned.len() < 2 {
+        let ends_count = self.recipe.learning_rate().decays();
+        let lengths = if ends_count { &LENGTHS[..] } else { &[1.0] };
+        let planned = pilots(&last, self.operators, self.n_sizes, lengths, self.compute);
+        if planned.len() < 2 * lengths.len() {
             bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
         }
         let mut runs = Vec::new();
-        for pilot in &planned {
+        for (i, pilot) in planned.iter().enumerate() {
             let shape = pilot.shape;
             let steps = self.recipe.batch().steps_for_tokens(pilot.tokens as u64).max(1);
             let stage = StageSpec {
@@ -169,7 +174,10 @@ impl PilotRuns<'_> {
                 steps,
                 growth: None,
             };
-            let name = format!("pilot-{}x{}x{}", shape.n_layers, shape.d_model, shape.n_heads);
+            let length = lengths[i % lengths.len()];
+            let suffix = if length < 1.0 { format!("-x{length}") } else { String::new() };
+            let GptShape { n_layers, d_model, n_heads, .. } = shape;
+            let name = format!("pilot-{n_layers}x{d_model}x{n_heads}{suffix}");
             let schedule = self.recipe.clone().with_stages(vec![stage])?;
             let schedule = schedule.with_evaluations(EVALUATIONS)?.on_one_thread().named(&name)?;
             let folder = self.folder.join(name);
@@ -194,7 +202,7 @@ impl PilotRuns<'_> {
             compute: summary.compute_flops,
             loss: summary.val_loss,
         });
-        let law = fit::fit_runs(&folders, BOOTSTRAPS, &law_path(self.folder))?;
+        let law = fit::fit_runs(&folders, ends_count, BOOTSTRAPS, &law_path(self.folder))?;
         Ok(Some((law, made.collect())))
     }
 }

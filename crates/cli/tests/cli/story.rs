@@ -212,6 +212,13 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     let budget = 6.0 * f64::from(12 * 2 * 32 * 32) * 64.0 * 400.0;
     let spent = law["compute"].as_f64().unwrap();
     assert!((spent / (0.5 * budget) - 1.0).abs() < 0.02, "{spent} of {budget}");
+    // Where the rate decays, runs of three lengths, of which the ends count.
+    let decaying =
+        fs::read_to_string(world.path("recipe.toml")).unwrap().replace("constant", "linear");
+    world.write("decaying.toml", decaying);
+    let of_ends = json(&world, "pilot decaying.toml --share 0.5 --sizes 2 -o ends --json");
+    assert_eq!(of_ends["points"].as_u64(), Some(6), "{of_ends}");
+    assert!(world.path("ends/pilot-2x16x2-x0.6/metrics.csv").exists());
     world.good("plan --law pilots/law.json --template recipe.toml --shape 2x32x4 --operators width --stop 1.3x --context 16 -o mine.toml");
     let plan = fs::read_to_string(world.path("mine.toml")).unwrap();
     assert!(plan.contains("name = \"mine\"") && plan.contains("pilot_compute = "), "{plan}");

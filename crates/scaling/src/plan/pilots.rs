@@ -19,8 +19,15 @@ pub struct Pilot {
 /// ... of its parameters, each for the same tokens. So nearly all compute goes into the largest, whose curve must
 /// reach beyond its first, steep part to tell anything of a larger model's.
 ///
-/// Fewer than `n_sizes` where no so small shapes grow into `last`.
-pub fn pilots(last: &GptShape, operators: Operators, n_sizes: usize, compute: f64) -> Vec<Pilot> {
+/// `lengths` are of each shape's runs, over that of its longest: more than one where the learning rate decays, since of
+/// such a run only the end counts. Fewer than `n_sizes` shapes where no so small ones grow into `last`.
+pub fn pilots(
+    last: &GptShape,
+    operators: Operators,
+    n_sizes: usize,
+    lengths: &[f64],
+    compute: f64,
+) -> Vec<Pilot> {
     let shapes = spread(&operators.sources(last), last);
     let mut chosen: Vec<GptShape> = Vec::new();
     for k in 1..=n_sizes {
@@ -31,9 +38,12 @@ pub fn pilots(last: &GptShape, operators: Operators, n_sizes: usize, compute: f6
             .filter(|shape| chosen.iter().all(|other| other.n_params() > shape.n_params()));
         chosen.extend(smaller.min_by(|a, b| away(a).total_cmp(&away(b))));
     }
-    let price: f64 = chosen.iter().map(|shape| shape.flops_per_token().0).sum();
-    let pilot = |shape: GptShape| Pilot { shape, tokens: compute / price };
-    chosen.into_iter().map(pilot).collect()
+    let of_lengths: f64 = lengths.iter().sum();
+    let price: f64 = chosen.iter().map(|shape| shape.flops_per_token().0 * of_lengths).sum();
+    let runs = |shape: GptShape| {
+        lengths.iter().map(move |length| Pilot { shape, tokens: length * compute / price })
+    };
+    chosen.into_iter().flat_map(runs).collect()
 }
 
 #[cfg(test)]
@@ -51,7 +61,7 @@ mod tests {
             context_len: 128,
             tied_head: true,
         };
-        let found = pilots(&last, Operators::ALL, 3, 3e12);
+        let found = pilots(&last, Operators::ALL, 3, &[1.0], 3e12);
         assert_eq!(found.len(), 3);
         let mut spent = 0.0;
         for (k, pilot) in found.iter().enumerate() {
@@ -62,12 +72,16 @@ mod tests {
             assert!((share.ln() / 4f64.ln() + k as f64 + 1.0).abs() < 0.3, "{}", pilot.shape);
         }
         assert!((spent / 3e12 - 1.0).abs() < 1e-9);
+        let lengths = pilots(&last, Operators::ALL, 3, &[1.0, 0.5], 3e12);
+        assert_eq!(lengths.len(), 6);
+        assert_eq!(lengths[0].tokens, 2.0 * lengths[1].tokens);
+        assert!((lengths[0].tokens / found[0].tokens - 1.0 / 1.5).abs() < 1e-12);
         let only_width = Operators { depth: false, ..Operators::ALL };
         let widths = |found: Vec<Pilot>| -> Vec<usize> {
             found.iter().map(|pilot| pilot.shape.d_model).collect()
         };
-        assert_eq!(widths(pilots(&last, only_width, 3, 3e12)), [64, 32]);
+        assert_eq!(widths(pilots(&last, only_width, 3, &[1.0], 3e12)), [64, 32]);
         let least = GptShape { n_layers: 1, d_model: 32, n_heads: 1, ..last };
-        assert!(pilots(&least, Operators::ALL, 3, 3e12).is_empty());
+        assert!(pilots(&least, Operators::ALL, 3, &[1.0], 3e12).is_empty());
     }
 }
