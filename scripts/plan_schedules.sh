@@ -42,7 +42,7 @@ small() {
 for which in "$@"; do
     case $which in
         gpt2) gpt2 gpt2 base; gpt2 gpt2-large large ;;
-        dickens) small dickens 20tpp dickens_cpu ;;
+        dickens) small dickens 10tpp dickens_cpu ;;
         synthetic) small synthetic 10tpp synthetic_cpu ;;
         *) echo "$which: must be gpt2, dickens or synthetic" >&2; exit 2 ;;
     esac

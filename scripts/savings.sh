@@ -32,17 +32,27 @@ run_jobs() {
     : > "$jobs"
 }
 
-# The sweep: the baseline at half and at twice its rate, a quarter of its length.
-for rate in 0.004 0.016; do
-    sed "s/^peak = .*/peak = $rate/; s/until = .*/until = { steps = 960 }/" "$recipe" > "$out/rate-$rate.toml"
-    job "$out/rate-$rate.toml" "${text[@]}" --out "$out/rate-$rate"
+# Where the learning rate decays only ends count, so the baseline is runs of several lengths.
+lengths=(0.375 0.5 0.6875)
+share=0.3
+if grep -q 'shape = "constant"' "$recipe"; then
+    lengths=(1)
+    share=0.15
+fi
+
+# The sweep: the baseline at other rates, a quarter of its length.
+for rate in 0.004 0.008 0.016 0.032; do
+    sed "s/^peak = .*/peak = $rate/" "$recipe" > "$out/rate-$rate.toml"
+    job "$out/rate-$rate.toml" "${text[@]}" --length 0.25 --out "$out/rate-$rate"
 done
 for seed in "${seeds[@]}"; do
-    job "$recipe" "${text[@]}" --seed "$seed" --out "$out/scratch/$seed"
+    for length in "${lengths[@]}"; do
+        job "$recipe" "${text[@]}" --seed "$seed" --length "$length" --out "$out/scratch/$seed-x$length"
+    done
 done
 run_jobs
 
-"$staged" pilot "$recipe" "${text[@]}" -o "$out/pilots" --resume
+"$staged" pilot "$recipe" "${text[@]}" --share "$share" -o "$out/pilots" --resume
 for kind_of_growth in "${kinds[@]}"; do
     for seed in "${seeds[@]}"; do
         job "schedules/${kind}_${kind_of_growth/chain/cpu}.toml" "${text[@]}" --seed "$seed" --out "$out/$kind_of_growth/$seed"
@@ -67,6 +77,7 @@ done
             */*) which=${name%/*} seed=${name##*/} ;;
             *) which=$name seed=1 ;;
         esac
+        [[ $seed == *-x* ]] && which+=-${seed#*-} seed=${seed%%-*}
         [ "$which" = pilots ] && which=$seed seed=1
         awk -F, -v which="$which" -v seed="$seed" \
             'NR > 1 && $6 != "" { print which "," seed "," $1 "," $2 "," $3 "," $4 "," $6 }' "$run/metrics.csv"

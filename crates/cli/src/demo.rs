@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use trainer::RunOptions;
 
-/// The embedded recipe, so that the program needs no file.
+/// The embedded recipes, so that the program needs no file.
 const RECIPE: &str = include_str!("../../../schedules/demo.toml");
+const RECIPE_OF_TEXT: &str = include_str!("../../../schedules/demo_text.toml");
 
 /// Compute of the run from scratch for each minute of the whole demo, on two cores of 2020 or later: 6 N D
 /// FLOPs. With the tokens a parameter it fixes the size.
@@ -33,6 +34,10 @@ const TOKENS_PER_PARAM_OF_TEXT: f64 = 10.0;
 
 /// Share of the compute from scratch that goes into pilot runs.
 const PILOT_SHARE: f64 = 0.15;
+
+/// The second run from scratch where the learning rate decays: its length over the first one's, and its folder.
+const LONGER: (f64, &str) = (1.5, "scratch-longer");
+const SHORTER: (f64, &str) = (0.6, "scratch-shorter");
 
 /// Pilot sizes.
 const PILOT_SIZES: usize = 2;
@@ -156,34 +161,16 @@ impl Demo {
             );
         }
         output::note("4 of 4: the staged run, and the same shape from scratch beside it");
-        let runs = [(schedule.clone(), "staged"), (schedule.from_scratch()?, "scratch")]
-            .into_iter()
-            .map(|(schedule, name)| {
-                Ok(RunOptions {
-                    schedule: schedule.with_evaluations(EVALUATIONS)?,
-                    folder: folder.join(name),
-                    device: DeviceChoice::Cpu,
-                    resume: self.resume,
-                    command: output::command(),
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let summaries = run_all("training", runs)?;
-        if !all_finished(&summaries) {
+        let pilot_compute = law.compute.unwrap_or(0.0);
+        let Some((sides, loss_floor)) = self.trained(schedule, &folder, pilot_compute)? else {
             interrupted(&folder);
             return Ok(());
-        }
-        let sides = Sides {
-            staged: vec![RunRecord::read(&folder.join("staged"))?],
-            scratch: vec![RunRecord::read(&folder.join("scratch"))?],
-            others: Vec::new(),
-            pilot_compute: law.compute.unwrap_or(0.0),
         };
         let story = Story {
             comparison: sides.compare(&[])?,
             predicted_loss: planned.plan.final_loss,
             pilots: made,
-            loss_floor: summaries[0].loss_floor,
+            loss_floor,
             seconds: began.elapsed().as_secs_f64(),
             folder,
         };
@@ -191,11 +178,58 @@ impl Demo {
         if self.json { output::json(&story) } else { story.print() }
     }
 
-    fn recipe(&self, folder: &Path) -> Result<Schedule> {
-        let mut recipe = Schedule::parse(RECIPE, Path::new("schedules/demo.toml"))?;
-        if !self.text.is_empty() {
-            recipe = recipe.with_text(self.text.clone())?;
+    /// Trains the schedule and its last shape from scratch; both sides, and the loss that no model of the source can go
+    /// below, if it is known. `None` when a signal stopped them.
+    fn trained(
+        &self,
+        schedule: Schedule,
+        folder: &Path,
+        pilot_compute: f64,
+    ) -> Result<Option<(Sides, Option<f64>)>> {
+        let baseline = schedule.clone().from_scratch()?;
+        let options = |schedule: Schedule, name: &str| -> Result<RunOptions> {
+            Ok(RunOptions {
+                schedule: schedule.with_evaluations(EVALUATIONS)?,
+                folder: folder.join(name),
+                device: DeviceChoice::Cpu,
+                resume: self.resume,
+                command: output::command(),
+            })
+        };
+        let runs = vec![options(schedule, "staged")?, options(baseline.clone(), "scratch")?];
+        let summaries = run_all("training", runs)?;
+        if !all_finished(&summaries) {
+            return Ok(None);
         }
+        let mut sides = Sides {
+            staged: vec![RunRecord::read(&folder.join("staged"))?],
+            scratch: vec![RunRecord::read(&folder.join("scratch"))?],
+            others: Vec::new(),
+            pilot_compute,
+        };
+        if sides.decays() {
+            // One more end from scratch, on the other side of the staged run's.
+            let longer = sides.staged[0].end()?.loss < sides.scratch[0].end()?.loss;
+            let (length, name) = if longer { LONGER } else { SHORTER };
+            output::note(&format!(
+                "once more from scratch, {length} times as long: the learning rate decays, so only ends count"
+            ));
+            let runs = vec![options(baseline.with_length(length)?, name)?];
+            if !all_finished(&run_all("training", runs)?) {
+                return Ok(None);
+            }
+            sides.scratch.push(RunRecord::read(&folder.join(name))?);
+        }
+        Ok(Some((sides, summaries[0].loss_floor)))
+    }
+
+    fn recipe(&self, folder: &Path) -> Result<Schedule> {
+        let recipe = if self.text.is_empty() {
+            Schedule::parse(RECIPE, Path::new("schedules/demo.toml"))?
+        } else {
+            Schedule::parse(RECIPE_OF_TEXT, Path::new("schedules/demo_text.toml"))?
+                .with_text(self.text.clone())?
+        };
         let compute = self.minutes * FLOPS_PER_MINUTE;
         let shape = shape_for(compute, &recipe);
         let steps = tokens_per_param(&recipe) * shape.n_params() as f64

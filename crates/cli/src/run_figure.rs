@@ -91,7 +91,7 @@ fn predicted(run: &RunRecord, over: Over, layers: &mut Vec<Layer>) {
         points: shown.iter().map(|i| (x(*i), curve.loss[*i])).collect(),
         color: Color::Series(0),
         stroke: Stroke::Dashed,
-        label: Some("predicted".into()),
+        label: Some(if run.decays() { "predicted ends" } else { "predicted" }.into()),
     });
 }
 
