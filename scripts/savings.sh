@@ -77,8 +77,8 @@ done
             */*) which=${name%/*} seed=${name##*/} ;;
             *) which=$name seed=1 ;;
         esac
-        [[ $seed == *-x* ]] && which+=-${seed#*-} seed=${seed%%-*}
         [ "$which" = pilots ] && which=$seed seed=1
+        [[ $which == scratch && $seed == *-x* ]] && which+=-${seed#*-} seed=${seed%%-*}
         awk -F, -v which="$which" -v seed="$seed" \
             'NR > 1 && $6 != "" { print which "," seed "," $1 "," $2 "," $3 "," $4 "," $6 }' "$run/metrics.csv"
     done

@@ -67,7 +67,7 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
     };
     Ok(Sides {
         staged,
-        scratch: RunRecord::read_all(baseline)?,
+        scratch: RunRecord::read_baselines(baseline)?,
         others: all(others)?,
         pilot_compute,
     })
@@ -92,7 +92,7 @@ pub fn print(found: &Comparison) -> Result<()> {
     for one in &found.savings {
         let interval = match (one.low, one.high) {
             (Some(low), Some(high)) => format!("{} to {}", percent(low), percent(high)),
-            _ => "one run a side".to_string(),
+            _ => "a seed on a side".to_string(),
         };
         output::line(&format!(
             "{:<28} {:>8.4} {:>9} {interval:>20} {:>13} {:>10.3e} {:>12.3e}",
@@ -132,11 +132,15 @@ pub fn print(found: &Comparison) -> Result<()> {
     }
     for stage in &found.stages {
         let predicted = match (stage.predicted_loss, stage.largest_error) {
+            (Some(loss), Some(_)) if stage.at_its_end_alone => {
+                format!("predicted {loss:.4} ({:+.2} %)", 100.0 * (loss / stage.actual_loss - 1.0))
+            }
             (Some(loss), Some(error)) => format!(
                 "predicted {loss:.4} ({:+.2} %), off by at most {:.2} % over its last half",
                 100.0 * (loss / stage.actual_loss - 1.0),
                 100.0 * error
             ),
+            _ if found.decays => "no end to compare a prediction with".to_string(),
             _ => "no prediction".to_string(),
         };
         output::line(&format!(

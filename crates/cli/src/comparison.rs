@@ -24,7 +24,7 @@ const LEAST_WINDOW: f64 = 0.05;
 pub struct Sides {
     /// The staged runs, one a seed.
     pub staged: Vec<RunRecord>,
-    /// Their last shape from scratch, one run a seed.
+    /// Their last shape from scratch, one run a seed; of several lengths where the learning rate decays.
     pub scratch: Vec<RunRecord>,
     /// Earlier shapes from scratch, for the growths into them.
     pub others: Vec<RunRecord>,
@@ -48,6 +48,8 @@ pub struct Comparison {
     pub savings: Vec<SavingAt>,
     /// Why there is no saving at the ends of runs whose learning rate decays.
     pub no_saving: Option<String>,
+    /// Whether the learning rate decays, so that only ends are compared.
+    pub decays: bool,
     pub growths: Vec<GrowthFound>,
     pub stages: Vec<StageFound>,
 }
@@ -101,8 +103,10 @@ pub struct StageFound {
     pub predicted_loss: Option<f64>,
     /// Smoothed, mean.
     pub actual_loss: f64,
-    /// Largest |predicted / actual - 1| over the last half of the stage's compute.
+    /// Largest |predicted / actual - 1| over the last half of the stage's compute; at its end where the rate decays.
     pub largest_error: Option<f64>,
+    /// Whether the prediction is of the stage's end alone.
+    pub at_its_end_alone: bool,
 }
 
 impl Sides {
@@ -118,7 +122,7 @@ impl Sides {
                     "--loss {loss}: the learning rate decays, so that only the ends of runs are compared"
                 );
             }
-            self.saving_of_ends()?
+            self.saving_of_ends()
         } else {
             (self.savings(losses)?, None)
         };
@@ -129,6 +133,7 @@ impl Sides {
             predicted_saving: self.staged[0].schedule.prediction().map(|found| found.saving),
             savings,
             no_saving,
+            decays: self.decays(),
             growths: (1..n_stages).filter_map(|stage| self.growth(stage)).collect(),
             stages: (0..n_stages).filter_map(|stage| self.stage(stage)).collect(),
         })
@@ -235,11 +240,14 @@ impl Sides {
         Ok(by_seed.into_values().collect())
     }
 
-    fn saving_of_ends(&self) -> Result<(Vec<SavingAt>, Option<String>)> {
-        let staged: Vec<RunEnd> = self.staged.iter().map(RunRecord::end).collect::<Result<_>>()?;
-        let scratch = self.scratch_ends()?;
+    fn saving_of_ends(&self) -> (Vec<SavingAt>, Option<String>) {
+        let staged: Result<Vec<RunEnd>> = self.staged.iter().map(RunRecord::end).collect();
+        let (staged, scratch) = match (staged, self.scratch_ends()) {
+            (Ok(staged), Ok(scratch)) => (staged, scratch),
+            (Err(error), _) | (_, Err(error)) => return (Vec::new(), Some(error.to_string())),
+        };
         if let Some(found) = saving_of_ends(&staged, &scratch, self.pilot_compute) {
-            return Ok((vec![SavingAt::new("the ends".to_string(), found)], None));
+            return (vec![SavingAt::new("the ends".to_string(), found)], None);
         }
         let range = |ends: &mut dyn Iterator<Item = f64>| {
             let (low, high) = ends
@@ -252,7 +260,7 @@ impl Sides {
             range(&mut staged.iter().map(|end| end.loss)),
             range(&mut scratch.iter().flatten().map(|end| end.loss)),
         );
-        Ok((Vec::new(), Some(why)))
+        (Vec::new(), Some(why))
     }
 
     fn growth(&self, stage: usize) -> Option<GrowthFound> {
@@ -270,6 +278,7 @@ impl Sides {
         let ratios: Vec<f64> = self
             .staged
             .iter()
+            .filter(|run| !run.decays() || stage + 1 < run.schedule.stages().len())
             .filter_map(|run| {
                 let growth_compute = run.end_of(stage - 1)?.compute_flops;
                 let stage_compute = run.end_of(stage)?.compute_flops - growth_compute;
@@ -309,8 +318,9 @@ impl Sides {
             let Some(end) = run.end_of(stage) else { continue };
             // A law of ends says what the rate's decay leads to, and nothing of the way there.
             let decayed = run.decays() && stage + 1 == run.schedule.stages().len();
-            let points: Vec<(f64, f64)> = if decayed {
-                run.end().map(|end| (end.compute, end.loss)).into_iter().collect()
+            let run_end = run.end().ok().filter(|_| decayed);
+            let points: Vec<(f64, f64)> = if let Some(end) = run_end {
+                vec![(end.compute, end.loss)]
             } else {
                 run.smooth.points().filter(|point| point.0 <= end.compute_flops).collect()
             };
@@ -323,7 +333,7 @@ impl Sides {
                 .checked_sub(1)
                 .and_then(|before| run.end_of(before))
                 .map_or(0.0, |point| point.compute_flops);
-            if run.decays() && !decayed {
+            if run.decays() && run_end.is_none() {
                 continue;
             }
             let half = f64::midpoint(start, end.compute_flops);
@@ -347,6 +357,7 @@ impl Sides {
             predicted_loss: (!predicted.is_empty()).then(|| mean(&predicted)),
             actual_loss: mean(&losses),
             largest_error: largest,
+            at_its_end_alone: self.decays(),
         })
     }
 }

@@ -126,7 +126,7 @@ impl Source {
         if !self.last_only && decayed > 0 {
             found.warnings.push(format!(
                 "{name}: {decayed} points are from the learning rate's decay, below the curve of a constant \
-                 one; --stable-only leaves them out"
+                 one; --stable-only leaves them out, --last-only takes the run's end alone"
             ));
         }
         let first_stage = curve.points.iter().filter(|point| point.stage == 0);

@@ -19,6 +19,10 @@ const EVALUATIONS: u64 = 24;
 /// Lengths of each shape's runs over that of the longest where the learning rate decays.
 const LENGTHS: [f64; 3] = [1.0, 0.6, 0.36];
 
+/// Share of a run's steps that its warm-up takes at most where only the ends count: with more, short runs end too high and
+/// bend the law.
+const MOST_WARMUP: f64 = 0.15;
+
 /// Resamples of the law, for the interval of what is planned with it.
 const BOOTSTRAPS: usize = 200;
 
@@ -178,7 +182,10 @@ impl PilotRuns<'_> {
             let suffix = if length < 1.0 { format!("-x{length}") } else { String::new() };
             let GptShape { n_layers, d_model, n_heads, .. } = shape;
             let name = format!("pilot-{n_layers}x{d_model}x{n_heads}{suffix}");
-            let schedule = self.recipe.clone().with_stages(vec![stage])?;
+            let mut schedule = self.recipe.clone().with_stages(vec![stage])?;
+            if ends_count {
+                schedule = schedule.with_warmup_at_most(MOST_WARMUP);
+            }
             let schedule = schedule.with_evaluations(EVALUATIONS)?.on_one_thread().named(&name)?;
             let folder = self.folder.join(name);
             runs.push(RunOptions {

@@ -66,7 +66,7 @@ impl Plot {
         } else if is_staged(first) {
             let baselines: Vec<RunRecord> = self.sources[1..]
                 .iter()
-                .map(|path| RunRecord::read_all(path))
+                .map(|path| RunRecord::read_baselines(path))
                 .collect::<Result<Vec<_>>>()?
                 .into_iter()
                 .flatten()

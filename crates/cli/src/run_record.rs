@@ -28,9 +28,17 @@ impl RunRecord {
         Ok(Self { folder: folder.to_path_buf(), schedule, curve, smooth, growths })
     }
 
-    /// A run, or all runs in a folder of runs. They differ in the seed alone; where the learning rate decays, runs from
-    /// scratch may differ in their length too.
+    /// A run, or all runs in a folder of runs, which differ in the seed alone.
     pub fn read_all(path: &Path) -> Result<Vec<Self>> {
+        Self::read_folder(path, false)
+    }
+
+    /// The same for runs from scratch, which may differ in their length too where the learning rate decays.
+    pub fn read_baselines(path: &Path) -> Result<Vec<Self>> {
+        Self::read_folder(path, true)
+    }
+
+    fn read_folder(path: &Path, any_length: bool) -> Result<Vec<Self>> {
         if path.join("schedule.toml").exists() {
             return Ok(vec![Self::read(path)?]);
         }
@@ -40,7 +48,8 @@ impl RunRecord {
             bail!("{}: neither a run (no schedule.toml) nor a folder of runs", path.display());
         };
         for run in &runs[1..] {
-            let lengths = first.decays() && first.is_from_scratch() && run.is_from_scratch();
+            let lengths =
+                any_length && first.decays() && first.is_from_scratch() && run.is_from_scratch();
             let same = if lengths {
                 run.schedule.stages()[0].shape(1) == first.schedule.stages()[0].shape(1)
             } else {
@@ -78,19 +87,22 @@ impl RunRecord {
         self.schedule.learning_rate().decays()
     }
 
-    /// Compute and held-out loss at the end of a run whose learning rate decays.
+    /// Compute and held-out loss at the end of a run; an error with the step where it is instead, if it has not come there.
     pub fn end(&self) -> Result<RunEnd> {
-        let evaluated = self.curve.evaluated().last();
-        match evaluated {
-            Some((point, loss)) if point.step == self.schedule.n_steps() => {
-                Ok(RunEnd { compute: point.compute_flops, loss })
-            }
-            _ => bail!(
-                "{}: has not come to step {}, its last; its learning rate decays, so that only its end counts",
-                self.folder.display(),
-                self.schedule.n_steps()
-            ),
+        let last = self.schedule.stages().len() - 1;
+        let before =
+            last.checked_sub(1).and_then(|stage| self.end_of(stage)).map_or(0, |end| end.step);
+        let due = self.schedule.n_steps_from(last, before);
+        if let Some((point, loss)) = self.curve.evaluated().last()
+            && (point.stage, point.step) == (last, due)
+        {
+            return Ok(RunEnd { compute: point.compute_flops, loss });
         }
+        bail!(
+            "{}: is at step {} and not at its end; its learning rate decays, so that only its end counts",
+            self.folder.display(),
+            self.curve.points.last().map_or(0, |point| point.step)
+        )
     }
 
     /// The last point of a stage, if the run has come there.

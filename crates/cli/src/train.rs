@@ -34,7 +34,7 @@ pub struct Train {
     #[arg(long)]
     from_scratch: bool,
     /// Train the last stage for this multiple of its length: ends of runs whose learning rate decays
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", value_parser = length)]
     length: Option<f64>,
     /// Train under another seed than the schedule's
     #[arg(long)]
@@ -42,6 +42,13 @@ pub struct Train {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+fn length(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(factor) if (1e-3..=1e3).contains(&factor) => Ok(factor),
+        _ => Err("must be from 0.001 to 1000".into()),
+    }
 }
 
 impl Train {

@@ -73,6 +73,14 @@ impl Schedule {
         Self::check(self.file, Path::new("the stages"))
     }
 
+    /// The same run with a warm-up of at most a share of its steps.
+    #[must_use]
+    pub fn with_warmup_at_most(mut self, share: f64) -> Self {
+        let most = (share * self.n_steps() as f64).ceil() as u64;
+        self.file.learning_rate.warmup_steps = self.file.learning_rate.warmup_steps.min(most);
+        self
+    }
+
     /// The same run on one core, as one of several side by side.
     #[must_use]
     pub fn on_one_thread(mut self) -> Self {

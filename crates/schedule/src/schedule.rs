@@ -124,11 +124,13 @@ impl Schedule {
         Self::check(self.file, Path::new("--from-scratch"))
     }
 
-    /// The same run with its last stage this many times as long, for the end that a run of another length has.
+    /// The same run with its last stage this many times as long, for the end that a run of another length has. The warm-up
+    /// stays, and a prediction, which is of the given length, goes.
     ///
     /// # Errors
-    /// A factor that is not positive.
+    /// A factor with which the stage has no step.
     pub fn with_length(mut self, factor: f64) -> Result<Self, ScheduleError> {
+        self.file.prediction = None;
         if let Some(stage) = self.file.stages.last_mut() {
             let scaled = |n: u64| (n as f64 * factor).round() as u64;
             let until = &mut stage.until;

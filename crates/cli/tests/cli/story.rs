@@ -140,7 +140,7 @@ fn decayed_runs_are_compared_by_their_ends() {
     }
     let end = 0.8 * per_step * 100.0;
     let mut rows: Vec<(usize, f64, f64)> =
-        (1..100).map(|i| (i / 60, end * i as f64 / 100.0, 5.0)).collect();
+        (1..100).map(|i| ((i - 1) / 60, end * i as f64 / 100.0, 5.0)).collect();
     rows.push((1, end, loss(per_step * 100.0)));
     write_run(&world.path("staged"), &decaying, &rows);
     let found = json(&world, "compare staged scratch --json");
@@ -155,8 +155,19 @@ fn decayed_runs_are_compared_by_their_ends() {
     let one_length = json(&world, "compare staged scratch/60 --json");
     assert_eq!(one_length["savings"].as_array().unwrap().len(), 0);
     assert!(one_length["no_saving"].as_str().unwrap().contains("several lengths"));
+    // One that has not ended, and one whose first stage ended by its slope.
     write_run(&world.path("short"), &decaying, &rows[..90]);
-    assert!(bad(&world, "compare short scratch").contains("short: has not come to step 100"));
+    let short = json(&world, "compare short scratch --json");
+    assert!(
+        short["no_saving"].as_str().unwrap().contains("short: is at step 90 and not at its end")
+    );
+    world.good("report short scratch -o short.html");
+    let online =
+        decaying.replace("until = { steps = 60 }", "until = { steps = 900, slope = -0.01 }");
+    write_run(&world.path("online"), &online, &rows);
+    let online = json(&world, "compare online scratch --json");
+    assert!((online["savings"][0]["saving"].as_f64().unwrap() - 0.2).abs() < 1e-9, "{online}");
+    assert!(bad(&world, "report scratch -o x.html").contains("one schedule under"));
     let steady = fs::read_to_string(world.path("scratch/60/schedule.toml")).unwrap();
     write_run(&world.path("steady"), &steady.replace("linear", "constant"), &rows);
     assert!(bad(&world, "compare staged steady").contains("staged: its learning rate decays"));

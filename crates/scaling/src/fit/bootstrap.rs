@@ -28,13 +28,14 @@ pub(crate) fn bootstrap(
     let n_quantities = problem.form.quantities().len();
     // As many values of each quantity as its summand and the floor have parameters.
     let needed: Vec<usize> = (0..n_quantities).map(|k| points.distinct(k).min(3)).collect();
+    let n_parameters = problem.form.parameter_names().len();
     let units = units(points);
     (0..n as u64)
         .into_par_iter()
         .filter_map(|draw| {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(draw);
-            let weights = resample(points, &units, &needed, &mut rng)?;
+            let weights = resample(points, &units, &needed, n_parameters, &mut rng)?;
             let found = from_start(&problem.weighted(&weights), best);
             found.scaled_objective.is_finite().then(|| problem.published(&found))
         })
@@ -67,6 +68,7 @@ fn resample(
     points: &Points,
     units: &[usize],
     needed: &[usize],
+    least_points: usize,
     rng: &mut ChaCha8Rng,
 ) -> Option<Vec<f64>> {
     let n_units = units.iter().max().map_or(0, |last| last + 1);
@@ -76,7 +78,10 @@ fn resample(
             counts[rng.random_range(0..n_units)] += 1.0;
         }
         let weights: Vec<f64> = units.iter().map(|unit| counts[*unit]).collect();
-        if needed.iter().enumerate().all(|(k, n)| has_values(points, &weights, k, *n)) {
+        let n_drawn = weights.iter().filter(|weight| **weight > 0.0).count();
+        let has_enough = n_drawn >= least_points.min(weights.len());
+        if has_enough && needed.iter().enumerate().all(|(k, n)| has_values(points, &weights, k, *n))
+        {
             return Some(weights);
         }
     }

@@ -154,7 +154,7 @@ pub(crate) fn descend(
         }
         // Where damping is strong, or the step was a bad one, a small gain says nothing.
         let least = tolerance * objective;
-        if gain > 0.0 && gain.max(predicted) <= least && damping < 1e-2 {
+        if gain > 0.0 && predicted > 0.0 && gain.max(predicted) <= least && damping < 1e-2 {
             break;
         }
         if as_predicted > 0.75 {

@@ -236,6 +236,13 @@ impl Fit {
         if self.bootstraps > 0 && points.n_runs < 6 {
             warnings.push(format!("intervals from {} runs are rough", points.n_runs));
         }
+        let n_parameters = self.parameters.len();
+        if self.bootstraps > 0 && residuals.len() < 3 * n_parameters {
+            warnings.push(format!(
+                "intervals from {} points for {n_parameters} parameters are rough and too narrow",
+                residuals.len()
+            ));
+        }
         warnings.extend(warm_up_warning(points, residuals));
         if let Some(left_out) = self.left_out.filter(|one| one.largest_error > 0.03) {
             warnings.push(format!(
