@@ -38,9 +38,11 @@ const TOKENS_PER_PARAM_OF_TEXT: f64 = 10.0;
 /// Share of the compute from scratch that goes into pilot runs.
 const PILOT_SHARE: f64 = 0.15;
 
-/// The second run from scratch where the learning rate decays: its length over the first one's, and its folder.
-const LONGER: (f64, &str) = (1.5, "scratch-longer");
-const SHORTER: (f64, &str) = (0.6, "scratch-shorter");
+/// Further runs from scratch where the learning rate decays, each so many times as long as the one before, until their ends
+/// enclose the staged run's; and how many at most.
+const LONGER: f64 = 1.5;
+const SHORTER: f64 = 0.6;
+const MOST_FURTHER: i32 = 3;
 
 /// Pilot sizes.
 const PILOT_SIZES: usize = 2;
@@ -211,17 +213,24 @@ impl Demo {
             pilot_compute,
         };
         if sides.decays() {
-            // One more end from scratch, on the other side of the staged run's.
-            let longer = sides.staged[0].end()?.loss < sides.scratch[0].end()?.loss;
-            let (length, name) = if longer { LONGER } else { SHORTER };
-            output::note(&format!(
-                "once more from scratch, {length} times as long: the learning rate decays, so only ends count"
-            ));
-            let runs = vec![options(baseline.with_length(length)?, name)?];
-            if !all_finished(&run_all("training", runs)?) {
-                return Ok(None);
+            let staged_loss = sides.staged[0].end()?.loss;
+            let longer = staged_loss < sides.scratch[0].end()?.loss;
+            for k in 1..=MOST_FURTHER {
+                let length = if longer { LONGER } else { SHORTER }.powi(k);
+                let name = format!("scratch-x{length:.3}");
+                output::note(&format!(
+                    "from scratch, {length:.3} times as long: the learning rate decays, so only ends are compared"
+                ));
+                let runs = vec![options(baseline.clone().with_length(length)?, &name)?];
+                if !all_finished(&run_all("training", runs)?) {
+                    return Ok(None);
+                }
+                sides.scratch.push(RunRecord::read(&folder.join(name))?);
+                let enclosed = sides.scratch[k as usize].end()?.loss < staged_loss;
+                if enclosed == longer {
+                    break;
+                }
             }
-            sides.scratch.push(RunRecord::read(&folder.join(name))?);
         }
         Ok(Some((sides, summaries[0].loss_floor)))
     }
