@@ -80,7 +80,7 @@ pub struct GrowthFound {
     /// Steps before it, mean.
     pub step: f64,
     /// Fall of the loss afterwards over that of the grown size from scratch at the same loss, mean;
-    /// absent where no run from scratch of that size is given.
+    /// absent where no run from scratch of that size is given, and where the rate decays.
     pub dynamics_ratio: Option<f64>,
     pub lowest_ratio: Option<f64>,
     pub highest_ratio: Option<f64>,
