@@ -92,7 +92,7 @@ pub fn print(found: &Comparison) -> Result<()> {
     for one in &found.savings {
         let interval = match (one.low, one.high) {
             (Some(low), Some(high)) => format!("{} to {}", percent(low), percent(high)),
-            _ => "a seed on a side".to_string(),
+            _ => "a single seed".to_string(),
         };
         output::line(&format!(
             "{:<28} {:>8.4} {:>9} {interval:>20} {:>13} {:>10.3e} {:>12.3e}",

@@ -95,7 +95,7 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
             (Some(low), Some(high)) => {
                 format!(", 95 % interval over the seeds {} to {}", percent(low), percent(high))
             }
-            _ => ", a seed on a side".to_string(),
+            _ => ", a single seed".to_string(),
         };
         let predicted = found
             .predicted_saving
@@ -131,7 +131,7 @@ fn savings(decays: bool, found: &Comparison) -> String {
     let rows = found.savings.iter().map(|one| {
         let interval = match (one.low, one.high) {
             (Some(low), Some(high)) => format!("{} to {}", percent(low), percent(high)),
-            _ => "a seed on a side".to_string(),
+            _ => "a single seed".to_string(),
         };
         vec![
             one.at.clone(),
@@ -182,7 +182,7 @@ fn stages(found: &Comparison) -> String {
         "FLOPs",
         "predicted loss",
         "actual loss",
-        "largest error of its last half",
+        "largest error, last half or end",
     ];
     table(&head, rows)
 }
