@@ -118,8 +118,8 @@ pub fn print(found: &Comparison) -> Result<()> {
             (Some(mean), Some(low), Some(high)) => {
                 format!("dynamics ratio {mean:.2} ({low:.2} to {high:.2})")
             }
-            _ => "no run from scratch of this size at a steady learning rate to compare with"
-                .to_string(),
+            _ if found.decays => "no dynamics ratio where the rate decays".to_string(),
+            _ => "no run from scratch of this size to compare with".to_string(),
         };
         output::line(&format!(
             "growth into stage {} at step {:.0}: {}; loss {:.4} -> {:.4}; {ratio}",
@@ -132,7 +132,7 @@ pub fn print(found: &Comparison) -> Result<()> {
     }
     for stage in &found.stages {
         let predicted = match (stage.predicted_loss, stage.largest_error) {
-            (Some(loss), Some(_)) if stage.at_its_end_alone => {
+            (Some(loss), Some(_)) if found.decays => {
                 format!("predicted {loss:.4} ({:+.2} %)", 100.0 * (loss / stage.actual_loss - 1.0))
             }
             (Some(loss), Some(error)) => format!(

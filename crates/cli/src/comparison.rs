@@ -1,11 +1,10 @@
 //! Staged runs against runs from scratch, in numbers: for `compare`, figures, reports and the demo.
 
-use crate::run_record::RunRecord;
+use crate::run_record::{RunRecord, by_seed};
 use anyhow::{Result, bail};
 use measure::{RunEnd, Saving, SmoothCurve, dynamics_ratio, saving_at, saving_of_ends};
 use schedule::PredictedCurve;
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// Tokens per parameter of the run from scratch at which savings are told.
 const TOKENS_PER_PARAM: [f64; 5] = [2.5, 5.0, 10.0, 20.0, 40.0];
@@ -105,8 +104,6 @@ pub struct StageFound {
     pub actual_loss: f64,
     /// Largest |predicted / actual - 1| over the last half of the stage's compute; at its end where the rate decays.
     pub largest_error: Option<f64>,
-    /// Whether the prediction is of the stage's end alone.
-    pub at_its_end_alone: bool,
 }
 
 impl Sides {
@@ -231,18 +228,13 @@ impl Sides {
         Ok(found)
     }
 
-    /// Ends of the runs from scratch, by seed.
-    pub fn scratch_ends(&self) -> Result<Vec<Vec<RunEnd>>> {
-        let mut by_seed: BTreeMap<u64, Vec<RunEnd>> = BTreeMap::new();
-        for run in &self.scratch {
-            by_seed.entry(run.schedule.seed()).or_default().push(run.end()?);
-        }
-        Ok(by_seed.into_values().collect())
-    }
-
     fn saving_of_ends(&self) -> (Vec<SavingAt>, Option<String>) {
         let staged: Result<Vec<RunEnd>> = self.staged.iter().map(RunRecord::end).collect();
-        let (staged, scratch) = match (staged, self.scratch_ends()) {
+        let scratch: Result<Vec<Vec<RunEnd>>> = by_seed(&self.scratch)
+            .into_iter()
+            .map(|runs| runs.into_iter().map(RunRecord::end).collect())
+            .collect();
+        let (staged, scratch) = match (staged, scratch) {
             (Ok(staged), Ok(scratch)) => (staged, scratch),
             (Err(error), _) | (_, Err(error)) => return (Vec::new(), Some(error.to_string())),
         };
@@ -316,26 +308,25 @@ impl Sides {
         let (mut predicted, mut largest): (Vec<f64>, Option<f64>) = (Vec::new(), None);
         for run in &self.staged {
             let Some(end) = run.end_of(stage) else { continue };
-            // A law of ends says what the rate's decay leads to, and nothing of the way there.
-            let decayed = run.decays() && stage + 1 == run.schedule.stages().len();
-            let run_end = run.end().ok().filter(|_| decayed);
-            let points: Vec<(f64, f64)> = if let Some(end) = run_end {
-                vec![(end.compute, end.loss)]
-            } else {
-                run.smooth.points().filter(|point| point.0 <= end.compute_flops).collect()
+            let is_last = stage + 1 == run.schedule.stages().len();
+            let run_end = run.end().ok().filter(|_| run.decays() && is_last);
+            let points: Vec<(f64, f64)> = match run_end {
+                Some(end) => vec![(end.compute, end.loss)],
+                None => run.smooth.points().filter(|point| point.0 <= end.compute_flops).collect(),
             };
             let Some((_, loss)) = points.last() else { continue };
             steps.push(end.step as f64);
             computes.push(end.compute_flops);
             losses.push(*loss);
+            // A law of ends says what the rate's decay leads to, and nothing of the way there.
+            if run.decays() && run_end.is_none() {
+                continue;
+            }
             let Some(prediction) = run.schedule.prediction() else { continue };
             let start = stage
                 .checked_sub(1)
                 .and_then(|before| run.end_of(before))
                 .map_or(0.0, |point| point.compute_flops);
-            if run.decays() && run_end.is_none() {
-                continue;
-            }
             let half = f64::midpoint(start, end.compute_flops);
             for (compute, loss) in points {
                 if compute < half * (1.0 - 1e-9) {
@@ -357,7 +348,6 @@ impl Sides {
             predicted_loss: (!predicted.is_empty()).then(|| mean(&predicted)),
             actual_loss: mean(&losses),
             largest_error: largest,
-            at_its_end_alone: self.decays(),
         })
     }
 }

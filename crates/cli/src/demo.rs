@@ -17,23 +17,39 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use trainer::RunOptions;
 
-/// The embedded recipes, so that the program needs no file.
-const RECIPE: &str = include_str!("../../../schedules/demo.toml");
-const RECIPE_OF_TEXT: &str = include_str!("../../../schedules/demo_text.toml");
+/// What the demo does by itself, and what on a text.
+struct Kind {
+    /// The embedded recipe, so that the program needs no file, and where it lies.
+    recipe: (&'static str, &'static str),
+    /// Compute of the run from scratch for each minute of the whole demo, on two cores of 2020 or later: 6 N D FLOPs.
+    /// With the tokens a parameter it fixes the size.
+    flops_per_minute: f64,
+    /// Tokens of the run from scratch over its parameters.
+    tokens_per_param: f64,
+    /// Most stages of the staged run.
+    most_stages: usize,
+    /// For people.
+    learns: &'static str,
+}
 
-/// Compute of the run from scratch for each minute of the whole demo, on two cores of 2020 or later: 6 N D
-/// FLOPs. With the tokens a parameter it fixes the size.
-const FLOPS_PER_MINUTE: f64 = 1.9e12;
+/// Few tokens, since staging saves nothing beyond the step in the language's curve (docs/SAVINGS.md).
+const SYNTHETIC: Kind = Kind {
+    recipe: (include_str!("../../../schedules/demo.toml"), "schedules/demo.toml"),
+    flops_per_minute: 1.9e12,
+    tokens_per_param: 3.0,
+    most_stages: 4,
+    learns: "a synthetic language",
+};
 
-/// The same on text, where a second run from scratch follows, half as long again.
-const FLOPS_PER_MINUTE_OF_TEXT: f64 = 0.8e12;
-
-/// Tokens of the run from scratch over its parameters in the synthetic language: few, since staging saves
-/// nothing beyond the step in its curve (docs/SAVINGS.md).
-const TOKENS_PER_PARAM: f64 = 3.0;
-
-/// The same on text, where pilot runs for less say too little.
-const TOKENS_PER_PARAM_OF_TEXT: f64 = 10.0;
+/// Less compute, since further runs from scratch follow; more tokens, since pilot runs for less say too little; and one
+/// growth, since every further one was measured to cost more than it saves.
+const TEXT: Kind = Kind {
+    recipe: (include_str!("../../../schedules/demo_text.toml"), "schedules/demo_text.toml"),
+    flops_per_minute: 0.8e12,
+    tokens_per_param: 10.0,
+    most_stages: 2,
+    learns: "your text",
+};
 
 /// Share of the compute from scratch that goes into pilot runs.
 const PILOT_SHARE: f64 = 0.15;
@@ -46,12 +62,6 @@ const MOST_FURTHER: i32 = 3;
 
 /// Pilot sizes.
 const PILOT_SIZES: usize = 2;
-
-/// Most stages of the staged run in the synthetic language.
-const MOST_STAGES: usize = 4;
-
-/// The same on text, where every further growth was measured to cost more than it saves.
-const MOST_STAGES_OF_TEXT: usize = 2;
 
 /// Growths of the staged run. The law is fitted to shapes of one depth, and small growths late are not worth it
 /// (docs/LOG.md).
@@ -115,17 +125,15 @@ impl Demo {
             Some(folder) => folder.clone(),
             None => free_folder().context("runs/demo and its numbered siblings are all taken")?,
         };
-        let recipe = self.recipe(&folder)?;
+        let kind = if self.text.is_empty() { SYNTHETIC } else { TEXT };
+        let recipe = self.recipe(&kind, &folder)?;
         let last = last_shape(&recipe)?;
-        let ratio = tokens_per_param(&recipe);
-        let scratch_compute = ratio * last.n_params() as f64 * last.flops_per_token().0;
-        let what = match recipe.data() {
-            DataSource::Synthetic(_) => "a synthetic language",
-            DataSource::Text(_) | DataSource::Tokens(_) => "your text",
-        };
+        let scratch_compute =
+            kind.tokens_per_param * last.n_params() as f64 * last.flops_per_token().0;
         output::note(&format!(
-            "a GPT of {last} (layers x width x heads), N = {}, learns {what}; everything is kept in {}",
+            "a GPT of {last} (layers x width x heads), N = {}, learns {}; everything is kept in {}",
             output::count(last.n_params()),
+            kind.learns,
             folder.display()
         ));
         output::note(&format!(
@@ -152,7 +160,7 @@ impl Demo {
             law.equation
         ));
         output::note("3 of 4: a plan under this law");
-        let planned = planned(&recipe, last, &law_path(&folder.join("pilots")))?;
+        let planned = planned(&kind, &recipe, last, &law_path(&folder.join("pilots")))?;
         let schedule = planned.schedule.clone().named("demo")?;
         let schedule = schedule.with_evaluations(EVALUATIONS)?.on_one_thread();
         let text = plan_report::comment(&planned) + &schedule.to_toml();
@@ -235,19 +243,15 @@ impl Demo {
         Ok(Some((sides, summaries[0].loss_floor)))
     }
 
-    fn recipe(&self, folder: &Path) -> Result<Schedule> {
-        let recipe = if self.text.is_empty() {
-            Schedule::parse(RECIPE, Path::new("schedules/demo.toml"))?
-        } else {
-            Schedule::parse(RECIPE_OF_TEXT, Path::new("schedules/demo_text.toml"))?
-                .with_text(self.text.clone())?
-        };
-        let per_minute =
-            if self.text.is_empty() { FLOPS_PER_MINUTE } else { FLOPS_PER_MINUTE_OF_TEXT };
-        let compute = self.minutes * per_minute;
-        let shape = shape_for(compute, &recipe);
-        let steps = tokens_per_param(&recipe) * shape.n_params() as f64
-            / recipe.batch().tokens_at(1) as f64;
+    fn recipe(&self, kind: &Kind, folder: &Path) -> Result<Schedule> {
+        let (text, path) = kind.recipe;
+        let mut recipe = Schedule::parse(text, Path::new(path))?;
+        if !self.text.is_empty() {
+            recipe = recipe.with_text(self.text.clone())?;
+        }
+        let shape = shape_for(self.minutes, kind, &recipe);
+        let steps =
+            kind.tokens_per_param * shape.n_params() as f64 / recipe.batch().tokens_at(1) as f64;
         let recipe = recipe.with_stages(vec![StageSpec {
             n_layers: shape.n_layers,
             d_model: shape.d_model,
@@ -260,9 +264,10 @@ impl Demo {
     }
 }
 
-/// The largest shape whose run from scratch costs no more than this. Its width is 64 or a doubling of it, so that
+/// The largest shape whose run from scratch costs no more than these minutes allow. Its width is 64 or a doubling of it, so that
 /// it can be reached by doublings; its depth is from a 64th to a 16th of its width.
-fn shape_for(compute: f64, recipe: &Schedule) -> GptShape {
+fn shape_for(minutes: f64, kind: &Kind, recipe: &Schedule) -> GptShape {
+    let compute = minutes * kind.flops_per_minute;
     let shape = |d_model: usize, n_layers: usize| GptShape {
         n_layers,
         d_model,
@@ -275,24 +280,11 @@ fn shape_for(compute: f64, recipe: &Schedule) -> GptShape {
     let widths = (6..12).map(|power| 1 << power);
     let shapes =
         widths.flat_map(|width| (width / 64..=width / 16).map(move |layers| shape(width, layers)));
-    let ratio = tokens_per_param(recipe);
-    let cost = |shape: &GptShape| ratio * shape.n_params() as f64 * shape.flops_per_token().0;
+    let cost = |shape: &GptShape| {
+        kind.tokens_per_param * shape.n_params() as f64 * shape.flops_per_token().0
+    };
     let fits = shapes.filter(|shape| cost(shape) <= compute);
     fits.max_by_key(GptShape::n_params).unwrap_or(shape(64, 1))
-}
-
-fn tokens_per_param(recipe: &Schedule) -> f64 {
-    match recipe.data() {
-        DataSource::Synthetic(_) => TOKENS_PER_PARAM,
-        DataSource::Text(_) | DataSource::Tokens(_) => TOKENS_PER_PARAM_OF_TEXT,
-    }
-}
-
-fn most_stages(recipe: &Schedule) -> usize {
-    match recipe.data() {
-        DataSource::Synthetic(_) => MOST_STAGES,
-        DataSource::Text(_) | DataSource::Tokens(_) => MOST_STAGES_OF_TEXT,
-    }
 }
 
 fn last_shape(recipe: &Schedule) -> Result<GptShape> {
@@ -304,14 +296,14 @@ fn last_shape(recipe: &Schedule) -> Result<GptShape> {
 }
 
 /// The best chain to the loss that the last shape has from scratch after its tokens.
-fn planned(recipe: &Schedule, last: GptShape, law: &Path) -> Result<Planned> {
+fn planned(kind: &Kind, recipe: &Schedule, last: GptShape, law: &Path) -> Result<Planned> {
     let law = PlanningLaw::open(&law.to_string_lossy())?;
     let batch = BatchChoice::Fixed(recipe.batch().tokens_at(1) as f64);
     let costs = law.cost(Some(batch))?;
     let ask = Ask {
-        goal: Goal::Stop(Stop::TokensPerParam(tokens_per_param(recipe))),
+        goal: Goal::Stop(Stop::TokensPerParam(kind.tokens_per_param)),
         last: FinalShape::Given(last),
-        stages: 1..=most_stages(recipe),
+        stages: 1..=kind.most_stages,
         operators: OPERATORS,
         through: Vec::new(),
     };

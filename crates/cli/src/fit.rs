@@ -171,9 +171,9 @@ impl Fit {
 /// Share of each pilot run that is left out at its start: no law in N and D holds there.
 const PILOT_SKIP: f64 = 0.25;
 
-/// Fits L(N, D) to our own runs, where their learning rate is at its peak or to their ends, and writes it down: of the two forms
-/// the one that predicts the largest size better from the smaller ones. With two sizes alone it is Kaplan's, for a
-/// sum has a floor more, and two sizes do not tell it from the part that falls with N.
+/// Fits L(N, D) to our own runs, to their ends or where their learning rate is at its peak, and writes it down: of the
+/// two forms the one that predicts the largest size better from the smaller ones. With two sizes alone it is Kaplan's,
+/// for a sum has a floor more, and two sizes do not tell it from the part that falls with N.
 pub fn fit_runs(runs: &[PathBuf], ends: bool, bootstraps: usize, out: &Path) -> Result<Law> {
     let source = Source {
         files: runs.to_vec(),

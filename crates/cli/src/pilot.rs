@@ -167,7 +167,7 @@ impl PilotRuns<'_> {
             bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
         }
         let mut runs = Vec::new();
-        for (i, pilot) in planned.iter().enumerate() {
+        for pilot in &planned {
             let shape = pilot.shape;
             let steps = self.recipe.batch().steps_for_tokens(pilot.tokens as u64).max(1);
             let stage = StageSpec {
@@ -178,7 +178,7 @@ impl PilotRuns<'_> {
                 steps,
                 growth: None,
             };
-            let length = lengths[i % lengths.len()];
+            let length = pilot.length;
             let suffix = if length < 1.0 { format!("-x{length}") } else { String::new() };
             let GptShape { n_layers, d_model, n_heads, .. } = shape;
             let name = format!("pilot-{n_layers}x{d_model}x{n_heads}{suffix}");

@@ -72,7 +72,7 @@ fn html(sides: &Sides, found: &Comparison) -> Result<String> {
     let figure = predicted_against_actual(first, &sides.scratch, with_baseline);
     let _ = writeln!(page, "<h2>Loss</h2>\n{}", figure.svg()?);
     if !sides.scratch.is_empty() {
-        let _ = writeln!(page, "<h2>Saving at equal loss</h2>\n{}", savings(sides.decays(), found));
+        let _ = writeln!(page, "<h2>Saving at equal loss</h2>\n{}", savings(found));
     }
     let _ = writeln!(page, "<h2>Stages</h2>\n{}", stages(found));
     if !found.growths.is_empty() {
@@ -124,7 +124,7 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
     text
 }
 
-fn savings(decays: bool, found: &Comparison) -> String {
+fn savings(found: &Comparison) -> String {
     if let Some(why) = &found.no_saving {
         return format!("<p>None: {}.</p>", escaped(why));
     }
@@ -146,7 +146,7 @@ fn savings(decays: bool, found: &Comparison) -> String {
     let text = format!(
         "<p>1 - C_staged(L) / C_scratch(L), with C = 6 N D over all stages, evaluations excluded on both sides. {}; {} \
          staged, {} from scratch. Pilot runs: {}.</p>",
-        if decays {
+        if found.decays {
             "Only the ends of runs are compared, since the learning rate decays"
         } else {
             "Curves are smoothed"

@@ -2,10 +2,9 @@
 
 use crate::comparison::{Comparison, SavingAt};
 use crate::figures::{COMPUTE, LOSS};
-use crate::run_record::RunRecord;
+use crate::run_record::{RunRecord, by_seed};
 use measure::CurvePoint;
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
-use std::collections::BTreeMap;
 
 /// Share of the first stage's compute at which the overview begins.
 const FIRST_SHARE: f64 = 0.1;
@@ -95,20 +94,6 @@ fn predicted(run: &RunRecord, over: Over, layers: &mut Vec<Layer>) {
     });
 }
 
-/// Ends of runs whose learning rate decays, by falling loss, for each seed.
-fn ends_by_seed(runs: &[RunRecord], over: Over) -> Vec<Vec<(f64, f64)>> {
-    let mut found: BTreeMap<u64, Vec<(f64, f64)>> = BTreeMap::new();
-    for run in runs {
-        if let (Ok(end), Some(point)) = (run.end(), run.curve.points.last()) {
-            found.entry(run.schedule.seed()).or_default().push((over.of(point), end.loss));
-        }
-    }
-    for ends in found.values_mut() {
-        ends.sort_by(|a, b| a.0.total_cmp(&b.0));
-    }
-    found.into_values().collect()
-}
-
 fn growth_points(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
     run.growths
         .iter()
@@ -134,7 +119,10 @@ fn lines(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Vec<Layer> {
     }
     if decays {
         let mut label = Some("ends of runs from scratch".to_string());
-        for points in ends_by_seed(scratch, over) {
+        for runs in by_seed(scratch) {
+            let end =
+                |run: &RunRecord| Some((over.of(run.curve.points.last()?), run.end().ok()?.loss));
+            let points: Vec<(f64, f64)> = runs.into_iter().filter_map(end).collect();
             let (color, radius) = (Color::Series(1), 3.5);
             layers.push(Layer::Points { points: points.clone(), color, radius, label: None });
             layers.push(Layer::Line { points, color, stroke: Stroke::Solid, label: label.take() });

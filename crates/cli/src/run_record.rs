@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use measure::{CurvePoint, LearningCurve, RunEnd, SmoothCurve};
 use schedule::Schedule;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use trainer::{GrowthReport, RunFolder};
 
@@ -129,6 +130,18 @@ impl RunRecord {
     pub fn compute(&self) -> f64 {
         self.curve.points.last().map_or(0.0, |point| point.compute_flops)
     }
+}
+
+/// Runs of one seed together, by increasing compute.
+pub fn by_seed(runs: &[RunRecord]) -> Vec<Vec<&RunRecord>> {
+    let mut found: BTreeMap<u64, Vec<&RunRecord>> = BTreeMap::new();
+    for run in runs {
+        found.entry(run.schedule.seed()).or_default().push(run);
+    }
+    for runs in found.values_mut() {
+        runs.sort_by(|a, b| a.compute().total_cmp(&b.compute()));
+    }
+    found.into_values().collect()
 }
 
 /// The runs in a folder, by name.

@@ -147,8 +147,6 @@ impl Schedule {
         file.batch.ramp = None;
         file.batch.micro_batch =
             file.batch.micro_batch.min((batch_tokens / context_len) as usize).max(1);
-        let share = |share: f64| (share * n_steps as f64).ceil() as u64;
-        file.learning_rate.warmup_steps = file.learning_rate.warmup_steps.min(share(MOST_WARMUP));
         file.evaluation.every_steps = (n_steps / EVALUATIONS).max(1);
         file.checkpoint.every_steps = (n_steps / CHECKPOINTS).max(1);
         file.stages = plan
@@ -168,6 +166,6 @@ impl Schedule {
             })
             .collect();
         file.prediction = Some(plan.prediction);
-        Self::check(self.file, Path::new("the plan"))
+        Ok(Self::check(self.file, Path::new("the plan"))?.with_warmup_at_most(MOST_WARMUP))
     }
 }

@@ -13,6 +13,8 @@ pub struct Pilot {
     pub shape: GptShape,
     /// Tokens to train on.
     pub tokens: f64,
+    /// The same over those of the longest run of this shape.
+    pub length: f64,
 }
 
 /// Pilot runs before a staged run that ends with `last`: shapes that grow into it, near a quarter, a sixteenth,
@@ -41,7 +43,11 @@ pub fn pilots(
     let of_lengths: f64 = lengths.iter().sum();
     let price: f64 = chosen.iter().map(|shape| shape.flops_per_token().0 * of_lengths).sum();
     let runs = |shape: GptShape| {
-        lengths.iter().map(move |length| Pilot { shape, tokens: length * compute / price })
+        lengths.iter().map(move |length| Pilot {
+            shape,
+            tokens: length * compute / price,
+            length: *length,
+        })
     };
     chosen.into_iter().flat_map(runs).collect()
 }
