@@ -13,16 +13,26 @@ struct Report {
     growths: Vec<Option<MeasuredGrowth>>,
 }
 
-/// A run's held-out loss over compute, smoothed.
-pub fn smooth_curve(path: &Path) -> Result<SmoothCurve> {
+/// A run's held-out loss over compute, smoothed, with a warning where the learning rate falls: losses from there on are no
+/// points of one curve.
+fn steady_curve(path: &Path) -> Result<SmoothCurve> {
     let file = if path.is_dir() { path.join("metrics.csv") } else { path.to_path_buf() };
     let curve = LearningCurve::read(&file)?;
+    let peak = curve.points.iter().map(|point| point.learning_rate).fold(0.0, f64::max);
+    let end = curve.points.last().map_or(peak, |point| point.learning_rate);
+    if end < peak * (1.0 - 1e-9) {
+        output::note(&format!(
+            "warning: {}: its learning rate decays, so its losses fall below the curve of a constant one, and what is read \
+             from them with it; plan from a law of ends (staged pilot) or from runs at a constant rate",
+            file.display()
+        ));
+    }
     SmoothCurve::of_run(&curve).with_context(|| file.display().to_string())
 }
 
 /// Prints the best growth between each curve and the next.
 pub fn report(files: &[PathBuf], json: bool) -> Result<()> {
-    let curves = files.iter().map(|path| smooth_curve(path)).collect::<Result<Vec<_>>>()?;
+    let curves = files.iter().map(|path| steady_curve(path)).collect::<Result<Vec<_>>>()?;
     let first = curves.windows(2).position(|pair| pair[0].last_loss() < pair[1].last_loss());
     if let Some(i) = first {
         output::note(&format!(

@@ -33,13 +33,15 @@ fn world() -> World {
     world.write("few.csv", few.join("\n"));
     let one_size: Vec<&str> = table.lines().take(9).collect();
     world.write("one_size.csv", one_size.join("\n"));
-    for (name, n, steps) in [("small", 1e6, 3000), ("big", 4e6, 1500)] {
+    for (name, n, steps, stable) in
+        [("small", 1e6, 3000, 100), ("big", 4e6, 1500, 100), ("decayed", 4e6, 1500, 80)]
+    {
         let mut text = METRICS.to_string();
         for i in 1..=100u32 {
             let step = steps / 100 * i;
             let tokens = 1e5 * f64::from(step);
             let (compute, loss) = (6.0 * n * tokens, loss_at(n, tokens));
-            let rate = if i < 3 { 0.001 } else { 0.01 };
+            let rate = if i < 3 || i > stable { 0.001 } else { 0.01 };
             writeln!(text, "0,{step},{tokens},{compute:e},{loss},{loss},{rate},1,1,1").unwrap();
         }
         world.write(&format!("{name}/metrics.csv"), &text);
@@ -129,6 +131,10 @@ fn runs_are_fitted_and_compared_without_a_law() {
     assert_eq!(plan["batch_tokens"], 1e5);
     let growth = json(&world, "plan --curves small big");
     assert!(growth["growths"][0]["saving"].as_f64().unwrap() > 0.0, "{growth}");
+    for (large, warned) in [("big", false), ("decayed", true)] {
+        let said = lossy(&world.staged(&format!("plan --curves small {large}")).stderr);
+        assert_eq!(said.contains("decayed/metrics.csv: its learning rate decays"), warned, "{said}");
+    }
     let backwards = world.staged("plan --curves big small");
     assert!(lossy(&backwards.stderr).contains("the smallest model comes first"));
 }
