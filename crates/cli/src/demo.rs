@@ -173,6 +173,11 @@ impl Demo {
                 "do not grow: under this law no growth spares compute; a longer demo (--minutes) has longer pilot runs",
             );
         }
+        if let Some(reason) = &planned.plan.advice.reason {
+            output::note(&format!(
+                "advice: do not grow: {reason}; the staged run is made to see it"
+            ));
+        }
         output::note("4 of 4: the staged run, and the same shape from scratch beside it");
         let pilot_compute = law.compute.unwrap_or(0.0);
         let Some((sides, loss_floor)) = self.trained(schedule, &folder, pilot_compute)? else {
@@ -300,14 +305,16 @@ fn planned(kind: &Kind, recipe: &Schedule, last: GptShape, law: &Path) -> Result
     let law = PlanningLaw::open(&law.to_string_lossy())?;
     let batch = BatchChoice::Fixed(recipe.batch().tokens_at(1) as f64);
     let costs = law.cost(Some(batch))?;
-    let ask = Ask {
+    let ask = |stages| Ask {
         goal: Goal::Stop(Stop::TokensPerParam(kind.tokens_per_param)),
         last: FinalShape::Given(last),
-        stages: 1..=kind.most_stages,
+        stages,
         operators: OPERATORS,
         through: Vec::new(),
     };
-    ask.planned(recipe.clone(), law, costs)
+    // A staged run is shown where there is one, also one that a plan advises against.
+    let staged = ask(2..=kind.most_stages).planned(recipe.clone(), law.clone(), &costs);
+    staged.or_else(|_| ask(1..=1).planned(recipe.clone(), law, &costs))
 }
 
 fn interrupted(folder: &Path) {

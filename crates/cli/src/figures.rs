@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use measure::LearningCurve;
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
 use scaling::plan::{Goal, Stop};
-use scaling::{Fit, TrainingCost};
+use scaling::{Fit, StageStart, TrainingCost};
 use schedule::Schedule;
 use std::path::Path;
 
@@ -41,8 +41,9 @@ pub fn law_of(schedule: &Schedule) -> Result<(PlanningLaw, TrainingCost)> {
         schedule.prediction().context("the schedule has no prediction: staged plan makes one")?;
     let law = PlanningLaw::open(&prediction.law)?;
     let batch = prediction.batch.parse().map_err(anyhow::Error::msg);
-    let cost = law.cost(Some(batch.context("prediction.batch")?))?.cost;
-    Ok((law, cost))
+    let costs = law.cost(Some(batch.context("prediction.batch")?))?;
+    let costs = costs.with_dynamics_ratio(prediction.dynamics_ratio.unwrap_or(1.0));
+    Ok((law, costs.cost))
 }
 
 /// Learning curves of each size from scratch, the staged run through them, its growth points and the
@@ -131,7 +132,11 @@ pub fn saving_by_stop(schedule: &Schedule) -> Result<Figure> {
     }
     let asymptote = cost.asymptote(last);
     let limit = (0..sizes.len() - 1)
-        .filter_map(|k| Some(cost.growth_point(sizes[k], sizes[k + 1]).ok()?.loss / asymptote))
+        .filter_map(|k| {
+            Some(
+                cost.growth_point(StageStart::of(k), sizes[k], sizes[k + 1]).ok()?.loss / asymptote,
+            )
+        })
         .fold(1.6, f64::min);
     let stops: Vec<f64> = spread(1.005, limit).collect();
     let mut layers = Vec::new();

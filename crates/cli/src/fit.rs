@@ -2,7 +2,7 @@ use crate::observations::{Observations, Source};
 use crate::{figures, output};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use scaling::{Fit as Law, FitOptions, IsoFlop, LawForm};
+use scaling::{Fit as Law, FitOptions, FittedLaw, IsoFlop, LawForm, TrainingCost};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -171,10 +171,10 @@ impl Fit {
 /// Share of each pilot run that is left out at its start: no law in N and D holds there.
 const PILOT_SKIP: f64 = 0.25;
 
-/// Fits L(N, D) to our own runs, to their ends or where their learning rate is at its peak, and writes it down: of the
+/// Fits L(N, D) to our own runs, to their ends or where their learning rate is at its peak: of the
 /// two forms the one that predicts the largest size better from the smaller ones. With two sizes alone it is Kaplan's,
 /// for a sum has a floor more, and two sizes do not tell it from the part that falls with N.
-pub fn fit_runs(runs: &[PathBuf], ends: bool, bootstraps: usize, out: &Path) -> Result<Law> {
+pub fn fit_runs(runs: &[PathBuf], ends: bool, bootstraps: usize) -> Result<(Law, Observations)> {
     let source = Source {
         files: runs.to_vec(),
         columns: None,
@@ -195,9 +195,7 @@ pub fn fit_runs(runs: &[PathBuf], ends: bool, bootstraps: usize, out: &Path) -> 
         laws.retain(|law| law.law == LawForm::KaplanTokens);
     }
     let best = laws.into_iter().min_by(|a, b| off(a).total_cmp(&off(b)));
-    let law = best.context("no form was fitted")?;
-    write(&law, &observations, out)?;
-    Ok(law)
+    Ok((best.context("no form was fitted")?, observations))
 }
 
 fn law_of(observations: &Observations, options: FitOptions) -> Result<Law> {
@@ -208,7 +206,8 @@ fn law_of(observations: &Observations, options: FitOptions) -> Result<Law> {
     Ok(law)
 }
 
-fn write(law: &Law, observations: &Observations, out: &Path) -> Result<()> {
+/// Writes a law, and its points beside it.
+pub fn write(law: &Law, observations: &Observations, out: &Path) -> Result<()> {
     output::write_file(&points_path(out), &points_csv(law, observations))?;
     output::write_file(out, &(serde_json::to_string_pretty(law)? + "\n"))
 }
@@ -278,6 +277,21 @@ pub fn report(law: &Law) -> Result<()> {
             percent(left_out.mean_error),
             percent(left_out.largest_error),
             left_out.runs,
+        ))?;
+    }
+    if let Some(grown) = law.grown {
+        let ratio = match law.fitted() {
+            FittedLaw::Tokens(fitted) => grown.dynamics_ratio(&TrainingCost::tokens(fitted)).ok(),
+            FittedLaw::Steps(_) | FittedLaw::Power(_) => None,
+        };
+        output::line(&format!(
+            "growth from N = {:.3e} to {:.3e} after {:.3e} tokens: {:.4} after {:.3e} more, dynamics ratio {}",
+            grown.small,
+            grown.large,
+            grown.tokens_small,
+            grown.loss,
+            grown.tokens_large,
+            ratio.map_or("unknown".into(), |ratio| format!("{ratio:.2}")),
         ))?;
     }
     law.warnings.iter().for_each(|warning| output::note(&format!("warning: {warning}")));

@@ -46,6 +46,7 @@ impl FromStr for BatchChoice {
 }
 
 /// A law ready to plan with.
+#[derive(Clone)]
 pub struct PlanningLaw {
     pub name: String,
     pub equation: &'static str,
@@ -116,13 +117,19 @@ impl PlanningLaw {
                 let resampled = match &self.fit {
                     Some(fit) => fit
                         .resampled()
-                        .map(|law| in_tokens(fit, law, &self.name).map(TrainingCost::tokens))
-                        .collect::<Result<_>>()?,
+                        .map(|law| Ok(self.with_pace(in_tokens(fit, law, &self.name)?)))
+                        .collect::<Result<Vec<_>>>()?,
                     None => Vec::new(),
                 };
                 Ok(Costs {
-                    cost: TrainingCost::tokens(law),
-                    resampled,
+                    cost: self.with_pace(law).with_context(|| {
+                        format!(
+                            "{}: its grown run ends below the law's asymptote or above its loss at the growth, so that it tells no \
+                             pace; --dynamics-ratio gives one",
+                            self.name
+                        )
+                    })?,
+                    resampled: resampled.into_iter().flatten().collect(),
                     batch: BatchChoice::Fixed(batch_tokens),
                 })
             }
@@ -133,6 +140,19 @@ impl PlanningLaw {
                     resampled: Vec::new(),
                     batch,
                 })
+            }
+        }
+    }
+
+    /// The cost under a law, with the dynamics ratio of the grown run beside its data; `None` where that run ends below what
+    /// the law can reach, or got nowhere.
+    fn with_pace(&self, law: TokenLaw) -> Option<TrainingCost> {
+        let cost = TrainingCost::tokens(law);
+        match self.fit.as_ref().and_then(|fit| fit.grown) {
+            None => Some(cost),
+            Some(grown) => {
+                let ratio = grown.dynamics_ratio(&cost).ok()?;
+                (ratio > 0.0).then(|| cost.with_dynamics_ratio(ratio))
             }
         }
     }
@@ -175,6 +195,14 @@ pub struct Costs {
 }
 
 impl Costs {
+    /// The same with another pace after growths.
+    pub fn with_dynamics_ratio(mut self, ratio: f64) -> Self {
+        self.cost = self.cost.with_dynamics_ratio(ratio);
+        let resampled = self.resampled.into_iter();
+        self.resampled = resampled.map(|cost| cost.with_dynamics_ratio(ratio)).collect();
+        self
+    }
+
     /// The batch in tokens for a final loss of the last shape.
     pub fn batch_tokens(&self, n_params: f64, final_loss: f64) -> f64 {
         match self.batch {

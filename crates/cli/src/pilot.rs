@@ -5,13 +5,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
-use scaling::Fit;
-use scaling::plan::{Operators, pilots};
-use schedule::{DataSource, Schedule, StageSpec};
+use scaling::plan::{Operators, Pilot as PlannedPilot, pilots};
+use scaling::{Fit, FittedLaw, GrownRun, StageStart, TrainingCost};
+use schedule::{DataSource, Growth, Schedule, StageSpec};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use trainer::{RunFolder, RunOptions, prepare_text};
+use trainer::{RunFolder, RunOptions, RunSummary, prepare_text};
 
 /// Evaluations of a pilot run: they are not counted as compute, but take time.
 const EVALUATIONS: u64 = 24;
@@ -162,39 +162,18 @@ impl PilotRuns<'_> {
         let last = self.recipe.stages().last().context("no stages")?.shape(1);
         let ends_count = self.recipe.learning_rate().decays();
         let lengths = if ends_count { &LENGTHS[..] } else { &[1.0] };
-        let planned = pilots(&last, self.operators, self.n_sizes, lengths, self.compute);
+        let planned =
+            pilots(&last, self.operators, self.n_sizes, lengths, ends_count, self.compute);
         if planned.len() < 2 * lengths.len() {
             bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
         }
         let mut runs = Vec::new();
         for pilot in &planned {
-            let shape = pilot.shape;
-            let steps = self.recipe.batch().steps_for_tokens(pilot.tokens as u64).max(1);
-            let stage = StageSpec {
-                n_layers: shape.n_layers,
-                d_model: shape.d_model,
-                n_heads: shape.n_heads,
-                d_ff: Some(shape.d_ff),
-                steps,
-                growth: None,
-            };
+            let shape = &pilot.shape;
             let length = pilot.length;
             let suffix = if length < 1.0 { format!("-x{length}") } else { String::new() };
-            let GptShape { n_layers, d_model, n_heads, .. } = shape;
-            let name = format!("pilot-{n_layers}x{d_model}x{n_heads}{suffix}");
-            let mut schedule = self.recipe.clone().with_stages(vec![stage])?;
-            if ends_count {
-                schedule = schedule.with_warmup_at_most(MOST_WARMUP);
-            }
-            let schedule = schedule.with_evaluations(EVALUATIONS)?.on_one_thread().named(&name)?;
-            let folder = self.folder.join(name);
-            runs.push(RunOptions {
-                schedule,
-                folder,
-                device: self.device,
-                resume: self.resume,
-                command: output::command(),
-            });
+            let stage = stage_of(shape, self.steps(pilot.tokens), None);
+            runs.push(self.run(&format!("pilot-{}{suffix}", name_of(shape)), vec![stage])?);
         }
         let folders: Vec<PathBuf> = runs.iter().map(|run| run.folder.clone()).collect();
         let summaries = run_all("pilot runs", runs)?;
@@ -202,14 +181,118 @@ impl PilotRuns<'_> {
             return Ok(None);
         }
         let made = planned.iter().zip(&folders).zip(&summaries);
-        let made = made.map(|((pilot, folder), summary)| PilotMade {
-            folder: folder.clone(),
-            n_params: pilot.shape.n_params(),
+        let mut made: Vec<PilotMade> = made
+            .map(|((pilot, folder), summary)| PilotMade::new(folder, &pilot.shape, summary))
+            .collect();
+        let (mut law, observations) = fit::fit_runs(&folders, ends_count, BOOTSTRAPS)?;
+        if ends_count {
+            let (large, small) = (&planned[0], &planned[lengths.len()]);
+            let Some(run) = self.grown_run(&law, &small.shape, large)? else {
+                law.warnings.push(format!(
+                    "no growth from {} to {} pays under the law, so none was made: the pace of a grown \
+                     model is not known",
+                    small.shape, large.shape
+                ));
+                fit::write(&law, &observations, &law_path(self.folder))?;
+                return Ok(Some((law, made)));
+            };
+            let folder = run.folder.clone();
+            let at_growth = run.schedule.stages()[0].until().steps.unwrap_or(0);
+            let summaries = run_all("a grown pilot run", vec![run])?;
+            if !all_finished(&summaries) {
+                return Ok(None);
+            }
+            let summary = &summaries[0];
+            let tokens_small = self.recipe.batch().tokens_at(1) as f64 * at_growth as f64;
+            law.grown = Some(GrownRun {
+                small: small.shape.n_params() as f64,
+                tokens_small,
+                large: large.shape.n_params() as f64,
+                tokens_large: summary.tokens as f64 - tokens_small,
+                loss: summary.val_loss.context("the grown pilot run has no held-out loss")?,
+            });
+            law.compute = law.compute.map(|compute| compute + summary.compute_flops);
+            made.push(PilotMade::new(&folder, &large.shape, summary));
+        }
+        fit::write(&law, &observations, &law_path(self.folder))?;
+        Ok(Some((law, made)))
+    }
+
+    /// The run that tells the pace after a growth: at the law's best point from one pilot shape to the next, to where the larger
+    /// one's longest run ends. `None` where that growth has no such point.
+    fn grown_run(
+        &self,
+        law: &Fit,
+        small: &GptShape,
+        large: &PlannedPilot,
+    ) -> Result<Option<RunOptions>> {
+        let FittedLaw::Tokens(fitted) = law.fitted() else { return Ok(None) };
+        let cost = TrainingCost::tokens(fitted);
+        let (n_small, n_large) = (small.n_params() as f64, large.shape.n_params() as f64);
+        let Ok(growth) = cost.growth_point(StageStart::Scratch, n_small, n_large) else {
+            return Ok(None);
+        };
+        let resumed = cost.tokens_at(n_large, growth.loss)?;
+        if resumed >= large.tokens {
+            return Ok(None);
+        }
+        let resumed_step = Some(self.steps(resumed));
+        let stages = vec![
+            stage_of(small, self.steps(cost.tokens_at(n_small, growth.loss)?), None),
+            stage_of(
+                &large.shape,
+                self.steps(large.tokens - resumed),
+                Some(Growth { resumed_step, ..Growth::default() }),
+            ),
+        ];
+        let name = format!("pilot-{}-to-{}", name_of(small), name_of(&large.shape));
+        Ok(Some(self.run(&name, stages)?))
+    }
+
+    fn steps(&self, tokens: f64) -> u64 {
+        self.recipe.batch().steps_for_tokens(tokens as u64).max(1)
+    }
+
+    /// A run of the recipe through other stages, on one thread.
+    fn run(&self, name: &str, stages: Vec<StageSpec>) -> Result<RunOptions> {
+        let mut schedule = self.recipe.clone().with_stages(stages)?;
+        if self.recipe.learning_rate().decays() {
+            schedule = schedule.with_warmup_at_most(MOST_WARMUP);
+        }
+        Ok(RunOptions {
+            schedule: schedule.with_evaluations(EVALUATIONS)?.on_one_thread().named(name)?,
+            folder: self.folder.join(name),
+            device: self.device,
+            resume: self.resume,
+            command: output::command(),
+        })
+    }
+}
+
+fn name_of(shape: &GptShape) -> String {
+    let GptShape { n_layers, d_model, n_heads, .. } = shape;
+    format!("{n_layers}x{d_model}x{n_heads}")
+}
+
+fn stage_of(shape: &GptShape, steps: u64, growth: Option<Growth>) -> StageSpec {
+    StageSpec {
+        n_layers: shape.n_layers,
+        d_model: shape.d_model,
+        n_heads: shape.n_heads,
+        d_ff: Some(shape.d_ff),
+        steps,
+        growth,
+    }
+}
+
+impl PilotMade {
+    fn new(folder: &Path, shape: &GptShape, summary: &RunSummary) -> Self {
+        Self {
+            folder: folder.to_path_buf(),
+            n_params: shape.n_params(),
             tokens: summary.tokens,
             compute: summary.compute_flops,
             loss: summary.val_loss,
-        });
-        let law = fit::fit_runs(&folders, ends_count, BOOTSTRAPS, &law_path(self.folder))?;
-        Ok(Some((law, made.collect())))
+        }
     }
 }

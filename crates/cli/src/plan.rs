@@ -61,6 +61,10 @@ pub struct Plan {
     /// tokens_per_second
     #[arg(long, value_name = "SPEED.csv")]
     throughput: Option<PathBuf>,
+    /// Pace of a grown model over that of one from scratch at the same loss: 1 if growth preserves the dynamics [default: what
+    /// the law's pilot runs say, else 1]
+    #[arg(long, value_name = "RATIO", value_parser = dynamics_ratio)]
+    dynamics_ratio: Option<f64>,
     /// Find the growth points between measured curves instead, smallest model first
     #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "throughput"])]
     curves: Vec<PathBuf>,
@@ -102,7 +106,7 @@ pub struct Ask {
 
 impl Ask {
     /// The best plan under a law, as a schedule that is the template's but for stages and batch.
-    pub fn planned(self, template: Schedule, law: PlanningLaw, costs: Costs) -> Result<Planned> {
+    pub fn planned(self, template: Schedule, law: PlanningLaw, costs: &Costs) -> Result<Planned> {
         let request = Request {
             cost: costs.cost.clone(),
             resampled: costs.resampled.clone(),
@@ -123,6 +127,13 @@ pub struct Planned {
     pub plan: StagedPlan,
     pub schedule: Schedule,
     pub law: PlanningLaw,
+}
+
+fn dynamics_ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if ratio > 0.0 && ratio <= 2.0 => Ok(ratio),
+        _ => Err("must be above 0 and at most 2".into()),
+    }
 }
 
 fn stages(text: &str) -> Result<RangeInclusive<usize>, String> {
@@ -180,6 +191,9 @@ impl Plan {
         };
         let law = PlanningLaw::open(&self.law)?;
         let mut costs = law.cost(self.batch)?;
+        if let Some(ratio) = self.dynamics_ratio {
+            costs = costs.with_dynamics_ratio(ratio);
+        }
         if let Some(path) = &self.throughput {
             let speed = throughput(path)?;
             costs.cost = costs.cost.clone().in_seconds(speed.clone());
@@ -199,7 +213,7 @@ impl Plan {
                 .map(|text| shapes::shape(text, self.vocab as usize, context_len))
                 .collect::<Result<_>>()?,
         };
-        ask.planned(template, law, costs)
+        ask.planned(template, law, &costs)
     }
 
     fn goal(&self) -> Result<Goal> {
@@ -290,6 +304,7 @@ fn schedule(
         compute_from_scratch: plan.compute_from_scratch,
         saving: plan.saving,
         saving_interval: plan.saving_interval,
+        dynamics_ratio: (plan.dynamics_ratio != 1.0).then_some(plan.dynamics_ratio),
         pilot_compute: law.pilot_compute(),
         curve: PredictedCurve {
             stage: curve.iter().map(|point| point.stage).collect(),

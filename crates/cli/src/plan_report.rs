@@ -40,7 +40,10 @@ fn other_policies(planned: &Planned) -> Vec<(String, Option<f64>)> {
         return Vec::new();
     }
     let saving = |cost: scaling::TrainingCost| {
-        cost.chain(&sizes, plan.final_loss).ok().map(|chain| chain.saving)
+        cost.with_dynamics_ratio(plan.dynamics_ratio)
+            .chain(&sizes, plan.final_loss)
+            .ok()
+            .map(|chain| chain.saving)
     };
     planned.law.policies().into_iter().map(|(name, cost)| (name, saving(cost))).collect()
 }
@@ -61,6 +64,14 @@ fn saving(plan: &Plan) -> String {
     format!("{} ({interval})", percent(plan.saving))
 }
 
+/// The pace that is counted on after growths, where dynamics are not taken to be preserved.
+fn pace(plan: &Plan) -> Option<String> {
+    let ratio = plan.dynamics_ratio;
+    (plan.stages.len() > 1 && (ratio - 1.0).abs() > 1e-9).then(|| {
+        format!("Dynamics ratio {ratio:.2}: a grown model's pace over that of one from scratch at the same loss")
+    })
+}
+
 /// The first lines of a planned schedule.
 pub fn comment(planned: &Planned) -> String {
     let plan = &planned.plan;
@@ -70,6 +81,9 @@ pub fn comment(planned: &Planned) -> String {
         format!("Predicted: loss {:.4} nats per token at the end", plan.final_loss),
         format!("Saving against the last shape from scratch: {}", saving(plan)),
     ];
+    if let Some(pace) = pace(plan) {
+        lines.push(pace);
+    }
     if let Some(reason) = &plan.advice.reason {
         lines.push(format!("Advice: do not grow: {reason}"));
     }
@@ -153,6 +167,9 @@ fn summary(planned: &Planned) -> Result<()> {
         percent(plan.saving_at_best_size),
         plan.best_size,
     ))?;
+    if let Some(pace) = pace(plan) {
+        output::line(&pace)?;
+    }
     if let Some(alone) = &plan.without_growth {
         output::line(&format!(
             "without growth: {}x{}x{} with N = {:.3e} is best, loss {:.4}, {unit} {:.3e}",

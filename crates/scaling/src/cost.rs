@@ -13,6 +13,24 @@ pub struct TrainingCost {
     law: CostedLaw,
     /// Measured speed; 6 N FLOPs for a token without it.
     throughput: Option<Throughput>,
+    /// Pace of a grown model over that of one from scratch at the same loss.
+    dynamics_ratio: f64,
+}
+
+/// How a stage began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageStart {
+    /// Untrained.
+    Scratch,
+    /// By a growth.
+    Growth,
+}
+
+impl StageStart {
+    /// That of a stage by its number, from 0.
+    pub fn of(stage: usize) -> Self {
+        if stage == 0 { Self::Scratch } else { Self::Growth }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,12 +42,13 @@ enum CostedLaw {
 impl TrainingCost {
     /// A law in tokens: C = 6 N D at any batch.
     pub fn tokens(law: TokenLaw) -> Self {
-        Self { law: CostedLaw::Tokens(law), throughput: None }
+        Self { law: CostedLaw::Tokens(law), throughput: None, dynamics_ratio: 1.0 }
     }
 
     /// A law in steps, how the batch that pays off depends on the loss, and the batch that is used.
     pub fn steps(law: StepLaw, critical: CriticalBatch, policy: BatchPolicy) -> Self {
-        Self { law: CostedLaw::Steps { law, critical, policy }, throughput: None }
+        let law = CostedLaw::Steps { law, critical, policy };
+        Self { law, throughput: None, dynamics_ratio: 1.0 }
     }
 
     /// The same in seconds at a measured speed: every amount of compute becomes one of time.
@@ -37,6 +56,27 @@ impl TrainingCost {
     pub fn in_seconds(mut self, throughput: Throughput) -> Self {
         self.throughput = Some(throughput);
         self
+    }
+
+    /// The same where a grown model makes this many times the progress, for its compute, of one from scratch at the same loss.
+    /// It is 1 where dynamics are preserved, as the operators of Shen et al. 2022 are to do.
+    #[must_use]
+    pub fn with_dynamics_ratio(mut self, ratio: f64) -> Self {
+        self.dynamics_ratio = ratio;
+        self
+    }
+
+    /// What [`TrainingCost::with_dynamics_ratio`] says, else 1.
+    pub fn dynamics_ratio(&self) -> f64 {
+        self.dynamics_ratio
+    }
+
+    /// The pace of a stage over that of a model from scratch at the same loss.
+    pub fn pace(&self, start: StageStart) -> f64 {
+        match start {
+            StageStart::Scratch => 1.0,
+            StageStart::Growth => self.dynamics_ratio,
+        }
     }
 
     /// Whether costs are seconds.
@@ -157,6 +197,23 @@ impl TrainingCost {
         self.root_in_excess("the loss at this compute", n_params, |loss| {
             self.compute_at(n_params, loss).map_or(f64::NAN, |found| found.ln() - target)
         })
+    }
+
+    /// Loss that a model reaches with tokens after it was grown at a loss, or from scratch.
+    ///
+    /// # Errors
+    /// A loss at or below the asymptote, or no tokens at all.
+    pub fn loss_after(
+        &self,
+        n_params: f64,
+        grown_at: Option<f64>,
+        tokens: f64,
+    ) -> Result<f64, ScalingError> {
+        let all = match grown_at {
+            None => tokens,
+            Some(loss) => self.tokens_at(n_params, loss)? + self.dynamics_ratio * tokens,
+        };
+        self.loss_at_compute(n_params, all * self.per_token(n_params))
     }
 
     /// Loss at which the learning curve of a size has a slope d ln L / d ln C.

@@ -2,19 +2,21 @@
 //!
 //! A staged run N_1 < ... < N_k that grows at losses L_1 > ... and ends at L_k saves, against the
 //! last size from scratch, sum over i < k of C_{N_{i+1}}(L_i) - C_{N_i}(L_i), over C_{N_k}(L_k). So
-//! each growth point is a problem of its own in one dimension.
+//! each growth point is a problem of its own in one dimension. Where a grown model has R times the pace of one
+//! from scratch, each of its stages costs [C_{N_i}(L_i) - C_{N_i}(L_{i-1})] / R, and growth points move accordingly.
 
 use crate::cost::positive;
 use crate::quadrature::integrate;
 use crate::root::minimum;
-use crate::{ScalingError, TrainingCost};
+use crate::{ScalingError, StageStart, TrainingCost};
+use serde::{Deserialize, Serialize};
 
 /// The best moment to grow one size into another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GrowthPoint {
-    /// Loss at which both sizes have the same marginal compute, nats per token.
+    /// Loss at which both stages have the same marginal compute, nats per token.
     pub loss: f64,
-    /// Compute that growing there spares, FLOPs.
+    /// Compute that growing there spares, FLOPs, against the larger size at a grown model's pace.
     pub spared: f64,
     /// d ln L / d ln C of the smaller model there.
     pub loss_slope: f64,
@@ -35,38 +37,76 @@ pub struct Chain {
     pub saving: f64,
 }
 
+/// The end of a run that grew once.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GrownRun {
+    /// N before the growth.
+    pub small: f64,
+    /// Tokens before it.
+    pub tokens_small: f64,
+    /// N after it.
+    pub large: f64,
+    /// Tokens after it.
+    pub tokens_large: f64,
+    /// Loss at the end, nats per token.
+    pub loss: f64,
+}
+
+impl GrownRun {
+    /// The dynamics ratio under a law: the tokens from scratch that the progress after the growth is worth, over those it took.
+    ///
+    /// # Errors
+    /// A final loss at or below the larger size's asymptote.
+    pub fn dynamics_ratio(&self, cost: &TrainingCost) -> Result<f64, ScalingError> {
+        let price = cost.per_token(self.small);
+        let grown_at = cost.loss_at_compute(self.small, self.tokens_small * price)?;
+        let progress =
+            cost.tokens_at(self.large, self.loss)? - cost.tokens_at(self.large, grown_at)?;
+        Ok(progress / self.tokens_large)
+    }
+}
+
 impl TrainingCost {
-    /// What growing at a loss spares, and what is told of the point: not necessarily the best one.
+    /// What growing at a loss spares where the smaller size began so, and what is told of the point: not necessarily the
+    /// best one.
     ///
     /// # Errors
     /// A loss at or below the smaller size's asymptote.
     pub fn growth_at(
         &self,
+        start: StageStart,
         small: f64,
         large: f64,
         loss: f64,
     ) -> Result<GrowthPoint, ScalingError> {
         Ok(GrowthPoint {
             loss,
-            spared: self.compute_at(large, loss)? - self.compute_at(small, loss)?,
+            spared: self.compute_at(large, loss)? / self.pace(StageStart::Growth)
+                - self.compute_at(small, loss)? / self.pace(start),
             loss_slope: self.loss_slope(small, loss)?,
             step_ratio: self.steps_at(small, loss)? / self.steps_at(large, loss)?,
         })
     }
 
-    /// The best loss at which to grow `small` into `large`: both have the same marginal compute.
+    /// The best loss at which to grow `small`, that began so, into `large`: both have the same marginal compute.
     ///
     /// # Errors
     /// Sizes that do not grow, or no such loss.
-    pub fn growth_point(&self, small: f64, large: f64) -> Result<GrowthPoint, ScalingError> {
+    pub fn growth_point(
+        &self,
+        start: StageStart,
+        small: f64,
+        large: f64,
+    ) -> Result<GrowthPoint, ScalingError> {
         check_sizes(&[small, large])?;
+        let ln_paces = self.pace(StageStart::Growth).ln() - self.pace(start).ln();
         let ln_marginal = |n: f64, loss: f64| {
             self.marginal_compute(n, loss).map_or(f64::NAN, |found| (-found).ln())
         };
         let loss = self.root_in_excess("the growth point", small, |loss| {
-            ln_marginal(small, loss) - ln_marginal(large, loss)
+            ln_marginal(small, loss) - ln_marginal(large, loss) + ln_paces
         })?;
-        self.growth_at(small, large, loss)
+        self.growth_at(start, small, large, loss)
     }
 
     /// A chain of sizes, each growth at its best loss, to a final loss.
@@ -78,7 +118,8 @@ impl TrainingCost {
         check_sizes(sizes)?;
         let growths = sizes
             .windows(2)
-            .map(|pair| self.growth_point(pair[0], pair[1]))
+            .enumerate()
+            .map(|(i, pair)| self.growth_point(StageStart::of(i), pair[0], pair[1]))
             .collect::<Result<Vec<_>, _>>()?;
         let losses: Vec<f64> =
             growths.iter().map(|growth| growth.loss).chain([final_loss]).collect();
@@ -88,7 +129,14 @@ impl TrainingCost {
         let last = sizes[sizes.len() - 1];
         let from_scratch = self.compute_at(last, final_loss)?;
         let spared: f64 = growths.iter().map(|growth| growth.spared).sum();
+        let spared = if growths.is_empty() { 0.0 } else { self.net_spared(spared, from_scratch) };
         Ok(Chain { sizes: sizes.to_vec(), growths, from_scratch, saving: spared / from_scratch })
+    }
+
+    /// What growths spare in all against the last size from scratch: the sum over them, less what the pace of a grown model
+    /// makes of the last size's compute to the final loss.
+    pub(crate) fn net_spared(&self, by_growths: f64, from_scratch: f64) -> f64 {
+        by_growths - (1.0 / self.pace(StageStart::Growth) - 1.0) * from_scratch
     }
 
     /// ln N of the smallest model that can fall below a loss, within a factor e^80 of the largest.
@@ -118,8 +166,8 @@ impl TrainingCost {
         Ok((best, self.compute_at(best, loss)?))
     }
 
-    /// The saving of endlessly many growths up to `n_params`, each infinitely small: at every loss
-    /// the size trains that pays least for it. No chain of stages saves more.
+    /// The saving of endlessly many growths up to `n_params`, each infinitely small, dynamics preserved: at
+    /// every loss the size trains that pays least for it. No chain of stages saves more.
     ///
     /// # Errors
     /// A final loss that the size cannot reach.

@@ -19,13 +19,13 @@ mod throughput;
 mod tokens;
 
 pub use batch::{BatchPolicy, CriticalBatch};
-pub use cost::TrainingCost;
+pub use cost::{StageStart, TrainingCost};
 pub use error::ScalingError;
 pub use fit::{
     CrossCheck, Estimate, Fit, FitError, FitOptions, FittedLaw, HUBER_DELTA, IsoFlop, LawForm,
     LeftOut, Observation, Optimum, Quantity, Range, Residuals,
 };
-pub use growth::{Chain, GrowthPoint};
+pub use growth::{Chain, GrownRun, GrowthPoint};
 pub use power_law::PowerLaw;
 pub use steps::StepLaw;
 pub use throughput::Throughput;

@@ -116,6 +116,51 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
     }
 }
 
+/// A law with a grown run beside it, which came to the loss that half of its tokens would have brought from scratch.
+#[test]
+fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
+    let world = world();
+    json(&world, &format!("fit points.csv {COLUMNS} --bootstraps 60 -o law.json"));
+    let ask = "plan --shape gpt2 --stop 10tpp --stages 2 --law";
+    let whole = json(&world, &format!("{ask} law.json"));
+    assert_eq!(whole["dynamics_ratio"], 1.0);
+    let by_hand = json(&world, &format!("{ask} law.json --dynamics-ratio 0.8 -o slow.toml"));
+    assert!(by_hand["saving"].as_f64() < whole["saving"].as_f64());
+    let text = fs::read_to_string(world.path("slow.toml")).unwrap();
+    assert!(text.contains("# Dynamics ratio 0.80") && text.contains("dynamics_ratio = 0.8\n"));
+    world.good("plot slow.toml --show saving -o saving.svg");
+
+    let mut law: Value =
+        serde_json::from_str(&fs::read_to_string(world.path("law.json")).unwrap()).unwrap();
+    let value = |name: &str| law["parameters"][name]["value"].as_f64().unwrap();
+    let (floor, a, b) = (value("E"), value("a"), value("b"));
+    let (big_a, big_b) = (value("A"), value("B"));
+    let loss = |n: f64, tokens: f64| floor + big_a * n.powf(-a) + big_b * tokens.powf(-b);
+    let (small, large): (f64, f64) = (2e7, 8e7);
+    let grown_at = loss(small, 1e9);
+    let resumed = (big_b / (grown_at - floor - big_a * large.powf(-a))).powf(1.0 / b);
+    let mut grown = serde_json::json!({
+        "small": small, "tokens_small": 1e9, "large": large, "tokens_large": 2e9,
+        "loss": loss(large, resumed + 1.6e9),
+    });
+    law["grown"] = grown.clone();
+    world.write("grown.json", law.to_string());
+    let measured = json(&world, &format!("{ask} grown.json"));
+    assert!((measured["dynamics_ratio"].as_f64().unwrap() - 0.8).abs() < 1e-9);
+    let saving = |plan: &Value| plan["saving"].as_f64().unwrap();
+    assert!((saving(&measured) / saving(&by_hand) - 1.0).abs() < 1e-6);
+    assert!(world.good(&format!("{ask} grown.json")).contains("Dynamics ratio 0.80"));
+
+    grown["loss"] = (1.1 * grown_at).into();
+    law["grown"] = grown;
+    world.write("grown.json", law.to_string());
+    let refused = world.staged(&format!("{ask} grown.json"));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(lossy(&refused.stderr).contains("it tells no pace"), "{}", lossy(&refused.stderr));
+    let refused = world.staged(&format!("{ask} law.json --dynamics-ratio 0"));
+    assert!(lossy(&refused.stderr).contains("must be above 0 and at most 2"));
+}
+
 #[test]
 fn runs_are_fitted_and_compared_without_a_law() {
     let world = world();
@@ -133,7 +178,11 @@ fn runs_are_fitted_and_compared_without_a_law() {
     assert!(growth["growths"][0]["saving"].as_f64().unwrap() > 0.0, "{growth}");
     for (large, warned) in [("big", false), ("decayed", true)] {
         let said = lossy(&world.staged(&format!("plan --curves small {large}")).stderr);
-        assert_eq!(said.contains("decayed/metrics.csv: its learning rate decays"), warned, "{said}");
+        assert_eq!(
+            said.contains("decayed/metrics.csv: its learning rate decays"),
+            warned,
+            "{said}"
+        );
     }
     let backwards = world.staged("plan --curves big small");
     assert!(lossy(&backwards.stderr).contains("the smallest model comes first"));

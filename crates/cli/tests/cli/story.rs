@@ -230,6 +230,13 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     let of_ends = json(&world, "pilot decaying.toml --share 0.5 --sizes 2 -o ends --json");
     assert_eq!(of_ends["points"].as_u64(), Some(6), "{of_ends}");
     assert!(world.path("ends/pilot-2x16x2-x0.6/metrics.csv").exists());
+    // And one that grows, for the pace afterwards.
+    assert!(world.path("ends/pilot-2x8x1-to-2x16x2/growth-1.json").exists(), "{of_ends}");
+    let grown = &of_ends["grown"];
+    assert_eq!(grown["small"].as_f64(), Some(f64::from(12 * 2 * 8 * 8)));
+    assert!(grown["tokens_large"].as_f64() > Some(0.0), "{grown}");
+    let spent = of_ends["compute"].as_f64().unwrap();
+    assert!(spent < 0.51 * budget && spent > 0.3 * budget, "{spent} of {budget}");
     world.good("plan --law pilots/law.json --template recipe.toml --shape 2x32x4 --operators width --stop 1.3x --context 16 -o mine.toml");
     let plan = fs::read_to_string(world.path("mine.toml")).unwrap();
     assert!(plan.contains("name = \"mine\"") && plan.contains("pilot_compute = "), "{plan}");

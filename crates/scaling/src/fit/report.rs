@@ -4,7 +4,7 @@ use super::form::{LawForm, Quantity};
 use super::observations::{Observation, Points};
 use super::problem::Problem;
 use super::search::{Search, plain_search, search};
-use crate::FittedLaw;
+use crate::{FittedLaw, GrownRun};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -116,6 +116,9 @@ pub struct Fit {
     /// 6 N D of all the runs, FLOPs, where they are runs of our own: what the law cost.
     #[serde(default)]
     pub compute: Option<f64>,
+    /// A run that grew once, beside those from scratch: it tells the pace after a growth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grown: Option<GrownRun>,
     /// Resamples that were fitted.
     pub bootstraps: usize,
     /// Their seed.
@@ -159,6 +162,7 @@ impl Fit {
             left_out: leave_largest_out(form, &points),
             batch_tokens: None,
             compute: None,
+            grown: None,
             bootstraps: draws.len(),
             seed: options.seed,
             draws: Vec::new(),

@@ -48,7 +48,7 @@ fn the_authors_law_gives_the_golden_savings_slopes_and_step_ratios() {
         ];
         for (factor, percent, slope, step_ratio) in rows {
             assert_points(saving(&cost, n, &[factor], final_loss), percent, "one growth");
-            let growth = cost.growth_point(n / factor, n).unwrap();
+            let growth = cost.growth_point(StageStart::Scratch, n / factor, n).unwrap();
             assert!((growth.loss_slope - slope).abs() < 1e-3, "{growth:?}");
             assert!((growth.step_ratio - step_ratio).abs() < 1e-2, "{growth:?}");
         }
@@ -71,13 +71,13 @@ fn the_authors_thresholds_are_reproduced_as_a_baseline() {
     let golden = [(6.560, 1.618), (7.768, 2.718), (4.374, 6.256)];
     for ((factor, slope), (percent, step_ratio)) in AUTHORS_GROWTH_SLOPES.into_iter().zip(golden) {
         let loss = cost.loss_at_slope(n / factor, slope).unwrap();
-        let growth = cost.growth_at(n / factor, n, loss).unwrap();
+        let growth = cost.growth_at(StageStart::Scratch, n / factor, n, loss).unwrap();
         assert_points(100.0 * growth.spared / from_scratch, percent, "authors' threshold");
         assert!((growth.step_ratio - step_ratio).abs() < 1e-2, "{growth:?}");
     }
     // The notebook's step ratio for depth belongs to the threshold for width.
     let loss = cost.loss_at_slope(n / 2.0, -0.0475).unwrap();
-    let growth = cost.growth_at(n / 2.0, n, loss).unwrap();
+    let growth = cost.growth_at(StageStart::Scratch, n / 2.0, n, loss).unwrap();
     assert!((growth.step_ratio - 1.831).abs() < 1e-2, "{growth:?}");
 }
 
@@ -162,6 +162,30 @@ fn chinchilla_gives_the_golden_savings() {
 }
 
 #[test]
+fn a_slower_pace_after_growth_saves_less_and_grows_later() {
+    let whole = TrainingCost::tokens(CHINCHILLA_CORRECTED);
+    let sizes = [6.25e7, 2.5e8, 1e9];
+    let final_loss = CHINCHILLA_CORRECTED.loss_at(1e9, 10e9);
+    let chains: Vec<Chain> = [1.0, 0.9, 0.8]
+        .map(|ratio| whole.clone().with_dynamics_ratio(ratio).chain(&sizes, final_loss).unwrap())
+        .to_vec();
+    for pair in chains.windows(2) {
+        assert!(pair[1].saving < pair[0].saving, "{pair:?}");
+        assert!(pair[1].growths[0].loss < pair[0].growths[0].loss, "{pair:?}");
+        // Both sides of a later growth go at the pace of a grown model.
+        assert_eq!(pair[1].growths[1].loss, pair[0].growths[1].loss);
+    }
+    // Stage by stage: what each costs at its pace.
+    let ratio = 0.8;
+    let [first, second] = [chains[2].growths[0].loss, chains[2].growths[1].loss];
+    let at = |n: f64, loss: f64| whole.compute_at(n, loss).unwrap();
+    let paid = at(sizes[0], first)
+        + (at(sizes[1], second) - at(sizes[1], first)) / ratio
+        + (at(sizes[2], final_loss) - at(sizes[2], second)) / ratio;
+    assert!((1.0 - paid / at(1e9, final_loss) - chains[2].saving).abs() < 1e-12);
+}
+
+#[test]
 fn bad_chains_are_explained() {
     let cost = authors(BatchPolicy::CriticalAtEnd);
     let message = |sizes: &[f64], loss| cost.chain(sizes, loss).unwrap_err().to_string();
@@ -176,19 +200,36 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn no_other_loss_spares_more_than_the_growth_point(
-        ln_n in 13.0f64..24.0, factor in 1.5f64..16.0, policy in 0usize..3, away in -0.5f64..0.5,
+        ln_n in 13.0f64..24.0, factor in 2.0f64..16.0, policy in 0usize..3, away in -0.5f64..0.5,
+        ratio in 0.75f64..1.1,
     ) {
         let policy = [
             BatchPolicy::Fixed { batch_tokens: 524_288.0 },
             BatchPolicy::CriticalAtEnd,
             BatchPolicy::Critical,
         ][policy];
-        let (cost, n) = (authors(policy), ln_n.exp());
-        let best = cost.growth_point(n / factor, n).unwrap();
+        let (cost, n) = (authors(policy).with_dynamics_ratio(ratio), ln_n.exp());
+        let best = cost.growth_point(StageStart::Scratch, n / factor, n).unwrap();
         let asymptote = cost.asymptote(n / factor);
         let other = asymptote + (best.loss - asymptote) * away.exp();
-        let spared = cost.growth_at(n / factor, n, other).unwrap().spared;
+        let spared = cost.growth_at(StageStart::Scratch, n / factor, n, other).unwrap().spared;
         prop_assert!(spared <= best.spared * (1.0 + 1e-9), "{spared:e} {best:?}");
+    }
+
+    #[test]
+    fn a_grown_run_tells_the_dynamics_ratio_that_it_was_made_with(
+        ln_n in 13.0f64..24.0, ratio in 0.2f64..1.5, per_param in 2.0f64..50.0, after in 0.2f64..3.0,
+    ) {
+        let (small, large) = (ln_n.exp(), 4.0 * ln_n.exp());
+        let law = TrainingCost::tokens(CHINCHILLA_CORRECTED);
+        let tokens_small = per_param * small;
+        let grown_at = CHINCHILLA_CORRECTED.loss_at(small, tokens_small);
+        let tokens_large = after * law.tokens_at(large, grown_at).unwrap();
+        let cost = law.clone().with_dynamics_ratio(ratio);
+        let loss = cost.loss_after(large, Some(grown_at), tokens_large).unwrap();
+        let run = GrownRun { small, tokens_small, large, tokens_large, loss };
+        let found = run.dynamics_ratio(&law).unwrap();
+        prop_assert!((found / ratio - 1.0).abs() < 1e-8, "{found} {ratio}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::published::{AUTHORS_GROWTH_SLOPES, stacking_tokens};
 use crate::root::root;
-use crate::{ScalingError, TrainingCost};
+use crate::{ScalingError, StageStart, TrainingCost};
 use measure::GptShape;
 use serde::Serialize;
 
@@ -42,7 +42,11 @@ pub(crate) fn baselines(
     rules.push(Baseline::of("stacking x4 (Du et al. 2024)", stacking(cost, n, final_loss)));
     rules.push(Baseline::of("grow at 80 % of a WSD run", eighty_percent(cost, &last, final_loss)));
     let continuous = cost.continuous_saving(n, final_loss).map(|saving| {
-        (saving, "endlessly many growths: no chain saves more under this law".to_string())
+        (
+            saving,
+            "endlessly many growths that keep the dynamics: no chain saves more under this law"
+                .to_string(),
+        )
     });
     rules.push(Baseline::of("continuous limit", continuous));
     rules
@@ -59,7 +63,7 @@ fn authors(
     let mut spared = 0.0;
     let mut before = f64::INFINITY;
     let mut slopes = Vec::new();
-    for pair in shapes.windows(2) {
+    for (i, pair) in shapes.windows(2).enumerate() {
         let kind = match (pair[0].d_model < pair[1].d_model, pair[0].n_layers < pair[1].n_layers) {
             (false, _) => 0,
             (true, false) => 1,
@@ -67,7 +71,8 @@ fn authors(
         };
         let (_, slope) = AUTHORS_GROWTH_SLOPES[kind];
         let (small, large) = (pair[0].n_params() as f64, pair[1].n_params() as f64);
-        let growth = cost.growth_at(small, large, cost.loss_at_slope(small, slope)?)?;
+        let loss = cost.loss_at_slope(small, slope)?;
+        let growth = cost.growth_at(StageStart::of(i), small, large, loss)?;
         if growth.loss >= before || growth.loss <= final_loss {
             return Err(ScalingError::NoSolution("an order of these thresholds"));
         }
@@ -75,6 +80,7 @@ fn authors(
         spared += growth.spared;
         slopes.push(slope.to_string());
     }
+    let spared = cost.net_spared(spared, from_scratch);
     Ok((spared / from_scratch, format!("the same shapes, grown at slopes {}", slopes.join(", "))))
 }
 
@@ -90,8 +96,9 @@ fn stacking(
     if loss <= final_loss {
         return Err(ScalingError::NoSolution("a final loss below that of stacking"));
     }
-    let growth = cost.growth_at(small, n_params, loss)?;
-    let saving = growth.spared / cost.compute_at(n_params, final_loss)?;
+    let growth = cost.growth_at(StageStart::Scratch, small, n_params, loss)?;
+    let from_scratch = cost.compute_at(n_params, final_loss)?;
+    let saving = cost.net_spared(growth.spared, from_scratch) / from_scratch;
     Ok((saving, format!("from N / 4 after {tokens:.2e} tokens, were stacking loss-preserving")))
 }
 
@@ -111,7 +118,8 @@ fn eighty_percent(
         |tokens: f64| cost.loss_at_compute(small, SHARE * tokens * cost.per_token(small));
     let total = root("the length of an 80 % run", 1e-3 * needed, 10.0 * needed, |tokens| {
         let reached = small_loss(tokens).and_then(|loss| cost.tokens_at(large, loss));
-        reached.map_or(f64::NAN, |reached| needed - reached - (1.0 - SHARE) * tokens)
+        let after = cost.pace(StageStart::Growth) * (1.0 - SHARE) * tokens;
+        reached.map_or(f64::NAN, |reached| needed - reached - after)
     })?;
     let spent =
         SHARE * total * cost.per_token(small) + (1.0 - SHARE) * total * cost.per_token(large);

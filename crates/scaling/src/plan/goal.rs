@@ -1,4 +1,4 @@
-use crate::{ScalingError, TrainingCost};
+use crate::{ScalingError, StageStart, TrainingCost};
 
 /// Where a run of one size stops.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,6 +49,23 @@ impl Goal {
             }
             Self::Stop(Stop::ComputeOptimal) => cost.optimal_loss(n_params),
         }
+    }
+
+    /// What a staged run to a size spares under the goal against the size from scratch, by what its growths spare, and its
+    /// final loss.
+    pub(crate) fn staged_end(
+        &self,
+        cost: &TrainingCost,
+        n_params: f64,
+        by_growths: f64,
+    ) -> Result<(f64, f64), ScalingError> {
+        if let Self::Budget(budget) = self {
+            let from_scratch = cost.pace(StageStart::Growth) * (budget + by_growths);
+            let spared = from_scratch - budget;
+            return Ok((spared, self.final_loss(cost, n_params, spared)?));
+        }
+        let loss = self.final_loss(cost, n_params, 0.0)?;
+        Ok((cost.net_spared(by_growths, cost.compute_at(n_params, loss)?), loss))
     }
 }
 

@@ -63,8 +63,8 @@ fn best_growth(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::TrainingCost;
     use crate::published::CHINCHILLA_CORRECTED as LAW;
+    use crate::{StageStart, TrainingCost};
 
     #[test]
     fn curves_of_a_law_give_the_law_s_growth_point() {
@@ -81,7 +81,7 @@ mod tests {
         let (small, large) = (2.5e7, 1e8);
         let found = measured_growths(&[curve(small, 60.0), curve(large, 20.0)]);
         let found = found[0].clone().unwrap();
-        let due = cost.growth_point(small, large).unwrap();
+        let due = cost.growth_point(StageStart::Scratch, small, large).unwrap();
         assert!((found.loss / due.loss - 1.0).abs() < 0.02, "{found:?} {due:?}");
         let final_loss = LAW.loss_at(large, 20.0 * large);
         let saving = cost.chain(&[small, large], final_loss).unwrap().saving;

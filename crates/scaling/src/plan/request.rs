@@ -4,7 +4,7 @@ use super::search::{Graph, Path, best_paths, evaluate};
 use super::shapes::{Family, Operators, spread};
 use crate::cost::positive;
 use crate::fit::interval;
-use crate::{ScalingError, TrainingCost};
+use crate::{ScalingError, StageStart, TrainingCost};
 use measure::GptShape;
 use serde::Serialize;
 use std::ops::RangeInclusive;
@@ -192,6 +192,8 @@ pub struct Plan {
     pub seconds: Option<f64>,
     /// Compute of the last shape from scratch to the same loss, FLOPs.
     pub compute_from_scratch: f64,
+    /// Pace that was counted on after a growth, over that of a model from scratch at the same loss.
+    pub dynamics_ratio: f64,
     /// Loss at the end.
     pub final_loss: f64,
     /// Its ratio to the last shape's loss after endless training.
@@ -249,15 +251,15 @@ impl Plan {
         };
         let n = last.n_params() as f64;
         request.goal.final_loss(&request.cost, n, 0.0)?;
-        let final_loss = |spared| request.goal.final_loss(&request.cost, n, spared).ok();
+        let end = |by_growths| request.goal.staged_end(&request.cost, n, by_growths).ok();
         if !request.through.is_empty() {
             let shapes = [request.through.as_slice(), &[last]].concat();
-            let path = evaluate(&request.cost, shapes.clone(), Operators::ALL, &final_loss);
+            let path = evaluate(&request.cost, shapes.clone(), Operators::ALL, &end);
             let names: Vec<String> = shapes.iter().map(ToString::to_string).collect();
             let path = path.ok_or(PlanError::NoSuchChain { chain: names.join(", ") })?;
             return build(request, &path, without_growth, true, batch_tokens);
         }
-        let paths = best_paths(&request.cost, &last, request.operators, most - 1, final_loss);
+        let paths = best_paths(&request.cost, &last, request.operators, most - 1, end);
         let in_range = paths.into_iter().enumerate().skip(least - 1);
         let path = in_range
             .filter_map(|(_, path)| path)
@@ -346,9 +348,9 @@ fn best_final_shape(request: &Request, family: &Family) -> Result<(GptShape, Uns
         nodes.iter().enumerate().filter(|(_, node)| node.n_params() as f64 > n_best / AROUND);
     let staged = candidates.filter_map(|(i, node)| {
         let n = node.n_params() as f64;
-        let final_loss = |spared| goal.final_loss(cost, n, spared).ok();
+        let end = |by_growths| goal.staged_end(cost, n, by_growths).ok();
         let best = (0..=most_growths)
-            .filter_map(|growths| graph.path(i, growths, final_loss))
+            .filter_map(|growths| graph.path(i, growths, end))
             .max_by(|a, b| a.spared.total_cmp(&b.spared))?;
         Some((merit(node, best.spared)?.0, *node))
     });
@@ -388,6 +390,7 @@ fn build(
         compute: stages.iter().map(|stage| stage.compute).sum(),
         seconds: cost.is_in_seconds().then(|| stages.iter().filter_map(|one| one.seconds).sum()),
         compute_from_scratch: 6.0 * n_last * cost.tokens_at(n_last, final_loss)?,
+        dynamics_ratio: cost.dynamics_ratio(),
         final_loss,
         asymptote_multiple: final_loss / cost.asymptote(n_last),
         saving,
@@ -410,6 +413,8 @@ fn advice(saving: f64, interval: Option<[f64; 2]>, n_stages: usize, must_grow: b
             100.0 * low,
             100.0 * high
         ))
+    } else if saving < 0.0 {
+        Some(format!("it costs {:.2} % more than from scratch", -100.0 * saving))
     } else if saving < LEAST_SAVING && !must_grow {
         Some(format!(
             "the saving, {:.2} %, is below {:.0} %: the run ends too close to its asymptote",
@@ -433,10 +438,11 @@ fn stages(
     for (k, shape) in shapes.iter().enumerate() {
         let n = shape.n_params() as f64;
         let next = shapes.get(k + 1).map(|next| next.n_params() as f64);
-        let growth = next.map(|next| cost.growth_point(n, next)).transpose()?;
+        let start = StageStart::of(k);
+        let growth = next.map(|next| cost.growth_point(start, n, next)).transpose()?;
         let loss_end = growth.map_or(final_loss, |growth| growth.loss);
         let before = loss_start.map_or(Ok(0.0), |loss| cost.tokens_at(n, loss))?;
-        let tokens = cost.tokens_at(n, loss_end)? - before;
+        let tokens = (cost.tokens_at(n, loss_end)? - before) / cost.pace(start);
         found.push(Stage {
             n_layers: shape.n_layers,
             d_model: shape.d_model,
@@ -464,24 +470,22 @@ fn saving_as_run(cost: &TrainingCost, stages: &[(f64, f64)]) -> Result<f64, Scal
     let mut paid = 0.0;
     let mut last = 0.0;
     for (n, tokens) in stages {
-        let before = loss.map_or(Ok(0.0), |loss| cost.tokens_at(*n, loss))?;
-        let price = cost.per_token(*n);
-        paid += tokens * price;
-        let reached = cost.loss_at_compute(*n, (before + tokens) * price)?;
-        last = (before + tokens) * price;
+        paid += tokens * cost.per_token(*n);
+        let reached = cost.loss_after(*n, loss, *tokens)?;
+        last = cost.compute_at(*n, reached)?;
         loss = Some(reached);
     }
     Ok(1.0 - paid / last)
 }
 
 /// The losses of stages of given sizes and tokens under a law, stage by stage, each after the same shares of
-/// its tokens. A grown model goes on where it would have had its loss from scratch.
+/// its tokens.
 fn losses_as_run(cost: &TrainingCost, stages: &[(f64, f64)]) -> Result<Vec<f64>, ScalingError> {
     let mut losses: Vec<f64> = Vec::new();
     for (n, tokens) in stages {
-        let own = losses.last().map_or(Ok(0.0), |loss| cost.tokens_at(*n, *loss))?;
+        let grown_at = losses.last().copied();
         for share in curve_shares() {
-            losses.push(cost.loss_at_compute(*n, (own + share * tokens) * cost.per_token(*n))?);
+            losses.push(cost.loss_after(*n, grown_at, share * tokens)?);
         }
     }
     Ok(losses)

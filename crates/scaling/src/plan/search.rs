@@ -1,7 +1,7 @@
 //! The best chain of stages: a shortest path over shapes.
 
 use super::shapes::{Operators, spread};
-use crate::{GrowthPoint, TrainingCost};
+use crate::{GrowthPoint, StageStart, TrainingCost};
 use measure::GptShape;
 use rayon::prelude::*;
 
@@ -10,13 +10,24 @@ use rayon::prelude::*;
 struct Edge {
     from: usize,
     to: usize,
-    growth: GrowthPoint,
+    /// As the first growth of a path, and as a later one.
+    growths: [Option<GrowthPoint>; 2],
 }
 
-/// What the best path that ends with an edge spares, and the edge before it.
+impl Edge {
+    /// As one of so many growths, counted from 1.
+    fn growth(&self, n_growths: usize) -> Option<GrowthPoint> {
+        self.growths[usize::from(n_growths > 1)]
+    }
+}
+
+/// What growths spare together against the last size from scratch, and the loss at which the run then ends.
+pub(crate) type End = (f64, f64);
+
+/// What the growths of the best path that ends with an edge spare, and the edge before it.
 type Ending = (f64, Option<usize>);
 
-/// A path over shapes, and what its growths spare together.
+/// A path over shapes, and what it spares against the last one from scratch.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Path {
     pub shapes: Vec<GptShape>,
@@ -31,7 +42,7 @@ pub(crate) struct Graph {
     edges: Vec<Edge>,
     /// Edges into each shape.
     into: Vec<Vec<usize>>,
-    /// For each number of growths and each edge: the most that a path ending with it spares, and the
+    /// For each number of growths and each edge: the most that the growths of a path ending with it spare, and the
     /// edge before it.
     best: Vec<Vec<Option<Ending>>>,
 }
@@ -52,8 +63,9 @@ impl Graph {
                     if !operators.reach(&shapes[from], &shapes[to]) {
                         return None;
                     }
-                    let growth = growth(cost, &shapes[from], &shapes[to])?;
-                    Some(Edge { from, to, growth })
+                    let growth = |start| growth(cost, start, &shapes[from], &shapes[to]);
+                    let growths = [growth(StageStart::Scratch), growth(StageStart::Growth)];
+                    growths.iter().any(Option::is_some).then_some(Edge { from, to, growths })
                 })
             })
             .collect();
@@ -71,28 +83,28 @@ impl Graph {
 
     fn extend(&self, n_growths: usize) -> Vec<Option<Ending>> {
         let value = |edge: &Edge| {
+            let growth = edge.growth(n_growths)?;
             if n_growths == 1 {
-                return Some((edge.growth.spared, None));
+                return Some((growth.spared, None));
             }
             // Stages must have something to do: each growth comes at a lower loss than the one before.
             let before = self.into[edge.from].iter().filter_map(|i| {
-                let earlier = self.edges[*i].growth.loss > edge.growth.loss;
+                let earlier = self.edges[*i].growth(n_growths - 1)?.loss > growth.loss;
                 let (spared, _) = self.best[n_growths - 2][*i]?;
                 earlier.then_some((spared, *i))
             });
             let (spared, i) = before.max_by(|a, b| a.0.total_cmp(&b.0))?;
-            Some((spared + edge.growth.spared, Some(i)))
+            Some((spared + growth.spared, Some(i)))
         };
         self.edges.iter().map(value).collect()
     }
 
-    /// The best path with so many growths to a shape, among those that grow above a loss; it depends
-    /// on what the path spares.
+    /// The best path with so many growths to a shape, among those that grow above the loss at which they end.
     pub fn path(
         &self,
         to: usize,
         n_growths: usize,
-        final_loss: impl Fn(f64) -> Option<f64>,
+        end: impl Fn(f64) -> Option<End>,
     ) -> Option<Path> {
         if n_growths == 0 {
             return Some(Path {
@@ -103,8 +115,8 @@ impl Graph {
         }
         let best = &self.best[n_growths - 1];
         let ends = self.into[to].iter().filter_map(|i| {
-            let (spared, _) = best[*i]?;
-            (self.edges[*i].growth.loss > final_loss(spared)?).then_some((spared, *i))
+            let (spared, final_loss) = end(best[*i]?.0)?;
+            (self.edges[*i].growth(n_growths)?.loss > final_loss).then_some((spared, *i))
         });
         let (spared, last) = ends.max_by(|a, b| a.0.total_cmp(&b.0))?;
         let mut shapes = vec![self.shapes[to]];
@@ -114,13 +126,18 @@ impl Graph {
             shapes.insert(0, self.shapes[self.edges[i].from]);
             at = self.best[k][i]?.1;
         }
-        Some(Path { shapes, spared, last_growth: self.edges[last].growth.loss })
+        Some(Path { shapes, spared, last_growth: self.edges[last].growth(n_growths)?.loss })
     }
 }
 
 /// The best growth from one shape to another, unless a law puts it where a model knows less than nothing.
-fn growth(cost: &TrainingCost, small: &GptShape, large: &GptShape) -> Option<GrowthPoint> {
-    let found = cost.growth_point(small.n_params() as f64, large.n_params() as f64).ok()?;
+fn growth(
+    cost: &TrainingCost,
+    start: StageStart,
+    small: &GptShape,
+    large: &GptShape,
+) -> Option<GrowthPoint> {
+    let found = cost.growth_point(start, small.n_params() as f64, large.n_params() as f64).ok()?;
     let untrained = (small.n_vocab as f64).ln();
     (small.n_vocab < 2 || found.loss < untrained).then_some(found)
 }
@@ -131,17 +148,17 @@ pub(crate) fn best_paths(
     last: &GptShape,
     operators: Operators,
     most_growths: usize,
-    final_loss: impl Fn(f64) -> Option<f64>,
+    end: impl Fn(f64) -> Option<End>,
 ) -> Vec<Option<Path>> {
     let sources = operators.sources(last);
     let mut shapes = spread(&sources, last);
     shapes.push(*last);
-    let end = shapes.len() - 1;
+    let last_place = shapes.len() - 1;
     let graph = Graph::new(cost, shapes, operators, most_growths);
     (0..=most_growths)
         .map(|n| {
-            let path = graph.path(end, n, &final_loss)?;
-            Some(refine(cost, path, &sources, operators, &final_loss))
+            let path = graph.path(last_place, n, &end)?;
+            Some(refine(cost, path, &sources, operators, &end))
         })
         .collect()
 }
@@ -152,7 +169,7 @@ fn refine(
     mut path: Path,
     sources: &[GptShape],
     operators: Operators,
-    final_loss: &impl Fn(f64) -> Option<f64>,
+    end: &impl Fn(f64) -> Option<End>,
 ) -> Path {
     const NEAR: f64 = 1.2;
     // What spares next to nothing more is not worth an odd proportion.
@@ -169,7 +186,7 @@ fn refine(
             for shape in near {
                 let mut shapes = path.shapes.clone();
                 shapes[k] = *shape;
-                if let Some(found) = evaluate(cost, shapes, operators, final_loss)
+                if let Some(found) = evaluate(cost, shapes, operators, end)
                     && found.spared > path.spared * (1.0 + LEAST_GAIN)
                 {
                     path = found;
@@ -188,20 +205,21 @@ pub(crate) fn evaluate(
     cost: &TrainingCost,
     shapes: Vec<GptShape>,
     operators: Operators,
-    final_loss: &impl Fn(f64) -> Option<f64>,
+    end: &impl Fn(f64) -> Option<End>,
 ) -> Option<Path> {
     let mut spared = 0.0;
     let mut last_growth = f64::INFINITY;
-    for pair in shapes.windows(2) {
+    for (i, pair) in shapes.windows(2).enumerate() {
         if !operators.reach(&pair[0], &pair[1]) {
             return None;
         }
-        let growth = growth(cost, &pair[0], &pair[1])?;
+        let growth = growth(cost, StageStart::of(i), &pair[0], &pair[1])?;
         if growth.loss >= last_growth {
             return None;
         }
         spared += growth.spared;
         last_growth = growth.loss;
     }
-    (last_growth > final_loss(spared)?).then_some(Path { shapes, spared, last_growth })
+    let (spared, final_loss) = end(spared)?;
+    (last_growth > final_loss).then_some(Path { shapes, spared, last_growth })
 }

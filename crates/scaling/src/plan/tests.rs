@@ -51,6 +51,22 @@ fn a_budget_is_spent_and_growing_lowers_the_loss() {
 }
 
 #[test]
+fn a_plan_counts_on_the_pace_after_growth() {
+    let cost = chinchilla().with_dynamics_ratio(0.8);
+    let goal = Goal::Stop(Stop::TokensPerParam(20.0));
+    let asked = request(cost.clone(), goal, FinalShape::Given(gpt2_large()));
+    let found = plan(&Request { stages: 2..=4, ..asked });
+    let spent: f64 = found.stages.iter().map(|stage| stage.compute).sum();
+    let scratch = found.compute_from_scratch;
+    assert!((1.0 - spent / scratch - found.saving).abs() < 1e-9, "{found:?}");
+    let end = found.curve[found.curve.len() - 1].loss;
+    assert!((end / found.final_loss - 1.0).abs() < 1e-9, "{end} {}", found.final_loss);
+    assert!(found.curve.is_sorted_by(|a, b| a.loss >= b.loss));
+    let whole = plan(&request(chinchilla(), goal, FinalShape::Given(gpt2_large())));
+    assert!(found.saving < whole.saving);
+}
+
+#[test]
 fn the_plan_for_two_stages_is_the_best_pair_there_is() {
     let cost = chinchilla();
     let last = gpt2_large();
