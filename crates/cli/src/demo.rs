@@ -26,6 +26,8 @@ struct Kind {
     flops_per_minute: f64,
     /// Tokens of the run from scratch over its parameters.
     tokens_per_param: f64,
+    /// Share of the compute from scratch that goes into pilot runs.
+    pilot_share: f64,
     /// Most stages of the staged run.
     most_stages: usize,
     /// For people.
@@ -37,22 +39,21 @@ const SYNTHETIC: Kind = Kind {
     recipe: (include_str!("../../../schedules/demo.toml"), "schedules/demo.toml"),
     flops_per_minute: 1.9e12,
     tokens_per_param: 3.0,
+    pilot_share: 0.15,
     most_stages: 4,
     learns: "a synthetic language",
 };
 
-/// Less compute, since further runs from scratch follow; more tokens, since pilot runs for less say too little; and one
-/// growth, since every further one was measured to cost more than it saves.
+/// Less compute, since further runs from scratch follow; more tokens and a larger share for pilot runs, since shorter ones
+/// say too little; and one growth, since every further one was measured to cost more than it saves.
 const TEXT: Kind = Kind {
     recipe: (include_str!("../../../schedules/demo_text.toml"), "schedules/demo_text.toml"),
-    flops_per_minute: 0.8e12,
+    flops_per_minute: 0.7e12,
     tokens_per_param: 10.0,
+    pilot_share: 0.3,
     most_stages: 2,
     learns: "your text",
 };
-
-/// Share of the compute from scratch that goes into pilot runs.
-const PILOT_SHARE: f64 = 0.15;
 
 /// Further runs from scratch where the learning rate decays, each so many times as long as the one before, until their ends
 /// enclose the staged run's; and how many at most.
@@ -138,11 +139,11 @@ impl Demo {
         ));
         output::note(&format!(
             "1 of 4: pilot runs, {:.0} % of the compute from scratch",
-            100.0 * PILOT_SHARE
+            100.0 * kind.pilot_share
         ));
         let pilots = PilotRuns {
             recipe: &recipe,
-            compute: PILOT_SHARE * scratch_compute,
+            compute: kind.pilot_share * scratch_compute,
             n_sizes: PILOT_SIZES,
             operators: OPERATORS,
             folder: &folder.join("pilots"),
