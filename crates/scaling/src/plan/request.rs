@@ -407,14 +407,14 @@ fn build(
 fn advice(saving: f64, interval: Option<[f64; 2]>, n_stages: usize, must_grow: bool) -> Advice {
     let reason = if n_stages == 1 {
         Some("no growth spares compute here".to_string())
+    } else if saving < 0.0 {
+        Some(format!("it costs {:.2} % more than from scratch", -100.0 * saving))
     } else if let Some([low, high]) = interval.filter(|[low, _]| *low <= 0.0) {
         Some(format!(
             "the saving's 95 % interval, {:.1} to {:.1} %, includes zero",
             100.0 * low,
             100.0 * high
         ))
-    } else if saving < 0.0 {
-        Some(format!("it costs {:.2} % more than from scratch", -100.0 * saving))
     } else if saving < LEAST_SAVING && !must_grow {
         Some(format!(
             "the saving, {:.2} %, is below {:.0} %: the run ends too close to its asymptote",

@@ -64,6 +64,15 @@ fn a_plan_counts_on_the_pace_after_growth() {
     assert!(found.curve.is_sorted_by(|a, b| a.loss >= b.loss));
     let whole = plan(&request(chinchilla(), goal, FinalShape::Given(gpt2_large())));
     assert!(found.saving < whole.saving);
+    // Two stages at a pace at which they cost more than from scratch are planned where they are asked for, and advised against.
+    let slow =
+        request(chinchilla().with_dynamics_ratio(0.6), goal, FinalShape::Given(gpt2_large()));
+    let asked =
+        plan(&Request { stages: 2..=2, resampled: vec![slow.cost.clone(); 3], ..slow.clone() });
+    assert!(asked.saving < 0.0 && !asked.advice.grow);
+    assert!(asked.advice.reason.unwrap().contains("more than from scratch"));
+    let free = plan(&slow);
+    assert_eq!((free.stages.len(), free.saving), (1, 0.0));
 }
 
 #[test]
