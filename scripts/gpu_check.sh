@@ -45,8 +45,12 @@ if [ "$device" != cpu ]; then
 fi
 
 [ -n "$text" ] || exit 0
-for run in width baseline; do
-    "$staged" train "$root/schedules/h200_$run.toml" --text "$text" --out "$run" --device "$device" > /dev/null
+# The rate decays, so the staged run's end is compared with those of two lengths from scratch.
+train() { "$staged" train "$root/schedules/h200_$1.toml" --text "$text" --device "$device" "${@:2}" > /dev/null; }
+train width --out width
+train baseline --out baseline/1
+train baseline --out baseline/0.6 --length 0.6
+for run in width baseline/1; do
     # Median tokens/s of each stage, and 6 N of it over the peak.
     n_params() { awk -F, -v stage="$1" 'NR > 1 && $1 == stage && $3 > 0 {
         if (first == "") { first = $3; c = $4 } else { n = ($4 - c) / ($3 - first) / 6 } } END { print n }' "$run/metrics.csv"; }
@@ -54,7 +58,7 @@ for run in width baseline; do
         speed=$(awk -F, -v stage="$stage" 'NR > 1 && $1 == stage { print $9 }' "$run/metrics.csv" |
             sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }')
         awk -v run="$run" -v stage="$stage" -v n="$(n_params "$stage")" -v speed="$speed" -v peak="$peak" 'BEGIN {
-            printf "%-9s stage %d: N = %.3e, %.0f tokens/s, %.1f %% of the peak (6 N)\n",
+            printf "%-10s stage %d: N = %.3e, %.0f tokens/s, %.1f %% of the peak (6 N)\n",
                 run, stage + 1, n, speed, 600 * n * speed / peak }'
     done
 done

@@ -21,7 +21,7 @@ seeds=("$@")
 [ ${#seeds[@]} -gt 0 ] || seeds=(1 2 3)
 cd "$(dirname "$0")/.."
 recipe=schedules/${kind}_baseline.toml
-kinds=(width depth both chain online)
+kinds=(cpu width depth both chain online)
 
 jobs=$(mktemp)
 trap 'rm -f "$jobs"' EXIT
@@ -33,8 +33,9 @@ run_jobs() {
 }
 
 # Where the learning rate decays only ends count, so the baseline is runs of several lengths.
-lengths=(0.375 0.5 0.6875)
-share=0.3
+lengths=(0.375 0.5 1)
+# Six pilot runs of up to 1,881 steps and one that grows.
+share=0.4224
 if grep -q 'shape = "constant"' "$recipe"; then
     lengths=(1)
     share=0.15
@@ -55,7 +56,7 @@ run_jobs
 "$staged" pilot "$recipe" "${text[@]}" --share "$share" -o "$out/pilots" --resume
 for kind_of_growth in "${kinds[@]}"; do
     for seed in "${seeds[@]}"; do
-        job "schedules/${kind}_${kind_of_growth/chain/cpu}.toml" "${text[@]}" --seed "$seed" --out "$out/$kind_of_growth/$seed"
+        job "schedules/${kind}_$kind_of_growth.toml" "${text[@]}" --seed "$seed" --out "$out/$kind_of_growth/$seed"
     done
 done
 run_jobs
@@ -70,7 +71,7 @@ done
 # Every evaluation of every run, for notebooks-data/.
 {
     echo kind,seed,stage,step,tokens,compute_flops,val_loss
-    for run in "$out"/scratch/*/ "$out"/{width,depth,both,chain,online}/*/ "$out"/rate-*/ "$out"/pilots/pilot-*/; do
+    for run in "$out"/scratch/*/ "$out"/{cpu,width,depth,both,chain,online}/*/ "$out"/rate-*/ "$out"/pilots/pilot-*/; do
         name=${run#"$out"/}
         name=${name%/}
         case $name in

@@ -90,7 +90,11 @@ fn stacking(
     n_params: f64,
     final_loss: f64,
 ) -> Result<(f64, String), ScalingError> {
-    let tokens = stacking_tokens(n_params, 6.0 * n_params * cost.tokens_at(n_params, final_loss)?);
+    let whole = cost.tokens_at(n_params, final_loss)?;
+    let tokens = stacking_tokens(n_params, 6.0 * n_params * whole);
+    if tokens >= whole {
+        return Err(ScalingError::NoSolution("stacking before the end of the run"));
+    }
     let small = n_params / 4.0;
     let loss = cost.loss_at_compute(small, tokens * cost.per_token(small))?;
     if loss <= final_loss {
