@@ -161,7 +161,13 @@ impl Demo {
             law.equation
         ));
         output::note("3 of 4: a plan under this law");
-        let planned = planned(&kind, &recipe, last, &law_path(&folder.join("pilots")))?;
+        let law_file = law_path(&folder.join("pilots"));
+        if !PlanningLaw::open(&law_file.to_string_lossy())?.tells_pace() {
+            return output::line(
+                "do not grow: the grown pilot run got nowhere; a longer demo (--minutes) has longer pilot runs",
+            );
+        }
+        let planned = planned(&kind, &recipe, last, &law_file)?;
         let schedule = planned.schedule.clone().named("demo")?;
         let schedule = schedule.with_evaluations(EVALUATIONS)?.on_one_thread();
         let text = plan_report::comment(&planned) + &schedule.to_toml();
@@ -305,7 +311,7 @@ fn last_shape(recipe: &Schedule) -> Result<GptShape> {
 fn planned(kind: &Kind, recipe: &Schedule, last: GptShape, law: &Path) -> Result<Planned> {
     let law = PlanningLaw::open(&law.to_string_lossy())?;
     let batch = BatchChoice::Fixed(recipe.batch().tokens_at(1) as f64);
-    let costs = law.cost(Some(batch))?;
+    let costs = law.cost(Some(batch), None)?;
     let ask = |stages| Ask {
         goal: Goal::Stop(Stop::TokensPerParam(kind.tokens_per_param)),
         last: FinalShape::Given(last),

@@ -41,9 +41,9 @@ pub fn law_of(schedule: &Schedule) -> Result<(PlanningLaw, TrainingCost)> {
         schedule.prediction().context("the schedule has no prediction: staged plan makes one")?;
     let law = PlanningLaw::open(&prediction.law)?;
     let batch = prediction.batch.parse().map_err(anyhow::Error::msg);
-    let costs = law.cost(Some(batch.context("prediction.batch")?))?;
-    let costs = costs.with_dynamics_ratio(prediction.dynamics_ratio.unwrap_or(1.0));
-    Ok((law, costs.cost))
+    let ratio = prediction.dynamics_ratio.unwrap_or(1.0);
+    let cost = law.cost(Some(batch.context("prediction.batch")?), Some(ratio))?.cost;
+    Ok((law, cost))
 }
 
 /// Learning curves of each size from scratch, the staged run through them, its growth points and the

@@ -1,5 +1,6 @@
 //! The law that a plan is made with, by name or from a file.
 
+use crate::output;
 use anyhow::{Context, Result, bail};
 use scaling::published::{
     AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
@@ -100,8 +101,12 @@ impl PlanningLaw {
         self.fit.as_ref().and_then(|fit| fit.compute)
     }
 
-    /// What training costs, the same under resampled laws, and the batch for a final loss.
-    pub fn cost(&self, batch: Option<BatchChoice>) -> Result<Costs> {
+    /// What training costs, the same under resampled laws, and the batch for a final loss. The dynamics ratio is the given one,
+    /// else under each law that of the grown run beside its data, else 1.
+    ///
+    /// # Errors
+    /// A batch that the law cannot have, or a grown run that tells no ratio.
+    pub fn cost(&self, batch: Option<BatchChoice>, dynamics_ratio: Option<f64>) -> Result<Costs> {
         match self.law {
             Law::Tokens(law) => {
                 let own = self.fit.as_ref().and_then(|fit| fit.batch_tokens);
@@ -114,29 +119,41 @@ impl PlanningLaw {
                         self.name
                     ),
                 };
-                let resampled = match &self.fit {
+                let laws = match &self.fit {
                     Some(fit) => fit
                         .resampled()
-                        .map(|law| Ok(self.with_pace(in_tokens(fit, law, &self.name)?)))
+                        .map(|law| in_tokens(fit, law, &self.name))
                         .collect::<Result<Vec<_>>>()?,
                     None => Vec::new(),
                 };
+                let n_laws = laws.len();
+                let resampled: Vec<TrainingCost> = laws
+                    .into_iter()
+                    .filter_map(|law| self.with_pace(law, dynamics_ratio))
+                    .collect();
+                if resampled.len() < n_laws {
+                    output::note(&format!(
+                        "warning: under {} of {n_laws} resampled laws the grown run tells no pace: the interval is without them",
+                        n_laws - resampled.len()
+                    ));
+                }
                 Ok(Costs {
-                    cost: self.with_pace(law).with_context(|| {
+                    cost: self.with_pace(law, dynamics_ratio).with_context(|| {
                         format!(
                             "{}: its grown run ends below the law's asymptote or above its loss at the growth, so that it tells no \
                              pace; --dynamics-ratio gives one",
                             self.name
                         )
                     })?,
-                    resampled: resampled.into_iter().flatten().collect(),
+                    resampled,
                     batch: BatchChoice::Fixed(batch_tokens),
                 })
             }
             Law::Steps(law) => {
                 let batch = batch.unwrap_or(BatchChoice::CriticalAtEnd);
                 Ok(Costs {
-                    cost: TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(batch)),
+                    cost: TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(batch))
+                        .with_dynamics_ratio(dynamics_ratio.unwrap_or(1.0)),
                     resampled: Vec::new(),
                     batch,
                 })
@@ -144,17 +161,25 @@ impl PlanningLaw {
         }
     }
 
-    /// The cost under a law, with the dynamics ratio of the grown run beside its data; `None` where that run ends below what
-    /// the law can reach, or got nowhere.
-    fn with_pace(&self, law: TokenLaw) -> Option<TrainingCost> {
-        let cost = TrainingCost::tokens(law);
-        match self.fit.as_ref().and_then(|fit| fit.grown) {
-            None => Some(cost),
-            Some(grown) => {
-                let ratio = grown.dynamics_ratio(&cost).ok()?;
-                (ratio > 0.0).then(|| cost.with_dynamics_ratio(ratio))
-            }
+    /// Whether a plan can be made without a dynamics ratio by hand: there is no grown run, or one that made progress.
+    pub fn tells_pace(&self) -> bool {
+        match self.law {
+            Law::Tokens(law) => self.with_pace(law, None).is_some(),
+            Law::Steps(_) => true,
         }
+    }
+
+    /// The cost under a law and a dynamics ratio, by hand or of the grown run; `None` where that run ends below what the law can
+    /// reach, or got nowhere.
+    fn with_pace(&self, law: TokenLaw, by_hand: Option<f64>) -> Option<TrainingCost> {
+        let cost = TrainingCost::tokens(law);
+        let grown = self.fit.as_ref().and_then(|fit| fit.grown);
+        let ratio = match (by_hand, grown) {
+            (Some(ratio), _) => ratio,
+            (None, Some(grown)) => grown.dynamics_ratio(&cost).ok()?,
+            (None, None) => 1.0,
+        };
+        (ratio > 0.0).then(|| cost.with_dynamics_ratio(ratio))
     }
 
     /// The cost under every batch policy, for a law in steps.
@@ -195,14 +220,6 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// The same with another pace after growths.
-    pub fn with_dynamics_ratio(mut self, ratio: f64) -> Self {
-        self.cost = self.cost.with_dynamics_ratio(ratio);
-        let resampled = self.resampled.into_iter();
-        self.resampled = resampled.map(|cost| cost.with_dynamics_ratio(ratio)).collect();
-        self
-    }
-
     /// The batch in tokens for a final loss of the last shape.
     pub fn batch_tokens(&self, n_params: f64, final_loss: f64) -> f64 {
         match self.batch {

@@ -190,10 +190,7 @@ impl Plan {
             None => template,
         };
         let law = PlanningLaw::open(&self.law)?;
-        let mut costs = law.cost(self.batch)?;
-        if let Some(ratio) = self.dynamics_ratio {
-            costs = costs.with_dynamics_ratio(ratio);
-        }
+        let mut costs = law.cost(self.batch, self.dynamics_ratio)?;
         if let Some(path) = &self.throughput {
             let speed = throughput(path)?;
             costs.cost = costs.cost.clone().in_seconds(speed.clone());

@@ -157,6 +157,10 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     let refused = world.staged(&format!("{ask} grown.json"));
     assert_eq!(refused.status.code(), Some(2));
     assert!(lossy(&refused.stderr).contains("it tells no pace"), "{}", lossy(&refused.stderr));
+    assert_eq!(
+        json(&world, &format!("{ask} grown.json --dynamics-ratio 0.8"))["saving"],
+        by_hand["saving"]
+    );
     let refused = world.staged(&format!("{ask} law.json --dynamics-ratio 0"));
     assert!(lossy(&refused.stderr).contains("must be above 0 and at most 2"));
 }
