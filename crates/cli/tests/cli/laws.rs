@@ -116,7 +116,8 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
     }
 }
 
-/// A law with a grown run beside it, which came to the loss that half of its tokens would have brought from scratch.
+/// A law with a grown run beside it, which came to the loss that four fifths of its tokens would have brought at the pace from
+/// scratch.
 #[test]
 fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     let world = world();
