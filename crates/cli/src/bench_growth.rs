@@ -408,13 +408,8 @@ impl Bench {
         stages: &[(GptShape, u64, Option<Growth>)],
         state: Option<TrainingState>,
     ) -> Result<Learner> {
-        let spec = |(shape, steps, growth): &(GptShape, u64, Option<Growth>)| StageSpec {
-            n_layers: shape.n_layers,
-            d_model: shape.d_model,
-            n_heads: shape.n_heads,
-            d_ff: Some(shape.d_ff),
-            steps: *steps,
-            growth: growth.clone(),
+        let spec = |(shape, steps, growth): &(GptShape, u64, Option<Growth>)| {
+            StageSpec::new(shape, *steps, growth.clone())
         };
         let schedule = self.schedule.clone().with_stages(stages.iter().map(spec).collect())?;
         let device = DeviceChoice::Cpu.open(schedule.machine().precision)?;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
-use scaling::plan::{FinalShape, Goal, Operators, Stop, WidthRule};
+use scaling::plan::{FinalShape, Goal, Operators, PlanError, Stop, WidthRule};
 use schedule::{DataSource, Schedule, StageSpec};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -161,13 +161,13 @@ impl Demo {
             law.equation
         ));
         output::note("3 of 4: a plan under this law");
-        let law_file = law_path(&folder.join("pilots"));
-        if !PlanningLaw::open(&law_file.to_string_lossy())?.tells_pace() {
-            return output::line(
-                "do not grow: the grown pilot run got nowhere; a longer demo (--minutes) has longer pilot runs",
-            );
+        let planning = PlanningLaw::open(&law_path(&folder.join("pilots")).to_string_lossy())?;
+        if let Err(reason) = planning.measured_ratio() {
+            return output::line(&format!(
+                "no plan: {reason:#}; a longer demo (--minutes) has longer pilot runs"
+            ));
         }
-        let planned = planned(&kind, &recipe, last, &law_file)?;
+        let planned = planned(&kind, &recipe, last, planning)?;
         let schedule = planned.schedule.clone().named("demo")?;
         let schedule = schedule.with_evaluations(EVALUATIONS)?.on_one_thread();
         let text = plan_report::comment(&planned) + &schedule.to_toml();
@@ -264,14 +264,7 @@ impl Demo {
         let shape = shape_for(self.minutes, kind, &recipe);
         let steps =
             kind.tokens_per_param * shape.n_params() as f64 / recipe.batch().tokens_at(1) as f64;
-        let recipe = recipe.with_stages(vec![StageSpec {
-            n_layers: shape.n_layers,
-            d_model: shape.d_model,
-            n_heads: shape.n_heads,
-            d_ff: None,
-            steps: steps.ceil() as u64,
-            growth: None,
-        }])?;
+        let recipe = recipe.with_stages(vec![StageSpec::new(&shape, steps.ceil() as u64, None)])?;
         with_prepared_tokens(recipe, folder, self.resume)
     }
 }
@@ -307,21 +300,29 @@ fn last_shape(recipe: &Schedule) -> Result<GptShape> {
     Ok(recipe.stages().last().context("no stages")?.shape(n_vocab))
 }
 
-/// The best chain to the loss that the last shape has from scratch after its tokens.
-fn planned(kind: &Kind, recipe: &Schedule, last: GptShape, law: &Path) -> Result<Planned> {
-    let law = PlanningLaw::open(&law.to_string_lossy())?;
+/// The best chain to the loss that the last shape has from scratch after its tokens; where no growth pays, the best with one, if
+/// there is any, to show what it costs.
+fn planned(kind: &Kind, recipe: &Schedule, last: GptShape, law: PlanningLaw) -> Result<Planned> {
     let batch = BatchChoice::Fixed(recipe.batch().tokens_at(1) as f64);
     let costs = law.cost(Some(batch), None)?;
-    let ask = |stages| Ask {
-        goal: Goal::Stop(Stop::TokensPerParam(kind.tokens_per_param)),
-        last: FinalShape::Given(last),
-        stages,
-        operators: OPERATORS,
-        through: Vec::new(),
+    let plan = |stages| {
+        let ask = Ask {
+            goal: Goal::Stop(Stop::TokensPerParam(kind.tokens_per_param)),
+            last: FinalShape::Given(last),
+            stages,
+            operators: OPERATORS,
+            through: Vec::new(),
+        };
+        ask.planned(recipe.clone(), law.clone(), &costs)
     };
-    // A staged run is shown where there is one, also one that a plan advises against.
-    let staged = ask(2..=kind.most_stages).planned(recipe.clone(), law.clone(), &costs);
-    staged.or_else(|_| ask(1..=1).planned(recipe.clone(), law, &costs))
+    let best = plan(1..=kind.most_stages)?;
+    if best.plan.stages.len() > 1 {
+        return Ok(best);
+    }
+    match plan(2..=kind.most_stages) {
+        Err(error) if matches!(error.downcast_ref(), Some(PlanError::NoChain { .. })) => Ok(best),
+        grown => grown,
+    }
 }
 
 fn interrupted(folder: &Path) {

@@ -2,7 +2,7 @@ use crate::observations::{Observations, Source};
 use crate::{figures, output};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use scaling::{Fit as Law, FitOptions, FittedLaw, IsoFlop, LawForm, TrainingCost};
+use scaling::{Fit as Law, FitOptions, IsoFlop, LawForm};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -280,10 +280,7 @@ pub fn report(law: &Law) -> Result<()> {
         ))?;
     }
     if let Some(grown) = law.grown {
-        let ratio = match law.fitted() {
-            FittedLaw::Tokens(fitted) => grown.dynamics_ratio(&TrainingCost::tokens(fitted)).ok(),
-            FittedLaw::Steps(_) | FittedLaw::Power(_) => None,
-        };
+        let ratio = law.cost().and_then(|cost| grown.dynamics_ratio(&cost).ok());
         output::line(&format!(
             "growth from N = {:.3e} to {:.3e} after {:.3e} tokens: {:.4} after {:.3e} more, dynamics ratio {}",
             grown.small,

@@ -1,17 +1,24 @@
 //! The law that a plan is made with, by name or from a file.
 
-use crate::output;
 use anyhow::{Context, Result, bail};
 use scaling::published::{
     AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
 };
-use scaling::{BatchPolicy, Fit, FittedLaw, LawForm, Quantity, StepLaw, TokenLaw, TrainingCost};
+use scaling::{
+    BatchPolicy, Fit, FittedLaw, GrownRun, LawForm, Quantity, StepLaw, TokenLaw, TrainingCost,
+};
+use serde::Serialize;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
 /// The batch that a law in tokens says nothing about: GPT-2's.
 const DEFAULT_BATCH: f64 = 524_288.0;
+
+/// Dynamics ratios that are believed: a model that grew does not learn twice as fast as one from scratch.
+pub const MOST_RATIO: f64 = 2.0;
+/// What stands for no progress at all.
+const LEAST_RATIO: f64 = 1e-3;
 
 /// How a plan's batch is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -107,6 +114,13 @@ impl PlanningLaw {
     /// # Errors
     /// A batch that the law cannot have, or a grown run that tells no ratio.
     pub fn cost(&self, batch: Option<BatchChoice>, dynamics_ratio: Option<f64>) -> Result<Costs> {
+        let (ratio, ratio_from) = match dynamics_ratio {
+            Some(ratio) => (ratio, RatioSource::ByHand),
+            None => match self.measured_ratio()? {
+                Some(ratio) => (ratio, RatioSource::Measured),
+                None => (1.0, RatioSource::Assumed),
+            },
+        };
         match self.law {
             Law::Tokens(law) => {
                 let own = self.fit.as_ref().and_then(|fit| fit.batch_tokens);
@@ -119,67 +133,62 @@ impl PlanningLaw {
                         self.name
                     ),
                 };
-                let laws = match &self.fit {
+                let resampled = match &self.fit {
                     Some(fit) => fit
                         .resampled()
-                        .map(|law| in_tokens(fit, law, &self.name))
-                        .collect::<Result<Vec<_>>>()?,
+                        .map(|law| {
+                            let cost = TrainingCost::tokens(in_tokens(fit, law, &self.name)?);
+                            let own = fit.grown.filter(|_| ratio_from == RatioSource::Measured);
+                            let ratio = own.map_or(ratio, |grown| resampled_ratio(&grown, &cost));
+                            Ok(cost.with_dynamics_ratio(ratio))
+                        })
+                        .collect::<Result<_>>()?,
                     None => Vec::new(),
                 };
-                let n_laws = laws.len();
-                let resampled: Vec<TrainingCost> = laws
-                    .into_iter()
-                    .filter_map(|law| self.with_pace(law, dynamics_ratio))
-                    .collect();
-                if resampled.len() < n_laws {
-                    output::note(&format!(
-                        "warning: under {} of {n_laws} resampled laws the grown run tells no pace: the interval is without them",
-                        n_laws - resampled.len()
-                    ));
-                }
                 Ok(Costs {
-                    cost: self.with_pace(law, dynamics_ratio).with_context(|| {
-                        format!(
-                            "{}: its grown run ends below the law's asymptote or above its loss at the growth, so that it tells no \
-                             pace; --dynamics-ratio gives one",
-                            self.name
-                        )
-                    })?,
+                    cost: TrainingCost::tokens(law).with_dynamics_ratio(ratio),
                     resampled,
                     batch: BatchChoice::Fixed(batch_tokens),
+                    ratio_from,
                 })
             }
             Law::Steps(law) => {
                 let batch = batch.unwrap_or(BatchChoice::CriticalAtEnd);
                 Ok(Costs {
                     cost: TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(batch))
-                        .with_dynamics_ratio(dynamics_ratio.unwrap_or(1.0)),
+                        .with_dynamics_ratio(ratio),
                     resampled: Vec::new(),
                     batch,
+                    ratio_from,
                 })
             }
         }
     }
 
-    /// Whether a plan can be made without a dynamics ratio by hand: there is no grown run, or one that made progress.
-    pub fn tells_pace(&self) -> bool {
-        match self.law {
-            Law::Tokens(law) => self.with_pace(law, None).is_some(),
-            Law::Steps(_) => true,
-        }
-    }
-
-    /// The cost under a law and a dynamics ratio, by hand or of the grown run; `None` where that run ends below what the law can
-    /// reach, or got nowhere.
-    fn with_pace(&self, law: TokenLaw, by_hand: Option<f64>) -> Option<TrainingCost> {
-        let cost = TrainingCost::tokens(law);
-        let grown = self.fit.as_ref().and_then(|fit| fit.grown);
-        let ratio = match (by_hand, grown) {
-            (Some(ratio), _) => ratio,
-            (None, Some(grown)) => grown.dynamics_ratio(&cost).ok()?,
-            (None, None) => 1.0,
+    /// The dynamics ratio of the grown run beside the law's data; `None` without one.
+    ///
+    /// # Errors
+    /// A run that got nowhere, or ends below what the law can reach, or much better than any model from scratch.
+    pub fn measured_ratio(&self) -> Result<Option<f64>> {
+        let (Some(grown), Law::Tokens(law)) =
+            (self.fit.as_ref().and_then(|fit| fit.grown), self.law)
+        else {
+            return Ok(None);
         };
-        (ratio > 0.0).then(|| cost.with_dynamics_ratio(ratio))
+        match grown.dynamics_ratio(&TrainingCost::tokens(law)) {
+            Ok(ratio) if ratio > 0.0 && ratio <= MOST_RATIO => Ok(Some(ratio)),
+            found => {
+                let found = found.map_or("below the law's asymptote".into(), |ratio| {
+                    format!("which makes a dynamics ratio of {ratio:.3}")
+                });
+                bail!(
+                    "{}: its grown run ends at a loss of {:.4}, {found}: it tells no pace, which must be above 0 and at most \
+                     {MOST_RATIO}; --dynamics-ratio gives one",
+                    self.name,
+                    grown.loss
+                )
+            }
+        }
     }
 
     /// The cost under every batch policy, for a law in steps.
@@ -217,6 +226,24 @@ pub struct Costs {
     pub cost: TrainingCost,
     pub resampled: Vec<TrainingCost>,
     pub batch: BatchChoice,
+    pub ratio_from: RatioSource,
+}
+
+/// Where a plan's dynamics ratio comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RatioSource {
+    ByHand,
+    /// The grown run beside the law's data.
+    Measured,
+    /// Nothing tells it: dynamics are taken to be preserved.
+    Assumed,
+}
+
+/// A resampled law's own dynamics ratio. No progress is the least there is, so that it stays in the interval, and a run that
+/// ends below the law's asymptote the most.
+fn resampled_ratio(grown: &GrownRun, cost: &TrainingCost) -> f64 {
+    grown.dynamics_ratio(cost).unwrap_or(MOST_RATIO).clamp(LEAST_RATIO, MOST_RATIO)
 }
 
 impl Costs {

@@ -18,9 +18,8 @@ struct Report {
 fn steady_curve(path: &Path) -> Result<SmoothCurve> {
     let file = if path.is_dir() { path.join("metrics.csv") } else { path.to_path_buf() };
     let curve = LearningCurve::read(&file)?;
-    let peak = curve.points.iter().map(|point| point.learning_rate).fold(0.0, f64::max);
-    let end = curve.points.last().map_or(peak, |point| point.learning_rate);
-    if end < peak * (1.0 - 1e-9) {
+    let peak = curve.peak_rate();
+    if curve.points.last().is_some_and(|end| !end.is_at_rate(peak)) {
         output::note(&format!(
             "warning: {}: its learning rate decays, so its losses fall below the curve of a constant one, and what is read \
              from them with it; plan from a law of ends (staged pilot) or from runs at a constant rate",

@@ -91,12 +91,12 @@ impl Source {
         if curve.points.iter().any(|point| point.stage > 0) {
             found.warnings.push(format!("{name}: only its first stage is a run from scratch"));
         }
-        let peak = curve.points.iter().map(|point| point.learning_rate).fold(0.0, f64::max);
+        let peak = curve.peak_rate();
         let top = curve.points.iter().position(|point| point.learning_rate >= peak);
         let top_step = top.map_or(0, |i| curve.points[i].step);
         let (mut warm_up, mut decayed) = (0, 0);
         for (point, loss) in curve.evaluated().filter(|(point, _)| point.stage == 0) {
-            let at_peak = point.learning_rate >= peak * (1.0 - 1e-9);
+            let at_peak = point.is_at_rate(peak);
             if self.stable_only && !at_peak {
                 continue;
             }

@@ -6,7 +6,7 @@ use clap::Args;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
 use scaling::plan::{Operators, Pilot as PlannedPilot, pilots};
-use scaling::{Fit, FittedLaw, GrownRun, StageStart, TrainingCost};
+use scaling::{Fit, GrownRun, StageStart};
 use schedule::{DataSource, Growth, Schedule, StageSpec};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -169,11 +169,10 @@ impl PilotRuns<'_> {
         }
         let mut runs = Vec::new();
         for pilot in &planned {
-            let shape = &pilot.shape;
-            let length = pilot.length;
+            let PlannedPilot { shape, tokens, length } = *pilot;
             let suffix = if length < 1.0 { format!("-x{length}") } else { String::new() };
-            let stage = stage_of(shape, self.steps(pilot.tokens), None);
-            runs.push(self.run(&format!("pilot-{}{suffix}", name_of(shape)), vec![stage])?);
+            let stage = StageSpec::new(&shape, self.steps(tokens), None);
+            runs.push(self.run(&format!("pilot-{shape}{suffix}"), vec![stage])?);
         }
         let folders: Vec<PathBuf> = runs.iter().map(|run| run.folder.clone()).collect();
         let summaries = run_all("pilot runs", runs)?;
@@ -186,33 +185,32 @@ impl PilotRuns<'_> {
             .collect();
         let (mut law, observations) = fit::fit_runs(&folders, ends_count, BOOTSTRAPS)?;
         if ends_count {
-            let (large, small) = (&planned[0], &planned[lengths.len()]);
-            let Some(run) = self.grown_run(&law, &small.shape, large)? else {
+            let (large, small) = (&planned[0], &planned[lengths.len()].shape);
+            if let Some(run) = self.grown_run(&law, small, large)? {
+                let folder = run.folder.clone();
+                let at_growth = run.schedule.stages()[0].until().steps.unwrap_or(0);
+                let summaries = run_all("a grown pilot run", vec![run])?;
+                if !all_finished(&summaries) {
+                    return Ok(None);
+                }
+                let summary = &summaries[0];
+                let tokens_small = self.recipe.batch().tokens_through(at_growth);
+                law.grown = Some(GrownRun {
+                    small: small.n_params() as f64,
+                    tokens_small: tokens_small as f64,
+                    large: large.shape.n_params() as f64,
+                    tokens_large: (summary.tokens - tokens_small) as f64,
+                    loss: summary.val_loss.context("the grown pilot run has no held-out loss")?,
+                });
+                law.compute = law.compute.map(|compute| compute + summary.compute_flops);
+                made.push(PilotMade::new(&folder, &large.shape, summary));
+            } else {
                 law.warnings.push(format!(
-                    "no growth from {} to {} pays under the law, so none was made: the pace of a grown \
-                     model is not known",
-                    small.shape, large.shape
+                    "no growth from {small} to {} pays under the law, so none was made: the pace of a grown model is not \
+                     known",
+                    large.shape
                 ));
-                fit::write(&law, &observations, &law_path(self.folder))?;
-                return Ok(Some((law, made)));
-            };
-            let folder = run.folder.clone();
-            let at_growth = run.schedule.stages()[0].until().steps.unwrap_or(0);
-            let summaries = run_all("a grown pilot run", vec![run])?;
-            if !all_finished(&summaries) {
-                return Ok(None);
             }
-            let summary = &summaries[0];
-            let tokens_small = self.recipe.batch().tokens_at(1) as f64 * at_growth as f64;
-            law.grown = Some(GrownRun {
-                small: small.shape.n_params() as f64,
-                tokens_small,
-                large: large.shape.n_params() as f64,
-                tokens_large: summary.tokens as f64 - tokens_small,
-                loss: summary.val_loss.context("the grown pilot run has no held-out loss")?,
-            });
-            law.compute = law.compute.map(|compute| compute + summary.compute_flops);
-            made.push(PilotMade::new(&folder, &large.shape, summary));
         }
         fit::write(&law, &observations, &law_path(self.folder))?;
         Ok(Some((law, made)))
@@ -226,8 +224,7 @@ impl PilotRuns<'_> {
         small: &GptShape,
         large: &PlannedPilot,
     ) -> Result<Option<RunOptions>> {
-        let FittedLaw::Tokens(fitted) = law.fitted() else { return Ok(None) };
-        let cost = TrainingCost::tokens(fitted);
+        let Some(cost) = law.cost() else { return Ok(None) };
         let (n_small, n_large) = (small.n_params() as f64, large.shape.n_params() as f64);
         let Ok(growth) = cost.growth_point(StageStart::Scratch, n_small, n_large) else {
             return Ok(None);
@@ -236,17 +233,16 @@ impl PilotRuns<'_> {
         if resumed >= large.tokens {
             return Ok(None);
         }
-        let resumed_step = Some(self.steps(resumed));
+        // Of a ramped batch the second stage has what lies behind the first.
+        let first = self.steps(cost.tokens_at(n_small, growth.loss)?);
+        let before = self.recipe.batch().tokens_through(first) as f64;
+        let last = self.steps(before + large.tokens - resumed).saturating_sub(first).max(1);
+        let growth = Growth { resumed_step: Some(self.steps(resumed)), ..Growth::default() };
         let stages = vec![
-            stage_of(small, self.steps(cost.tokens_at(n_small, growth.loss)?), None),
-            stage_of(
-                &large.shape,
-                self.steps(large.tokens - resumed),
-                Some(Growth { resumed_step, ..Growth::default() }),
-            ),
+            StageSpec::new(small, first, None),
+            StageSpec::new(&large.shape, last, Some(growth)),
         ];
-        let name = format!("pilot-{}-to-{}", name_of(small), name_of(&large.shape));
-        Ok(Some(self.run(&name, stages)?))
+        Ok(Some(self.run(&format!("pilot-{small}-to-{}", large.shape), stages)?))
     }
 
     fn steps(&self, tokens: f64) -> u64 {
@@ -266,22 +262,6 @@ impl PilotRuns<'_> {
             resume: self.resume,
             command: output::command(),
         })
-    }
-}
-
-fn name_of(shape: &GptShape) -> String {
-    let GptShape { n_layers, d_model, n_heads, .. } = shape;
-    format!("{n_layers}x{d_model}x{n_heads}")
-}
-
-fn stage_of(shape: &GptShape, steps: u64, growth: Option<Growth>) -> StageSpec {
-    StageSpec {
-        n_layers: shape.n_layers,
-        d_model: shape.d_model,
-        n_heads: shape.n_heads,
-        d_ff: Some(shape.d_ff),
-        steps,
-        growth,
     }
 }
 

@@ -1,4 +1,4 @@
-use crate::law::{BatchChoice, Costs, PlanningLaw};
+use crate::law::{BatchChoice, Costs, MOST_RATIO, PlanningLaw, RatioSource};
 use crate::{figures, measured, output, plan_report, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -61,12 +61,13 @@ pub struct Plan {
     /// tokens_per_second
     #[arg(long, value_name = "SPEED.csv")]
     throughput: Option<PathBuf>,
-    /// Pace of a grown model over that of one from scratch at the same loss: 1 if growth preserves the dynamics [default: what
-    /// the law's pilot runs say, else 1]
+    /// Pace of a grown model over that of one from scratch at the same loss, in tokens over a whole stage: 1 if growth preserves
+    /// the dynamics. Not the ratio of staged compare, which is of the time right after a growth [default: what the law's
+    /// pilot runs say, else 1]
     #[arg(long, value_name = "RATIO", value_parser = dynamics_ratio)]
     dynamics_ratio: Option<f64>,
     /// Find the growth points between measured curves instead, smallest model first
-    #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "throughput"])]
+    #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "throughput", "dynamics_ratio"])]
     curves: Vec<PathBuf>,
     /// Vocabulary, for exact FLOPs and the loss of an untrained model
     #[arg(long, default_value_t = 50_257, value_parser = clap::value_parser!(u64).range(2..=10_000_000))]
@@ -118,7 +119,7 @@ impl Ask {
         };
         let plan = StagedPlan::new(&request, |n_params, loss| costs.batch_tokens(n_params, loss))?;
         let schedule = schedule(template, &plan, &law, &costs.batch.to_string())?;
-        Ok(Planned { plan, schedule, law })
+        Ok(Planned { plan, schedule, law, ratio_from: costs.ratio_from })
     }
 }
 
@@ -127,12 +128,13 @@ pub struct Planned {
     pub plan: StagedPlan,
     pub schedule: Schedule,
     pub law: PlanningLaw,
+    pub ratio_from: RatioSource,
 }
 
 fn dynamics_ratio(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(ratio) if ratio > 0.0 && ratio <= 2.0 => Ok(ratio),
-        _ => Err("must be above 0 and at most 2".into()),
+        Ok(ratio) if ratio > 0.0 && ratio <= MOST_RATIO => Ok(ratio),
+        _ => Err(format!("must be above 0 and at most {MOST_RATIO}")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A plan as a table, as JSON and as the head of its schedule.
 
+use crate::law::RatioSource;
 use crate::output;
 use crate::plan::Planned;
 use anyhow::Result;
@@ -18,6 +19,7 @@ pub fn json(planned: &Planned) -> Value {
     let mut value = serde_json::to_value(&planned.plan).unwrap_or_default();
     value["law"] = json!(planned.law.name);
     value["warnings"] = json!(warnings(planned));
+    value["dynamics_ratio_from"] = json!(planned.ratio_from);
     value["other_policies"] = json!(other_policies(planned));
     for (i, stage) in planned.plan.stages.iter().enumerate() {
         value["stages"][i]["learning_rate"] = json!(hidden_rate(planned, stage.d_model));
@@ -29,7 +31,15 @@ fn warnings(planned: &Planned) -> Vec<String> {
     let plan = &planned.plan;
     let last = &plan.stages[plan.stages.len() - 1];
     let tokens: f64 = plan.stages.iter().map(|stage| stage.tokens).sum();
-    planned.law.extrapolation(last.n_params, tokens)
+    let mut warnings = planned.law.extrapolation(last.n_params, tokens);
+    let deeper = plan.stages.windows(2).any(|pair| pair[0].n_layers < pair[1].n_layers);
+    if deeper && planned.ratio_from == RatioSource::Measured {
+        warnings.push(
+            "the dynamics ratio was measured between pilot shapes, on one kind of growth, and is taken for growths in depth too"
+                .to_string(),
+        );
+    }
+    warnings
 }
 
 /// What the same sizes save to the same multiple of the asymptote under other batch policies.
@@ -64,11 +74,16 @@ fn saving(plan: &Plan) -> String {
     format!("{} ({interval})", percent(plan.saving))
 }
 
-/// The pace that is counted on after growths, where dynamics are not taken to be preserved.
-fn pace(plan: &Plan) -> Option<String> {
-    let ratio = plan.dynamics_ratio;
-    (plan.stages.len() > 1 && (ratio - 1.0).abs() > 1e-9).then(|| {
-        format!("Dynamics ratio {ratio:.2}: a grown model's pace over that of one from scratch at the same loss")
+/// The pace that is counted on after growths.
+fn pace(planned: &Planned) -> Option<String> {
+    let from = match planned.ratio_from {
+        RatioSource::ByHand => "by hand",
+        RatioSource::Measured => "of the law's grown run",
+        RatioSource::Assumed => "not measured",
+    };
+    let ratio = planned.plan.dynamics_ratio;
+    (planned.plan.stages.len() > 1).then(|| {
+        format!("Dynamics ratio {ratio:.2}, {from}: a grown model's pace over that of one from scratch at the same loss")
     })
 }
 
@@ -81,7 +96,7 @@ pub fn comment(planned: &Planned) -> String {
         format!("Predicted: loss {:.4} nats per token at the end", plan.final_loss),
         format!("Saving against the last shape from scratch: {}", saving(plan)),
     ];
-    if let Some(pace) = pace(plan) {
+    if let Some(pace) = pace(planned) {
         lines.push(pace);
     }
     if let Some(reason) = &plan.advice.reason {
@@ -167,7 +182,7 @@ fn summary(planned: &Planned) -> Result<()> {
         percent(plan.saving_at_best_size),
         plan.best_size,
     ))?;
-    if let Some(pace) = pace(plan) {
+    if let Some(pace) = pace(planned) {
         output::line(&pace)?;
     }
     if let Some(alone) = &plan.without_growth {

@@ -197,11 +197,12 @@ fn close_up(staged: &RunRecord, scratch: &[RunRecord], found: &Comparison) -> Op
         }
     }
     for (i, one) in told.iter().take(3).enumerate() {
+        let what = if one.saving < 0.0 { "more spent" } else { "saved" };
         layers.push(Layer::Line {
             points: vec![(one.compute, one.loss), (one.compute_from_scratch, one.loss)],
             color: Color::Series(2 + i),
             stroke: Stroke::Solid,
-            label: Some(format!("{:.1} % saved at {:.3}", 100.0 * one.saving, one.loss)),
+            label: Some(format!("{:.1} % {what} at {:.3}", 100.0 * one.saving.abs(), one.loss)),
         });
     }
     let margin = 0.06 * (top - bottom);

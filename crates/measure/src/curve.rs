@@ -75,6 +75,13 @@ pub enum CurveError {
     },
 }
 
+impl CurvePoint {
+    /// Whether its step was made at a learning rate, or a higher one.
+    pub fn is_at_rate(&self, rate: f64) -> bool {
+        self.learning_rate >= rate * (1.0 - 1e-9)
+    }
+}
+
 impl LearningCurve {
     /// Reads a whole `metrics.csv`.
     ///
@@ -92,6 +99,11 @@ impl LearningCurve {
             })?);
         }
         Ok(Self { points })
+    }
+
+    /// The highest learning rate of its steps.
+    pub fn peak_rate(&self) -> f64 {
+        self.points.iter().map(|point| point.learning_rate).fold(0.0, f64::max)
     }
 
     /// The points that carry a held-out loss.

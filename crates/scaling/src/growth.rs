@@ -58,8 +58,7 @@ impl GrownRun {
     /// # Errors
     /// A final loss at or below the larger size's asymptote.
     pub fn dynamics_ratio(&self, cost: &TrainingCost) -> Result<f64, ScalingError> {
-        let price = cost.per_token(self.small);
-        let grown_at = cost.loss_at_compute(self.small, self.tokens_small * price)?;
+        let grown_at = cost.loss_after(self.small, None, self.tokens_small)?;
         let progress =
             cost.tokens_at(self.large, self.loss)? - cost.tokens_at(self.large, grown_at)?;
         Ok(progress / self.tokens_large)

@@ -1,5 +1,6 @@
 use crate::file::StageFile;
 use crate::{DataSource, Growth, Prediction, Schedule, ScheduleError, TextData, TokenData, Until};
+use measure::GptShape;
 use std::path::{Path, PathBuf};
 
 /// The stages of a plan, to be run as the rest of a schedule says.
@@ -45,6 +46,20 @@ pub struct StageSpec {
     pub steps: u64,
     /// How it comes from the one before it; by default settings when it is absent.
     pub growth: Option<Growth>,
+}
+
+impl StageSpec {
+    /// A stage of a shape.
+    pub fn new(shape: &GptShape, steps: u64, growth: Option<Growth>) -> Self {
+        Self {
+            n_layers: shape.n_layers,
+            d_model: shape.d_model,
+            n_heads: shape.n_heads,
+            d_ff: Some(shape.d_ff),
+            steps,
+            growth,
+        }
+    }
 }
 
 /// Share of all steps that the warm-up takes at most.

@@ -4,7 +4,7 @@ use super::form::{LawForm, Quantity};
 use super::observations::{Observation, Points};
 use super::problem::Problem;
 use super::search::{Search, plain_search, search};
-use crate::{FittedLaw, GrownRun};
+use crate::{FittedLaw, GrownRun, TrainingCost};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -182,6 +182,14 @@ impl Fit {
     /// The law with the best values.
     pub fn fitted(&self) -> FittedLaw {
         self.law.law(&self.values())
+    }
+
+    /// What training costs under it, where it is a law in N and D.
+    pub fn cost(&self) -> Option<TrainingCost> {
+        match self.fitted() {
+            FittedLaw::Tokens(law) => Some(TrainingCost::tokens(law)),
+            FittedLaw::Steps(_) | FittedLaw::Power(_) => None,
+        }
     }
 
     /// The laws of the kept resamples.

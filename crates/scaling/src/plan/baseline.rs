@@ -44,7 +44,7 @@ pub(crate) fn baselines(
     let continuous = cost.continuous_saving(n, final_loss).map(|saving| {
         (
             saving,
-            "endlessly many growths that keep the dynamics: no chain saves more under this law"
+            "endlessly many growths that preserve the dynamics: no chain at a ratio up to 1 saves more"
                 .to_string(),
         )
     });
@@ -90,18 +90,18 @@ fn stacking(
     n_params: f64,
     final_loss: f64,
 ) -> Result<(f64, String), ScalingError> {
-    let whole = cost.tokens_at(n_params, final_loss)?;
-    let tokens = stacking_tokens(n_params, 6.0 * n_params * whole);
-    if tokens >= whole {
-        return Err(ScalingError::NoSolution("stacking before the end of the run"));
-    }
+    let tokens = stacking_tokens(n_params, 6.0 * n_params * cost.tokens_at(n_params, final_loss)?);
     let small = n_params / 4.0;
-    let loss = cost.loss_at_compute(small, tokens * cost.per_token(small))?;
+    let from_scratch = cost.compute_at(n_params, final_loss)?;
+    let before = tokens * cost.per_token(small);
+    if before >= from_scratch {
+        return Err(ScalingError::NoSolution("stacking within the cost from scratch"));
+    }
+    let loss = cost.loss_at_compute(small, before)?;
     if loss <= final_loss {
         return Err(ScalingError::NoSolution("a final loss below that of stacking"));
     }
     let growth = cost.growth_at(StageStart::Scratch, small, n_params, loss)?;
-    let from_scratch = cost.compute_at(n_params, final_loss)?;
     let saving = cost.net_spared(growth.spared, from_scratch) / from_scratch;
     Ok((saving, format!("from N / 4 after {tokens:.2e} tokens, were stacking loss-preserving")))
 }

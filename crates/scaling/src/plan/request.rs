@@ -330,7 +330,7 @@ fn best_final_shape(request: &Request, family: &Family) -> Result<(GptShape, Uns
         cost: paid,
         loss,
     };
-    let most_growths = request.stages.end() - 1;
+    let (least_growths, most_growths) = (request.stages.start() - 1, request.stages.end() - 1);
     if most_growths == 0 {
         return Ok((shape, unstaged));
     }
@@ -349,7 +349,7 @@ fn best_final_shape(request: &Request, family: &Family) -> Result<(GptShape, Uns
     let staged = candidates.filter_map(|(i, node)| {
         let n = node.n_params() as f64;
         let end = |by_growths| goal.staged_end(cost, n, by_growths).ok();
-        let best = (0..=most_growths)
+        let best = (least_growths..=most_growths)
             .filter_map(|growths| graph.path(i, growths, end))
             .max_by(|a, b| a.spared.total_cmp(&b.spared))?;
         Some((merit(node, best.spared)?.0, *node))

@@ -64,7 +64,9 @@ impl Graph {
                         return None;
                     }
                     let growth = |start| growth(cost, start, &shapes[from], &shapes[to]);
-                    let growths = [growth(StageStart::Scratch), growth(StageStart::Growth)];
+                    let first = growth(StageStart::Scratch);
+                    let same = cost.dynamics_ratio() == 1.0;
+                    let growths = [first, if same { first } else { growth(StageStart::Growth) }];
                     growths.iter().any(Option::is_some).then_some(Edge { from, to, growths })
                 })
             })
@@ -187,7 +189,7 @@ fn refine(
                 let mut shapes = path.shapes.clone();
                 shapes[k] = *shape;
                 if let Some(found) = evaluate(cost, shapes, operators, end)
-                    && found.spared > path.spared * (1.0 + LEAST_GAIN)
+                    && found.spared > path.spared + LEAST_GAIN * path.spared.abs()
                 {
                     path = found;
                 }

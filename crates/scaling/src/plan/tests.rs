@@ -76,6 +76,79 @@ fn a_plan_counts_on_the_pace_after_growth() {
 }
 
 #[test]
+fn a_budget_is_spent_at_any_pace() {
+    let with = |ratio, stages, last| {
+        let cost = chinchilla().with_dynamics_ratio(ratio);
+        plan(&Request { stages, ..request(cost, Goal::Budget(1e21), last) })
+    };
+    for ratio in [0.8, 0.97, 1.1] {
+        let found = with(ratio, 2..=4, FinalShape::Given(gpt2_large()));
+        assert!((found.compute / 1e21 - 1.0).abs() < 1e-6, "{ratio}: {:e}", found.compute);
+        let end = found.curve[found.curve.len() - 1].loss;
+        assert!((end / found.final_loss - 1.0).abs() < 1e-9, "{ratio}: {end}");
+        assert!((1.0 - found.compute / found.compute_from_scratch - found.saving).abs() < 1e-6);
+    }
+    // A free last shape is the best for as many stages as are asked for, also where none would be better.
+    let slow = with(0.85, 2..=2, FinalShape::Best(family()));
+    assert!((slow.compute / 1e21 - 1.0).abs() < 1e-6);
+    let alone = slow.without_growth.clone().unwrap();
+    assert!(slow.final_loss > alone.loss, "{} {}", slow.final_loss, alone.loss);
+    let first = family().shapes()[0];
+    let GptShape { d_ff, .. } = first;
+    let unstaged = GptShape {
+        n_layers: alone.n_layers,
+        d_model: alone.d_model,
+        n_heads: alone.n_heads,
+        d_ff: d_ff / first.d_model * alone.d_model,
+        ..first
+    };
+    let there = with(0.85, 2..=2, FinalShape::Given(unstaged));
+    assert!(slow.final_loss < there.final_loss - 1e-3, "{} {}", slow.final_loss, there.final_loss);
+    assert_eq!(with(0.85, 1..=2, FinalShape::Best(family())).stages.len(), 1);
+}
+
+/// Seconds at a speed of so many FLOPs are FLOPs in other units.
+#[test]
+fn the_pace_is_the_same_in_seconds() {
+    const SPEED: f64 = 1e14;
+    let sizes = [1e6, 1e10].map(|n| (n, SPEED / (6.0 * n)));
+    let speed = crate::Throughput::new(&sizes).unwrap();
+    let flops = chinchilla().with_dynamics_ratio(0.9);
+    let plans =
+        [(flops.clone(), 1e21), (flops.in_seconds(speed), 1e21 / SPEED)].map(|(cost, budget)| {
+            let goal = Goal::Budget(budget);
+            let asked = request(cost, goal, FinalShape::Given(gpt2_large()));
+            plan(&Request { stages: 2..=2, ..asked })
+        });
+    assert!((plans[0].saving - plans[1].saving).abs() < 1e-6, "{plans:?}");
+    assert!((plans[1].seconds.unwrap() * SPEED / 1e21 - 1.0).abs() < 1e-6);
+}
+
+/// Shapes near those of a path are tried for a better one, also where every growth costs.
+#[test]
+fn a_plan_that_costs_is_the_cheapest_of_its_kind() {
+    let last = gpt2_large();
+    let n_last = last.n_params() as f64;
+    for ratio in [0.7, 0.74, 0.78, 0.82, 0.86] {
+        let cost = chinchilla().with_dynamics_ratio(ratio);
+        let goal = Goal::Stop(Stop::TokensPerParam(20.0));
+        let asked = request(cost.clone(), goal, FinalShape::Given(last));
+        let found = plan(&Request { stages: 2..=2, ..asked });
+        assert!(found.saving < 0.0);
+        let best = Operators::ALL
+            .sources(&last)
+            .iter()
+            .filter_map(|small| {
+                cost.chain(&[small.n_params() as f64, n_last], found.final_loss).ok()
+            })
+            .map(|chain| chain.saving)
+            .fold(f64::NEG_INFINITY, f64::max);
+        // An odd shape must bring a thousandth to be taken.
+        assert!(found.saving > best - 1e-3 * best.abs(), "{ratio}: {} {best}", found.saving);
+    }
+}
+
+#[test]
 fn the_plan_for_two_stages_is_the_best_pair_there_is() {
     let cost = chinchilla();
     let last = gpt2_large();
