@@ -6,7 +6,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use trainer::{Event, Outcome, RunOptions, RunSummary, TrainError, train};
+use trainer::{Event, Outcome, RunFolder, RunOptions, RunSummary, TrainError, train};
 
 const SCHEDULE: &str = r#"
 version = 1
@@ -79,6 +79,7 @@ pub fn run_schedule(
         folder: folder.to_path_buf(),
         device: DeviceChoice::Cpu,
         resume: true,
+        branch_of: None,
         command: "test".into(),
     };
     let stop = AtomicBool::new(false);
@@ -201,4 +202,88 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_state() {
     let message = error.to_string();
     assert!(message.contains("last good state is"), "{message}");
     assert!(message.contains("learning_rate.peak"), "{message}");
+}
+
+/// A run whose rate is stable before it decays over its last half.
+fn stable(steps: u64) -> Schedule {
+    let text = SCHEDULE
+        .replace("shape = \"cosine\"", "shape = \"wsd\"\ndecay_fraction = 0.5")
+        .replace("steps = 14", &format!("steps = {steps}"));
+    Schedule::parse(&text, Path::new("stable.toml")).unwrap()
+}
+
+/// The same through a growth at a step.
+fn grown(at: u64, steps: u64) -> Schedule {
+    let text = stable(at).to_toml()
+        + &format!(
+            "[[stages]]\nn_layers = 3\nd_model = 16\nn_heads = 2\nuntil = {{ steps = {steps} }}\n\
+             growth = {{ resumed_step = 4 }}\n"
+        );
+    Schedule::parse(&text, Path::new("grown.toml")).unwrap()
+}
+
+fn branched(folder: &Path, schedule: Schedule, of: &Path) -> Result<RunSummary, TrainError> {
+    let options = RunOptions {
+        schedule,
+        folder: folder.to_path_buf(),
+        device: DeviceChoice::Cpu,
+        resume: true,
+        branch_of: Some(of.to_path_buf()),
+        command: "test".into(),
+    };
+    train(&options, &mut |_| (), &AtomicBool::new(false))
+}
+
+#[test]
+fn a_branch_is_the_run_that_began_at_the_start() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    let trunk = stable(24).keeping_at([5, 8]);
+    run_schedule(&at("trunk"), trunk, &mut |_, _| ()).unwrap();
+    let (longer, staged) = (at("longer"), at("staged"));
+    // Shorter, longer, through a growth, and from a state after a growth.
+    let cases = [
+        ("shorter", stable(17), at("trunk"), 8),
+        ("longer", stable(40), at("trunk"), 12),
+        ("again", stable(60), longer, 20),
+        ("staged", grown(10, 12), at("trunk"), 8),
+        ("later", grown(10, 30), staged, 14),
+    ];
+    for (name, schedule, of, step) in cases {
+        branched(&at(name), schedule.clone(), &of).unwrap();
+        assert_eq!(RunFolder::branch_of(&at(name)).unwrap().unwrap().step, step, "{name}");
+        let alone = at(&format!("{name}-alone"));
+        let summary = run_schedule(&alone, schedule, &mut |_, _| ()).unwrap();
+        assert_eq!(end_of_run(&at(name), summary.step), end_of_run(&alone, summary.step), "{name}");
+        let growths = |folder: &Path| RunFolder::growths_of(folder).unwrap().len();
+        assert_eq!(growths(&at(name)), growths(&alone), "{name}");
+    }
+    let mut other = stable(17).to_toml();
+    other = other.replace("seed = 5", "seed = 6");
+    let other = Schedule::parse(&other, Path::new("other.toml")).unwrap();
+    let refused = branched(&at("other"), other, &at("trunk")).unwrap_err().to_string();
+    assert!(refused.contains("`seed = 5` there, `seed = 6` here"), "{refused}");
+    assert!(!at("other").exists());
+}
+
+#[test]
+fn a_branch_that_is_cut_short_begins_again() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    run_schedule(&at("trunk"), stable(24).keeping_at([8]), &mut |_, _| ()).unwrap();
+    branched(&at("whole"), stable(17), &at("trunk")).unwrap();
+    for lost in ["branch.json", "checkpoints", "metrics.csv"] {
+        // What a kill leaves before this was written.
+        let cut = at(lost);
+        fs::create_dir(&cut).unwrap();
+        for name in ["schedule.toml", "lock"] {
+            fs::copy(at("whole").join(name), cut.join(name)).unwrap();
+        }
+        if lost == "checkpoints" {
+            fs::copy(at("trunk").join("metrics.csv"), cut.join("metrics.csv")).unwrap();
+        }
+        branched(&cut, stable(17), &at("trunk")).unwrap();
+        assert_eq!(end_of_run(&cut, 17), end_of_run(&at("whole"), 17), "{lost}");
+        assert_eq!(RunFolder::branch_of(&cut).unwrap().unwrap().step, 8, "{lost}");
+    }
 }

@@ -1,10 +1,10 @@
 use crate::comparison::{Comparison, Sides};
 use crate::law::{BatchChoice, PlanningLaw};
-use crate::pilot::{PilotMade, PilotRuns, law_path, with_prepared_tokens};
+use crate::pilot::{PilotMade, PilotRuns, branch_point, law_path, with_prepared_tokens};
 use crate::plan::{Ask, Planned};
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
-use crate::side_by_side::{all_finished, run_all};
+use crate::side_by_side::run_all;
 use crate::{compare, figures, output, plan_report, report};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -212,20 +212,26 @@ impl Demo {
         pilot_compute: f64,
     ) -> Result<Option<(Sides, Option<f64>)>> {
         let baseline = schedule.clone().from_scratch()?;
-        let options = |schedule: Schedule, name: &str| -> Result<RunOptions> {
-            Ok(RunOptions {
-                schedule: schedule.with_evaluations(EVALUATIONS)?,
-                folder: folder.join(name),
-                device: DeviceChoice::Cpu,
-                resume: self.resume,
-                command: output::command(),
-            })
-        };
-        let runs = vec![options(schedule, "staged")?, options(baseline.clone(), "scratch")?];
-        let summaries = run_all("training", runs)?;
-        if !all_finished(&summaries) {
-            return Ok(None);
+        let schedule = schedule.with_evaluations(EVALUATIONS)?;
+        let mut baseline = baseline.with_evaluations(EVALUATIONS)?;
+        let shorter: Vec<Schedule> = (1..=MOST_FURTHER)
+            .map(|k| baseline.clone().with_length(SHORTER.powi(k)))
+            .collect::<Result<_, _>>()?;
+        if baseline.learning_rate().decays() {
+            baseline = baseline.keeping_at(shorter.iter().flat_map(|run| run.kept_steps(0, 0)));
         }
+        let options = |schedule: Schedule, name: &str, branch_of: Option<PathBuf>| RunOptions {
+            schedule,
+            folder: folder.join(name),
+            device: DeviceChoice::Cpu,
+            resume: self.resume,
+            branch_of,
+            command: output::command(),
+        };
+        let runs =
+            vec![options(schedule, "staged", None), options(baseline.clone(), "scratch", None)];
+        let mut newest = runs[1].clone();
+        let Some(summaries) = run_all("training", runs)? else { return Ok(None) };
         let mut sides = Sides {
             staged: vec![RunRecord::read(&folder.join("staged"))?],
             scratch: vec![RunRecord::read(&folder.join("scratch"))?],
@@ -235,14 +241,19 @@ impl Demo {
         if sides.decays() {
             let staged_loss = sides.staged[0].end()?.loss;
             let longer = staged_loss < sides.scratch[0].end()?.loss;
+            let base = newest.clone();
             for k in 1..=MOST_FURTHER {
                 let length = if longer { LONGER } else { SHORTER }.powi(k);
                 let name = format!("scratch-x{length:.3}");
                 output::note(&format!(
                     "from scratch, {length:.3} times as long: the learning rate decays, so only ends are compared"
                 ));
-                let runs = vec![options(baseline.clone().with_length(length)?, &name)?];
-                if !all_finished(&run_all("training", runs)?) {
+                let schedule = baseline.clone().with_length(length)?;
+                // A longer run goes on from where the longest so far began to decay.
+                let branch_of = branch_point(if longer { &newest } else { &base }, &schedule);
+                let run = options(schedule, &name, branch_of);
+                newest = run.clone();
+                if run_all("training", vec![run])?.is_none() {
                     return Ok(None);
                 }
                 sides.scratch.push(RunRecord::read(&folder.join(name))?);

@@ -6,6 +6,7 @@ use measure::LearningCurve;
 use scaling::Observation;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use trainer::RunFolder;
 
 /// Which points of which files are read.
 pub struct Source {
@@ -31,7 +32,7 @@ pub struct Observations {
     pub points: Vec<Observation>,
     /// Tokens in every step, if all runs share them.
     pub batch_tokens: Option<f64>,
-    /// 6 N D of all runs, FLOPs, where every file is a metrics.csv.
+    /// 6 N D of all runs, FLOPs, where every file is a metrics.csv; what a run has from another of them is counted once.
     pub compute: Option<f64>,
     pub warnings: Vec<String>,
 }
@@ -49,6 +50,7 @@ impl Source {
         let mut found = Observations::default();
         let mut batches: Vec<f64> = Vec::new();
         let mut compute = Some(0.0);
+        let folders: Vec<PathBuf> = self.files.iter().filter_map(|file| run_of(file)).collect();
         for file in &self.files {
             let path = if file.is_dir() { file.join("metrics.csv") } else { file.clone() };
             let header = header(&path)?;
@@ -59,7 +61,8 @@ impl Source {
                     bail!("--where: {} is a metrics.csv, which has one run", path.display());
                 }
                 let spent = self.read_metrics(&path, &mut found, &mut batches)?;
-                compute = compute.map(|sum| sum + spent);
+                let shared = shared_compute(file, &folders)?;
+                compute = compute.map(|sum| sum + spent - shared);
             } else {
                 compute = None;
                 self.read_table(&path, &header, &mut found)?;
@@ -256,6 +259,20 @@ impl Source {
         found.points.drain(..self.drop_highest.min(found.points.len()));
         found.points.sort_by(|a, b| a.run.cmp(&b.run).then(amount(a).total_cmp(&amount(b))));
     }
+}
+
+/// The folder of a run that was named, or whose metrics.csv was.
+fn run_of(file: &Path) -> Option<PathBuf> {
+    let folder = if file.is_dir() { file } else { file.parent()? };
+    folder.canonicalize().ok()
+}
+
+/// Compute of a run that it has from another one of these, FLOPs.
+fn shared_compute(file: &Path, folders: &[PathBuf]) -> Result<f64> {
+    let Some(folder) = run_of(file) else { return Ok(0.0) };
+    let branch = RunFolder::branch_of(&folder)?;
+    let among = |path: &Path| path.canonicalize().is_ok_and(|path| folders.contains(&path));
+    Ok(branch.filter(|branch| among(&branch.of)).map_or(0.0, |branch| branch.compute_flops))
 }
 
 fn header(path: &Path) -> Result<StringRecord> {

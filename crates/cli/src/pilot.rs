@@ -1,5 +1,5 @@
 use crate::plan::operators;
-use crate::side_by_side::{all_finished, run_all};
+use crate::side_by_side::run_all;
 use crate::{fit, output};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -7,7 +7,7 @@ use measure::{Flops, GptShape};
 use model::DeviceChoice;
 use scaling::plan::{Operators, Pilot as PlannedPilot, pilots};
 use scaling::{Fit, GrownRun, StageStart};
-use schedule::{DataSource, Growth, Schedule, StageSpec};
+use schedule::{DataSource, DecayShape, Growth, Schedule, StageSpec};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -19,8 +19,8 @@ const EVALUATIONS: u64 = 24;
 /// Lengths of each shape's runs over that of the longest where the learning rate decays.
 const LENGTHS: [f64; 3] = [1.0, 0.6, 0.36];
 
-/// Share of a run's steps that its warm-up takes at most where only the ends count: with more, short runs end too high and
-/// bend the law.
+/// Share of the shortest run's steps that the warm-up takes at most where only the ends count: with more, short runs end too
+/// high and bend the law.
 const MOST_WARMUP: f64 = 0.15;
 
 /// Resamples of the law, for the interval of what is planned with it.
@@ -84,6 +84,7 @@ pub struct PilotMade {
     pub folder: PathBuf,
     pub n_params: u64,
     pub tokens: u64,
+    /// 6 N D of its own, FLOPs: without what it has from the run that it branched off from.
     pub compute: f64,
     pub loss: Option<f64>,
 }
@@ -160,39 +161,44 @@ impl PilotRuns<'_> {
     /// Makes the runs and fits L(N, D) to them; `None` when a signal stopped them.
     pub fn law(&self) -> Result<Option<(Fit, Vec<PilotMade>)>> {
         let last = self.recipe.stages().last().context("no stages")?.shape(1);
-        let ends_count = self.recipe.learning_rate().decays();
+        let rate = self.recipe.learning_rate();
+        let ends_count = rate.decays();
         let lengths = if ends_count { &LENGTHS[..] } else { &[1.0] };
-        let planned =
-            pilots(&last, self.operators, self.n_sizes, lengths, ends_count, self.compute);
+        // Until a stable rate decays, a shorter run is the longest one of its shape.
+        let branches = ends_count && rate.shape == DecayShape::Wsd;
+        let own_share = if branches { rate.decay_fraction } else { 1.0 };
+        let planned = pilots(
+            &last,
+            self.operators,
+            self.n_sizes,
+            lengths,
+            own_share,
+            ends_count,
+            self.compute,
+        );
         if planned.len() < 2 * lengths.len() {
             bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
         }
         let mut runs = Vec::new();
-        for pilot in &planned {
-            let PlannedPilot { shape, tokens, length } = *pilot;
-            let suffix = if length < 1.0 { format!("-x{length}") } else { String::new() };
-            let stage = StageSpec::new(&shape, self.steps(tokens), None);
-            runs.push(self.run(&format!("pilot-{shape}{suffix}"), vec![stage])?);
+        for (k, of_shape) in planned.chunks(lengths.len()).enumerate() {
+            runs.extend(self.runs_of_shape(of_shape, ends_count && k == 1)?);
         }
         let folders: Vec<PathBuf> = runs.iter().map(|run| run.folder.clone()).collect();
-        let summaries = run_all("pilot runs", runs)?;
-        if !all_finished(&summaries) {
-            return Ok(None);
-        }
+        let longest: Vec<RunOptions> = runs.iter().step_by(lengths.len()).cloned().collect();
+        let Some(summaries) = run_all("pilot runs", runs)? else { return Ok(None) };
         let made = planned.iter().zip(&folders).zip(&summaries);
         let mut made: Vec<PilotMade> = made
             .map(|((pilot, folder), summary)| PilotMade::new(folder, &pilot.shape, summary))
-            .collect();
+            .collect::<Result<_>>()?;
         let (mut law, observations) = fit::fit_runs(&folders, ends_count, BOOTSTRAPS)?;
         if ends_count {
             let (large, small) = (&planned[0], &planned[lengths.len()].shape);
-            if let Some(run) = self.grown_run(&law, small, large)? {
+            if let Some(run) = self.grown_run(&law, small, large, &longest[1])? {
                 let folder = run.folder.clone();
                 let at_growth = run.schedule.stages()[0].until().steps.unwrap_or(0);
-                let summaries = run_all("a grown pilot run", vec![run])?;
-                if !all_finished(&summaries) {
+                let Some(summaries) = run_all("a grown pilot run", vec![run])? else {
                     return Ok(None);
-                }
+                };
                 let summary = &summaries[0];
                 let tokens_small = self.recipe.batch().tokens_through(at_growth);
                 law.grown = Some(GrownRun {
@@ -202,8 +208,9 @@ impl PilotRuns<'_> {
                     tokens_large: (summary.tokens - tokens_small) as f64,
                     loss: summary.val_loss.context("the grown pilot run has no held-out loss")?,
                 });
-                law.compute = law.compute.map(|compute| compute + summary.compute_flops);
-                made.push(PilotMade::new(&folder, &large.shape, summary));
+                let grown = PilotMade::new(&folder, &large.shape, summary)?;
+                law.compute = law.compute.map(|compute| compute + grown.compute);
+                made.push(grown);
             } else {
                 law.warnings.push(format!(
                     "no growth from {small} to {} pays under the law, so none was made: the pace of a grown model is not \
@@ -216,6 +223,37 @@ impl PilotRuns<'_> {
         Ok(Some((law, made)))
     }
 
+    /// The runs of one shape, the longest first; the shorter ones branch off it where its rate is stable. One that
+    /// `grows` keeps states on its way for the grown run, whose growth is not known yet.
+    fn runs_of_shape(&self, planned: &[PlannedPilot], grows: bool) -> Result<Vec<RunOptions>> {
+        let PlannedPilot { shape, tokens, .. } = planned[0];
+        let name = format!("pilot-{shape}");
+        let steps = self.steps(tokens);
+        let shortest = planned.iter().map(|pilot| pilot.length).fold(1.0, f64::min);
+        let stages = vec![StageSpec::new(&shape, steps, None)];
+        let mut longest = self.recipe.clone().with_stages(stages)?.named(&name)?;
+        if planned.len() > 1 {
+            longest = longest.with_warmup_steps_at_most(
+                (MOST_WARMUP * shortest * steps as f64).ceil() as u64,
+            );
+        }
+        let longest = longest.with_evaluations(EVALUATIONS)?.on_one_thread();
+        let shorter = planned[1..].iter().map(|pilot| {
+            let name = format!("{name}-x{}", pilot.length);
+            Ok(longest.clone().with_length(pilot.length)?.named(&name)?)
+        });
+        let shorter: Vec<Schedule> = shorter.collect::<Result<_>>()?;
+        let tenths = (1..10).map(|tenth| tenth * steps / 10).filter(|step| grows && *step > 0);
+        let kept = shorter.iter().flat_map(|run| run.kept_steps(0, 0)).chain(tenths);
+        let longest = self.run(longest.clone().keeping_at(kept), None);
+        let shorter = shorter.into_iter().map(|run| {
+            let branch_of = branch_point(&longest, &run);
+            self.run(run, branch_of)
+        });
+        let shorter: Vec<RunOptions> = shorter.collect();
+        Ok(std::iter::once(longest).chain(shorter).collect())
+    }
+
     /// The run that tells the pace after a growth: at the law's best point from one pilot shape to the next, to where the larger
     /// one's longest run ends. `None` where that growth has no such point.
     fn grown_run(
@@ -223,6 +261,7 @@ impl PilotRuns<'_> {
         law: &Fit,
         small: &GptShape,
         large: &PlannedPilot,
+        trunk: &RunOptions,
     ) -> Result<Option<RunOptions>> {
         let Some(cost) = law.cost() else { return Ok(None) };
         let (n_small, n_large) = (small.n_params() as f64, large.shape.n_params() as f64);
@@ -242,37 +281,45 @@ impl PilotRuns<'_> {
             StageSpec::new(small, first, None),
             StageSpec::new(&large.shape, last, Some(growth)),
         ];
-        Ok(Some(self.run(&format!("pilot-{small}-to-{}", large.shape), stages)?))
+        let schedule = trunk.schedule.clone().with_stages(stages)?;
+        let schedule = schedule.named(&format!("pilot-{small}-to-{}", large.shape))?;
+        let branch_of = branch_point(trunk, &schedule);
+        Ok(Some(self.run(schedule, branch_of)))
     }
 
     fn steps(&self, tokens: f64) -> u64 {
         self.recipe.batch().steps_for_tokens(tokens as u64).max(1)
     }
 
-    /// A run of the recipe through other stages, on one thread.
-    fn run(&self, name: &str, stages: Vec<StageSpec>) -> Result<RunOptions> {
-        let mut schedule = self.recipe.clone().with_stages(stages)?;
-        if self.recipe.learning_rate().decays() {
-            schedule = schedule.with_warmup_at_most(MOST_WARMUP);
-        }
-        Ok(RunOptions {
-            schedule: schedule.with_evaluations(EVALUATIONS)?.on_one_thread().named(name)?,
-            folder: self.folder.join(name),
+    /// A run in a folder of its schedule's name.
+    fn run(&self, schedule: Schedule, branch_of: Option<PathBuf>) -> RunOptions {
+        RunOptions {
+            folder: self.folder.join(schedule.name()),
+            schedule,
             device: self.device,
             resume: self.resume,
+            branch_of,
             command: output::command(),
-        })
+        }
     }
 }
 
+/// The folder of `trunk` where it keeps a state that a run of this schedule goes through too.
+pub fn branch_point(trunk: &RunOptions, schedule: &Schedule) -> Option<PathBuf> {
+    let kept = trunk.schedule.kept_steps(0, 0);
+    let shared = |step: &u64| schedule.same_until(&trunk.schedule, 0, 0, *step).is_ok();
+    kept.iter().any(shared).then(|| trunk.folder.clone())
+}
+
 impl PilotMade {
-    fn new(folder: &Path, shape: &GptShape, summary: &RunSummary) -> Self {
-        Self {
+    fn new(folder: &Path, shape: &GptShape, summary: &RunSummary) -> Result<Self> {
+        let shared = RunFolder::branch_of(folder)?.map_or(0.0, |branch| branch.compute_flops);
+        Ok(Self {
             folder: folder.to_path_buf(),
             n_params: shape.n_params(),
             tokens: summary.tokens,
-            compute: summary.compute_flops,
+            compute: summary.compute_flops - shared,
             loss: summary.val_loss,
-        }
+        })
     }
 }

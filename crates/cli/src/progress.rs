@@ -53,6 +53,11 @@ impl Progress {
                 self.step(point, *n_steps, total_flops.0);
             }
             Event::Grown(report) => self.grown(report),
+            Event::Branched(branch) => self.note(&format!(
+                "the first {} steps are those of {}",
+                output::count(branch.step),
+                branch.of.display()
+            )),
             Event::Skipped { path, reason } => {
                 self.note(&format!("warning: {} is passed over: {reason}", path.display()));
             }

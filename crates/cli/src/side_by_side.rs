@@ -2,10 +2,10 @@
 
 use crate::progress::{LINE_EVERY, status_line};
 use crate::{output, train};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use indicatif::ProgressBar;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use trainer::{Event, Outcome, RunOptions, RunSummary, train};
 
@@ -13,39 +13,100 @@ use trainer::{Event, Outcome, RunOptions, RunSummary, train};
 const MOST_SHOWN: usize = 3;
 
 /// Makes all runs, on as many threads as there are cores, the longest first: one thread a run, so that
-/// each is the same whatever runs beside it. On a GPU one after the other. Stops and saves on a signal.
+/// each is the same whatever runs beside it. On a GPU one after the other. A run that branches off another
+/// of them waits for it. Stops and saves on a signal, and gives `None` then.
 ///
 /// # Errors
 /// The first error of a run; the others are stopped and saved then.
-pub fn run_all(what: &str, runs: Vec<RunOptions>) -> Result<Vec<RunSummary>> {
+pub fn run_all(what: &str, runs: Vec<RunOptions>) -> Result<Option<Vec<RunSummary>>> {
     let stop = train::stop_on_signals()?;
     let on_cpu = runs.iter().all(|run| run.device == model::DeviceChoice::Cpu);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = if on_cpu { cores.min(runs.len()) } else { 1 };
-    let mut order: Vec<usize> = (0..runs.len()).collect();
-    let compute = |i: &usize| runs[*i].schedule.most_compute();
-    order.sort_by(|a, b| compute(b).total_cmp(&compute(a)));
     let board = Mutex::new(Board::new(what, &runs));
-    let results: Mutex<Vec<Option<Result<RunSummary>>>> =
-        Mutex::new(runs.iter().map(|_| None).collect());
-    let next = AtomicUsize::new(0);
+    let queue = Queue::new(&runs);
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                while let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let made = make(&runs[*i], *i, &board, stop);
+                while let Some(i) = queue.next() {
+                    let made = make(&runs[i], i, &board, stop);
                     if made.is_err() {
                         stop.store(true, Ordering::Relaxed);
                     }
-                    locked(&results)[*i] = Some(made);
+                    queue.is_made(i, made);
                 }
             });
         }
     });
     locked(&board).bar.finish_and_clear();
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let missing = || Err(anyhow!("a run was not made"));
-    results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
+    queue.into_results()
+}
+
+/// Runs that wait, are on, or are made.
+struct Queue {
+    jobs: Mutex<Vec<Job>>,
+    changed: Condvar,
+    /// All runs, the longest first.
+    order: Vec<usize>,
+}
+
+struct Job {
+    /// The run that must be made before.
+    after: Option<usize>,
+    taken: bool,
+    made: Option<Result<RunSummary>>,
+}
+
+impl Job {
+    fn came_to_its_end(&self) -> bool {
+        matches!(&self.made, Some(Ok(summary)) if summary.outcome != Outcome::Interrupted)
+    }
+}
+
+impl Queue {
+    fn new(runs: &[RunOptions]) -> Self {
+        let after = |run: &RunOptions| {
+            let of = run.branch_of.as_ref()?;
+            runs.iter().position(|other| other.folder == *of)
+        };
+        let jobs = runs.iter().map(|run| Job { after: after(run), taken: false, made: None });
+        let compute = |i: &usize| runs[*i].schedule.most_compute();
+        let mut order: Vec<usize> = (0..runs.len()).collect();
+        order.sort_by(|a, b| compute(b).total_cmp(&compute(a)));
+        Self { jobs: Mutex::new(jobs.collect()), changed: Condvar::new(), order }
+    }
+
+    /// The longest run that can begin; waits for one. `None` when there is none left, or none that will ever begin.
+    fn next(&self) -> Option<usize> {
+        let mut jobs = locked(&self.jobs);
+        loop {
+            let can_begin = |i: &&usize| {
+                !jobs[**i].taken && jobs[**i].after.is_none_or(|one| jobs[one].came_to_its_end())
+            };
+            if let Some(i) = self.order.iter().find(can_begin).copied() {
+                jobs[i].taken = true;
+                return Some(i);
+            }
+            if jobs.iter().all(|job| !job.taken || job.made.is_some()) {
+                return None;
+            }
+            jobs = self.changed.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn is_made(&self, i: usize, made: Result<RunSummary>) {
+        locked(&self.jobs)[i].made = Some(made);
+        self.changed.notify_all();
+    }
+
+    /// All summaries, or the first error; `None` where a run did not come to its end.
+    fn into_results(self) -> Result<Option<Vec<RunSummary>>> {
+        let jobs = self.jobs.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let all_ended = jobs.iter().all(Job::came_to_its_end);
+        let made: Vec<RunSummary> =
+            jobs.into_iter().filter_map(|job| job.made).collect::<Result<_>>()?;
+        Ok(all_ended.then_some(made))
+    }
 }
 
 fn make(
@@ -62,11 +123,6 @@ fn make(
     let name = options.folder.display();
     pool.install(|| train(options, &mut |event| locked(board).show(i, event), stop))
         .with_context(|| name.to_string())
-}
-
-/// Whether all runs came to their end.
-pub fn all_finished(summaries: &[RunSummary]) -> bool {
-    summaries.iter().all(|summary| summary.outcome != Outcome::Interrupted)
 }
 
 /// What another thread left behind is good: only whole values are written.
@@ -133,6 +189,11 @@ impl Board {
                 report.operator,
                 report.check.loss_before,
                 report.check.loss_after
+            )),
+            Event::Branched(branch) => self.note(&format!(
+                "{name}: the first {} steps are those of {}",
+                output::count(branch.step),
+                branch.of.display()
             )),
             Event::Skipped { path, reason } => {
                 self.note(&format!("warning: {} is passed over: {reason}", path.display()));

@@ -30,6 +30,9 @@ pub struct Train {
     /// Go on from the newest whole checkpoint, or start if there is none
     #[arg(long)]
     resume: bool,
+    /// Begin with the steps that this run has in common with another one, from its newest fitting checkpoint
+    #[arg(long, value_name = "RUN")]
+    branch_of: Option<PathBuf>,
     /// Train the schedule's last shape alone, for comparison
     #[arg(long)]
     from_scratch: bool,
@@ -68,8 +71,8 @@ impl Train {
         }
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(schedule.name()));
         let device = self.device.parse()?;
-        let (resume, command) = (self.resume, output::command());
-        let summary = run(RunOptions { schedule, folder, device, resume, command })?;
+        let (resume, branch_of, command) = (self.resume, self.branch_of, output::command());
+        let summary = run(RunOptions { schedule, folder, device, resume, branch_of, command })?;
         if summary.outcome == Outcome::Interrupted {
             output::note("interrupted; add --resume to the same command to go on");
         }

@@ -147,6 +147,14 @@ impl CurveWriter {
         self.file.sync_data().map_err(|cause| self.io(cause))
     }
 
+    /// Writes a whole file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(path: &Path, rows: &[CurvePoint]) -> Result<(), CurveError> {
+        Self::with_rows(path, rows).map(|_| ())
+    }
+
     fn with_rows(path: &Path, rows: &[CurvePoint]) -> Result<Self, CurveError> {
         let io = |cause| CurveError::Io { path: path.to_path_buf(), cause };
         let fresh = path.with_extension("csv.partial");

@@ -57,15 +57,23 @@ impl LearningRate {
         (step as f64 / self.warmup_steps as f64).min(1.0)
     }
 
+    /// The last step before the decay of a run of `n_steps`.
+    pub(crate) fn decay_start(&self, n_steps: u64) -> u64 {
+        match self.shape {
+            DecayShape::Constant => n_steps,
+            DecayShape::Linear | DecayShape::Cosine => self.warmup_steps,
+            DecayShape::Wsd => {
+                n_steps.saturating_sub((self.decay_fraction * n_steps as f64).round() as u64)
+            }
+        }
+    }
+
     /// The share of the peak that the decay leaves at `step`, when it begins at `earliest` or later.
     pub(crate) fn decay_at(&self, step: u64, n_steps: u64, earliest: u64) -> f64 {
-        let decay_steps = (self.decay_fraction * n_steps as f64).round() as u64;
-        let start = match self.shape {
-            DecayShape::Constant => return 1.0,
-            DecayShape::Linear | DecayShape::Cosine => self.warmup_steps,
-            DecayShape::Wsd => n_steps.saturating_sub(decay_steps),
-        };
-        let start = start.max(earliest);
+        if self.shape == DecayShape::Constant {
+            return 1.0;
+        }
+        let start = self.decay_start(n_steps).max(earliest);
         if step <= start || n_steps <= start {
             return 1.0;
         }

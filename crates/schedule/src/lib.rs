@@ -2,6 +2,7 @@
 //! and learning rate, batch and stage as pure functions of the step.
 
 mod batch;
+mod branch;
 mod check;
 mod error;
 mod file;

@@ -90,9 +90,32 @@ impl Schedule {
 
     /// The same run with a warm-up of at most a share of its steps.
     #[must_use]
-    pub fn with_warmup_at_most(mut self, share: f64) -> Self {
+    pub fn with_warmup_at_most(self, share: f64) -> Self {
         let most = (share * self.n_steps() as f64).ceil() as u64;
+        self.with_warmup_steps_at_most(most)
+    }
+
+    /// The same run with a warm-up of at most so many steps.
+    #[must_use]
+    pub fn with_warmup_steps_at_most(mut self, most: u64) -> Self {
         self.file.learning_rate.warmup_steps = self.file.learning_rate.warmup_steps.min(most);
+        self
+    }
+
+    /// The same run evaluated when another one is.
+    #[must_use]
+    pub fn evaluated_as(mut self, other: &Self) -> Self {
+        self.file.evaluation = other.file.evaluation;
+        self.file.checkpoint.every_steps = other.file.checkpoint.every_steps;
+        self
+    }
+
+    /// The same run with its checkpoints at these steps kept.
+    #[must_use]
+    pub fn keeping_at(mut self, steps: impl IntoIterator<Item = u64>) -> Self {
+        self.file.checkpoint.keep_at.extend(steps);
+        self.file.checkpoint.keep_at.sort_unstable();
+        self.file.checkpoint.keep_at.dedup();
         self
     }
 

@@ -85,13 +85,16 @@ pub struct EvaluationSettings {
 }
 
 /// When the state is saved.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointSettings {
     /// Steps from one checkpoint to the next; the last step is always saved.
     pub every_steps: u64,
     /// Newest checkpoints that are kept.
     pub keep: usize,
+    /// Steps at which the state is saved too, and kept for good: other runs may branch off there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep_at: Vec<u64>,
 }
 
 /// How the machine is used.

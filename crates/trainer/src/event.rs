@@ -1,4 +1,4 @@
-use crate::GrowthReport;
+use crate::{Branch, GrowthReport};
 use measure::{CurvePoint, Flops, GptShape};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -49,6 +49,8 @@ pub enum Event {
         /// Least loss that any model can reach, where it is known, nats per token.
         loss_floor: Option<f64>,
     },
+    /// The run begins as another one did.
+    Branched(Branch),
     /// A checkpoint is broken and passed over.
     Skipped {
         /// The checkpoint.

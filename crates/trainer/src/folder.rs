@@ -1,4 +1,4 @@
-use crate::{Event, GrowthReport, TrainError};
+use crate::{Branch, Event, GrowthReport, TrainError};
 use corpus::TokenFileInfo;
 use schedule::Schedule;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -6,13 +6,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const SCHEDULE_FILE: &str = "schedule.toml";
+const METRICS_FILE: &str = "metrics.csv";
+const BRANCH_FILE: &str = "branch.json";
 const EVENTS_FILE: &str = "events.jsonl";
 const LOCK_FILE: &str = "lock";
 /// Tells a run's folder from any other, before it has a schedule.
 const LOCK_CONTENT: &[u8] = b"a run of staged\n";
 const DATA_FOLDER: &str = "data";
 
-/// A run's folder: schedule.toml, metrics.csv, events.jsonl, checkpoints/ and data/.
+/// A run's folder: schedule.toml, metrics.csv, events.jsonl, checkpoints/ and data/; branch.json where it branched off.
 pub struct RunFolder {
     root: PathBuf,
     /// Whether this process made the folder.
@@ -101,6 +103,27 @@ impl RunFolder {
         self.write(&name, &json)
     }
 
+    /// Writes where the run branched off from to branch.json.
+    pub(crate) fn write_branch(&self, branch: &Branch) -> Result<(), TrainError> {
+        let json = serde_json::to_vec_pretty(branch);
+        let json = json.map_err(|error| TrainError::folder(&self.root, error.to_string()))?;
+        self.write(BRANCH_FILE, &json)
+    }
+
+    /// Where a run branched off from, if it did.
+    ///
+    /// # Errors
+    /// A branch.json that cannot be read.
+    pub fn branch_of(root: &Path) -> Result<Option<Branch>, TrainError> {
+        let path = root.join(BRANCH_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = fs::read(&path).map_err(TrainError::io(&path))?;
+        let found = serde_json::from_slice(&text);
+        found.map(Some).map_err(|error| TrainError::folder(&path, error.to_string()))
+    }
+
     /// The growths of a run, as far as it has come, in order.
     ///
     /// # Errors
@@ -134,6 +157,11 @@ impl RunFolder {
     /// Whether the run began earlier, so that what is in the folder is its own.
     pub fn begun(&self) -> bool {
         self.begun
+    }
+
+    /// Whether the run has saved its state.
+    pub(crate) fn has_checkpoints(&self) -> bool {
+        fs::read_dir(self.checkpoints()).is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Gives up a folder whose run did not begin: what was made there goes again.
@@ -170,7 +198,12 @@ impl RunFolder {
 
     /// metrics.csv.
     pub fn metrics(&self) -> PathBuf {
-        self.root.join("metrics.csv")
+        Self::metrics_of(&self.root)
+    }
+
+    /// metrics.csv of any run.
+    pub fn metrics_of(root: &Path) -> PathBuf {
+        root.join(METRICS_FILE)
     }
 
     /// The folder of checkpoints.

@@ -3,6 +3,7 @@
 
 mod adamw;
 mod bench;
+mod branch;
 mod data;
 mod error;
 mod evaluate;
@@ -15,6 +16,7 @@ mod run;
 
 pub use adamw::{AdamW, gradient_norm};
 pub use bench::{StepBench, StepReport};
+pub use branch::Branch;
 pub use data::{open_corpus, prepare_text, run_tokenizer, text_cleaning};
 pub use error::TrainError;
 pub use evaluate::{EvaluationSet, mean_loss};

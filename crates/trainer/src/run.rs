@@ -1,3 +1,4 @@
+use crate::branch::CommonPart;
 use crate::data::{open_corpus, prepare_text};
 use crate::learner::check_finite;
 use crate::{EvaluationSet, Event, Learner, Outcome, RunFolder, RunSummary, TrainError};
@@ -26,6 +27,8 @@ pub struct RunOptions {
     pub device: DeviceChoice,
     /// Whether to go on from the newest whole checkpoint in the folder.
     pub resume: bool,
+    /// A run's folder: this one begins with the steps that the two have in common, if it has none of its own yet.
+    pub branch_of: Option<PathBuf>,
     /// The command that asks for it, for the record.
     pub command: String,
 }
@@ -56,8 +59,36 @@ pub fn train(
             return Err(error);
         }
     };
+    let origin = origin(options, &corpus);
+    let common = options.branch_of.as_ref().filter(|_| !folder.has_checkpoints());
+    let common = common
+        .map(|source| CommonPart::read(source, &options.schedule, corpus.n_vocab(), &origin))
+        .transpose();
+    let common = match common {
+        Ok(common) => common,
+        Err(error) => {
+            folder.abandon();
+            return Err(error);
+        }
+    };
     folder.begin(&options.schedule)?;
-    Run::open(options, folder, corpus, device, observe)?.finish(observe, stop)
+    if let Some(common) = common {
+        let branch = common.write(&folder)?;
+        tell(&mut folder, observe, &Event::Branched(branch))?;
+    }
+    Run::open(options, folder, corpus, origin, device, observe)?.finish(observe, stop)
+}
+
+/// Where the states of a run come from.
+fn origin(options: &RunOptions, corpus: &Corpus) -> Origin {
+    Origin {
+        seed: options.schedule.seed(),
+        vocabulary: corpus.vocabulary(),
+        data: corpus.identity(),
+        device: options.device.to_string(),
+        threads: rayon::current_num_threads(),
+        versions: format!("staged {}, burn 0.22.1", env!("CARGO_PKG_VERSION")),
+    }
 }
 
 /// A run between two steps.
@@ -98,18 +129,11 @@ impl<'a> Run<'a> {
         options: &'a RunOptions,
         mut folder: RunFolder,
         corpus: Corpus,
+        origin: Origin,
         device: Device,
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Self, TrainError> {
         let schedule = &options.schedule;
-        let origin = Origin {
-            seed: schedule.seed(),
-            vocabulary: corpus.vocabulary(),
-            data: corpus.identity(),
-            device: options.device.to_string(),
-            threads: rayon::current_num_threads(),
-            versions: format!("staged {}, burn 0.22.1", env!("CARGO_PKG_VERSION")),
-        };
         let store = CheckpointStore::open(&folder.checkpoints())?;
         let (checkpoint, skipped) = store.newest_whole()?;
         if checkpoint.is_none() && !skipped.is_empty() {
@@ -192,7 +216,8 @@ impl<'a> Run<'a> {
                 break Outcome::Interrupted;
             }
             self.advance(observe)?;
-            if self.step().is_multiple_of(self.schedule.checkpoint().every_steps) {
+            let due = self.step().is_multiple_of(self.schedule.checkpoint().every_steps);
+            if due || self.kept_steps().contains(&self.step()) {
                 self.save(observe)?;
             }
         };
@@ -283,6 +308,12 @@ impl<'a> Run<'a> {
         self.learner.position().step
     }
 
+    /// Steps whose checkpoints are kept for good, as far as they are known.
+    fn kept_steps(&self) -> Vec<u64> {
+        let position = self.learner.position();
+        self.schedule.kept_steps(position.stage, position.step - position.stage_step)
+    }
+
     fn save(&mut self, observe: &mut dyn FnMut(&Event)) -> Result<PathBuf, TrainError> {
         let began = Instant::now();
         // What an update has ruined must not replace the last good state.
@@ -291,7 +322,8 @@ impl<'a> Run<'a> {
         check_finite(self.step(), "the loss after the update", loss)
             .map_err(|error| self.naming_last_good(error))?;
         self.metrics.sync()?;
-        let path = self.store.save(&self.learner.state(), self.schedule.checkpoint().keep)?;
+        let (keep, kept) = (self.schedule.checkpoint().keep, self.kept_steps());
+        let path = self.store.save(&self.learner.state(), keep, &kept)?;
         self.newest_checkpoint = Some(path.clone());
         let seconds = began.elapsed().as_secs_f64();
         self.tell(observe, &Event::Saved { step: self.step(), path: path.clone(), seconds })?;
@@ -369,7 +401,7 @@ fn tell(
 }
 
 /// A checkpoint's state, if it is one of this run.
-fn loaded(
+pub(crate) fn loaded(
     checkpoint: &Checkpoint,
     schedule: &Schedule,
     n_vocab: usize,

@@ -22,13 +22,16 @@ pub struct Pilot {
 /// reach beyond its first, steep part to tell anything of a larger model's.
 ///
 /// `lengths` are of each shape's runs, over that of its longest: more than one where the learning rate decays, since of
-/// such a run only the end counts. `and_grown` leaves compute for a run that grows into the largest shape and comes as far as
+/// such a run only the end counts. `own_share` is the share of each shorter run that is its own, beside what it has in common with
+/// the longest: 1 where they have nothing in common, the decay's share of the steps where a stable rate decays at the end.
+/// `and_grown` leaves compute for a run that grows into the largest shape and comes as far as
 /// its longest from scratch. Fewer than `n_sizes` shapes where no so small ones grow into `last`.
 pub fn pilots(
     last: &GptShape,
     operators: Operators,
     n_sizes: usize,
     lengths: &[f64],
+    own_share: f64,
     and_grown: bool,
     compute: f64,
 ) -> Vec<Pilot> {
@@ -42,7 +45,8 @@ pub fn pilots(
             .filter(|shape| chosen.iter().all(|other| other.n_params() > shape.n_params()));
         chosen.extend(smaller.min_by(|a, b| away(a).total_cmp(&away(b))));
     }
-    let of_lengths: f64 = lengths.iter().sum();
+    let longest = lengths.iter().copied().fold(0.0, f64::max);
+    let of_lengths = longest + own_share * (lengths.iter().sum::<f64>() - longest);
     let of_grown =
         chosen.first().filter(|_| and_grown).map_or(0.0, |shape| shape.flops_per_token().0);
     let price =
@@ -72,7 +76,7 @@ mod tests {
             context_len: 128,
             tied_head: true,
         };
-        let found = pilots(&last, Operators::ALL, 3, &[1.0], false, 3e12);
+        let found = pilots(&last, Operators::ALL, 3, &[1.0], 1.0, false, 3e12);
         assert_eq!(found.len(), 3);
         let mut spent = 0.0;
         for (k, pilot) in found.iter().enumerate() {
@@ -83,11 +87,13 @@ mod tests {
             assert!((share.ln() / 4f64.ln() + k as f64 + 1.0).abs() < 0.3, "{}", pilot.shape);
         }
         assert!((spent / 3e12 - 1.0).abs() < 1e-9);
-        let lengths = pilots(&last, Operators::ALL, 3, &[1.0, 0.5], false, 3e12);
+        let lengths = pilots(&last, Operators::ALL, 3, &[1.0, 0.5], 1.0, false, 3e12);
         assert_eq!(lengths.len(), 6);
         assert_eq!(lengths[0].tokens, 2.0 * lengths[1].tokens);
         assert!((lengths[0].tokens / found[0].tokens - 1.0 / 1.5).abs() < 1e-12);
-        let beside_grown = pilots(&last, Operators::ALL, 3, &[1.0], true, 3e12);
+        let branched = pilots(&last, Operators::ALL, 3, &[1.0, 0.5], 0.2, false, 3e12);
+        assert!((branched[0].tokens / found[0].tokens - 1.0 / 1.1).abs() < 1e-12);
+        let beside_grown = pilots(&last, Operators::ALL, 3, &[1.0], 1.0, true, 3e12);
         let spent: f64 =
             beside_grown.iter().map(|pilot| pilot.tokens * pilot.shape.flops_per_token().0).sum();
         let largest = beside_grown[0].tokens * beside_grown[0].shape.flops_per_token().0;
@@ -96,8 +102,8 @@ mod tests {
         let widths = |found: Vec<Pilot>| -> Vec<usize> {
             found.iter().map(|pilot| pilot.shape.d_model).collect()
         };
-        assert_eq!(widths(pilots(&last, only_width, 3, &[1.0], false, 3e12)), [64, 32]);
+        assert_eq!(widths(pilots(&last, only_width, 3, &[1.0], 1.0, false, 3e12)), [64, 32]);
         let least = GptShape { n_layers: 1, d_model: 32, n_heads: 1, ..last };
-        assert!(pilots(&least, Operators::ALL, 3, &[1.0], false, 3e12).is_empty());
+        assert!(pilots(&least, Operators::ALL, 3, &[1.0], 1.0, false, 3e12).is_empty());
     }
 }

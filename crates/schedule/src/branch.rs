@@ -1,0 +1,181 @@
+use crate::Schedule;
+use crate::file::ScheduleFile;
+use crate::{DecayShape, Until};
+
+impl Schedule {
+    /// Steps, counted from the start of the run, whose checkpoints are kept for good while `stage` is on, which began after
+    /// `before` steps: those that the file names, and in the last stage the one at which a `wsd` decay begins, from which
+    /// a run of another length can branch off.
+    pub fn kept_steps(&self, stage: usize, before: u64) -> Vec<u64> {
+        let mut kept = self.checkpoint().keep_at.clone();
+        kept.extend(self.stable_until(stage, before));
+        kept
+    }
+
+    /// The step after which the rate of a `wsd` run decays, where that is in this stage and not at its start.
+    fn stable_until(&self, stage: usize, before: u64) -> Option<u64> {
+        let rate = self.learning_rate();
+        let is_last = stage + 1 == self.stages().len();
+        if !(is_last && rate.decays() && rate.shape == DecayShape::Wsd) {
+            return None;
+        }
+        let resumed =
+            if stage == 0 { 0 } else { self.stages()[stage].growth().resumed_step.unwrap_or(before) };
+        let n_steps = resumed.saturating_add(self.steps_of(stage, before));
+        let start = rate.decay_start(n_steps);
+        (resumed < start && start < n_steps).then(|| before + (start - resumed))
+    }
+
+    /// Whether a run of this schedule and one of `other` are the same, bit for bit, up to `step`, which both make in
+    /// `stage`, begun after `before` steps. Names, predictions, checkpoints and what follows do not count.
+    ///
+    /// # Errors
+    /// What parts them, for people.
+    pub fn same_until(
+        &self,
+        other: &Self,
+        stage: usize,
+        before: u64,
+        step: u64,
+    ) -> Result<(), String> {
+        let (Some(ours), Some(theirs)) = (self.common_part(stage), other.common_part(stage)) else {
+            return Err(format!("there is no stage {stage}, from 0, in both"));
+        };
+        // A learning rate counts by its values, so that runs of other lengths and decays have a part in common; what an
+        // earlier stage had is not looked up again.
+        let by_value = |file: &ScheduleFile| ScheduleFile {
+            learning_rate: self.file.learning_rate,
+            ..file.clone()
+        };
+        let (ours, theirs) =
+            if stage == 0 { (by_value(&ours), by_value(&theirs)) } else { (ours, theirs) };
+        if ours != theirs {
+            return Err(first_difference(&ours, &theirs));
+        }
+        for (schedule, whose) in [(self, "this run"), (other, "the other run")] {
+            let end = before.saturating_add(schedule.steps_of(stage, before));
+            if end < step {
+                return Err(format!("stage {stage}, from 0, of {whose} ends at step {end}"));
+            }
+        }
+        for step in before + 1..=step {
+            let rate = |schedule: &Self| schedule.learning_rate_at(stage, before, step);
+            let (here, there) = (rate(self), rate(other));
+            if here.to_bits() != there.to_bits() {
+                return Err(format!(
+                    "the learning rate of step {step} is {there} there and {here} here"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What decides the course of a run up to a step in this stage, but for the learning rate and the stage's length.
+    fn common_part(&self, stage: usize) -> Option<ScheduleFile> {
+        let mut file = self.file.clone();
+        file.name.clear();
+        file.from_scratch = None;
+        file.prediction = None;
+        file.machine.recompute = false;
+        file.checkpoint = crate::CheckpointSettings { every_steps: 1, keep: 1, keep_at: Vec::new() };
+        file.stages.truncate(stage + 1);
+        let last = file.stages.get_mut(stage)?;
+        last.until = Until { loss: last.until.loss, slope: last.until.slope, ..Until::default() };
+        Some(file)
+    }
+}
+
+/// The first line in which two schedules differ.
+fn first_difference(ours: &ScheduleFile, theirs: &ScheduleFile) -> String {
+    let text = |file: &ScheduleFile| toml::to_string(file).unwrap_or_default();
+    let (ours, theirs) = (text(ours), text(theirs));
+    let differing = ours.lines().zip(theirs.lines()).find(|(ours, theirs)| ours != theirs);
+    let (ours, theirs) = differing.unwrap_or(("more or fewer lines", "fewer or more lines"));
+    format!("`{theirs}` there, `{ours}` here")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const TRUNK: &str = r#"
+version = 1
+name = "trunk"
+seed = 1
+data = { source = "synthetic", n_words = 16, language_seed = 1 }
+model = { context_len = 16 }
+optimizer = { beta1 = 0.9, beta2 = 0.98, eps = 1e-9, weight_decay = 0.1, clip_norm = 1.0 }
+learning_rate = { shape = "wsd", peak = 0.01, warmup_steps = 10, decay_fraction = 0.2 }
+batch = { tokens = 64, micro_batch = 4 }
+evaluation = { every_steps = 10, tokens = 256 }
+checkpoint = { every_steps = 50, keep = 1, keep_at = [30] }
+
+[[stages]]
+n_layers = 1
+d_model = 16
+n_heads = 1
+until = { steps = 100 }
+"#;
+
+    const GROWN: &str = "[[stages]]\nn_layers = 2\nd_model = 16\nn_heads = 1\nuntil = { steps = 50 }\n\
+                         growth = { resumed_step = 20 }\n";
+
+    fn parse(text: &str) -> Schedule {
+        Schedule::parse(text, Path::new("x.toml")).unwrap()
+    }
+
+    #[test]
+    fn the_start_of_the_decay_and_the_steps_of_the_file_are_kept() {
+        let trunk = parse(TRUNK);
+        assert_eq!(trunk.kept_steps(0, 0), [30, 80]);
+        assert_eq!(parse(&TRUNK.replace("wsd", "linear")).kept_steps(0, 0), [30]);
+        let grown = parse(&(TRUNK.to_string() + GROWN));
+        assert_eq!(grown.kept_steps(0, 0), [30]);
+        // The second stage goes from 20 to 70 on its course and decays from 56 on.
+        assert_eq!(grown.kept_steps(1, 100), [30, 136]);
+        let late = parse(&(TRUNK.to_string() + &GROWN.replace("= 20", "= 900")));
+        assert_eq!(late.kept_steps(1, 100), [30], "it decays from its start");
+    }
+
+    #[test]
+    fn runs_are_the_same_until_one_of_them_decays_or_ends() {
+        let trunk = parse(TRUNK);
+        let shorter = trunk.clone().with_length(0.5).unwrap();
+        assert_eq!(shorter.same_until(&trunk, 0, 0, 40), Ok(()));
+        assert_eq!(trunk.same_until(&shorter, 0, 0, 40), Ok(()));
+        let parted = shorter.same_until(&trunk, 0, 0, 41).unwrap_err();
+        assert!(parted.contains("learning rate of step 41"), "{parted}");
+        let grown = parse(&(TRUNK.replace("= 100", "= 60") + GROWN));
+        assert_eq!(grown.same_until(&trunk, 0, 0, 60), Ok(()));
+        let ended = grown.same_until(&trunk, 0, 0, 70).unwrap_err();
+        assert!(ended.contains("this run ends at step 60"), "{ended}");
+        let longer = grown.clone().with_length(2.0).unwrap();
+        // At 20 of 70 and of 120 steps when it begins; the first decays from step 96 of the run on.
+        assert_eq!(longer.same_until(&grown, 1, 60, 96), Ok(()));
+        assert!(longer.same_until(&grown, 1, 60, 97).is_err());
+        assert!(longer.same_until(&trunk, 1, 60, 61).unwrap_err().contains("no stage 1"));
+    }
+
+    #[test]
+    fn what_changes_the_course_parts_runs_from_the_start() {
+        let trunk = parse(TRUNK);
+        let same = [("keep = 1", "keep = 9"), ("trunk", "other"), ("steps = 50", "steps = 7")];
+        for (old, new) in same {
+            assert_eq!(parse(&TRUNK.replace(old, new)).same_until(&trunk, 0, 0, 40), Ok(()), "{new}");
+        }
+        let other = [
+            ("seed = 1\n", "seed = 2\n", "`seed = 1` there, `seed = 2` here"),
+            ("d_model = 16", "d_model = 32", "d_model"),
+            ("micro_batch = 4", "micro_batch = 2", "micro_batch"),
+            ("beta1 = 0.9", "beta1 = 0.8", "beta1"),
+            ("every_steps = 10,", "every_steps = 20,", "every_steps"),
+            ("peak = 0.01", "peak = 0.02", "learning rate of step 1"),
+            ("warmup_steps = 10", "warmup_steps = 20", "learning rate of step 1"),
+        ];
+        for (old, new, reason) in other {
+            let found = parse(&TRUNK.replace(old, new)).same_until(&trunk, 0, 0, 1).unwrap_err();
+            assert!(found.contains(reason), "{new}: {found}");
+        }
+    }
+}

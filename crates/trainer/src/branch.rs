@@ -1,0 +1,107 @@
+//! Runs that begin as another one did.
+
+use crate::run::loaded;
+use crate::{GrowthReport, RunFolder, TrainError};
+use measure::{CurvePoint, CurveWriter, LearningCurve};
+use schedule::Schedule;
+use serde::{Deserialize, Serialize};
+use state::{CheckpointInfo, CheckpointStore, Origin, TrainingState};
+use std::path::{Path, PathBuf};
+
+/// Where a run has its first steps from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Branch {
+    /// The run's folder that it branched off from.
+    pub of: PathBuf,
+    /// Steps that it has from there.
+    pub step: u64,
+    /// 6 N D of these, FLOPs.
+    pub compute_flops: f64,
+}
+
+/// What a run has in common with another one, up to the newest checkpoint until which the two are the same. It goes on from there
+/// bit for bit as it would have come there by itself.
+pub(crate) struct CommonPart {
+    branch: Branch,
+    state: TrainingState,
+    rows: Vec<CurvePoint>,
+    growths: Vec<GrowthReport>,
+}
+
+impl CommonPart {
+    /// Reads the common part from the folder of the run in `source`.
+    ///
+    /// # Errors
+    /// `source` holds no run, or no such checkpoint; the message says what parts the two.
+    pub fn read(
+        source: &Path,
+        schedule: &Schedule,
+        n_vocab: usize,
+        origin: &Origin,
+    ) -> Result<Self, TrainError> {
+        let theirs = RunFolder::schedule_of(source)?;
+        let mut parted = None;
+        let mut shared = |info: &CheckpointInfo| {
+            let position = &info.position;
+            let before = position.step - position.stage_step;
+            match schedule.same_until(&theirs, position.stage, before, position.step) {
+                Ok(()) => position.step > 0,
+                Err(reason) => {
+                    parted = Some(format!("at step {}: {reason}", position.step));
+                    false
+                }
+            }
+        };
+        let store = CheckpointStore::reader(&RunFolder::checkpoints_of(source));
+        let Some(checkpoint) = store.newest_whole_that(&mut shared)? else {
+            let reason = match parted {
+                Some(parted) => format!(
+                    "no checkpoint is of a step up to which the two runs are the same ({parted}); \
+                     checkpoint.keep_at in the schedule of a run names steps whose checkpoints it keeps"
+                ),
+                None => "has no whole checkpoint to branch off from".to_string(),
+            };
+            return Err(TrainError::folder(source, reason));
+        };
+        let state = loaded(&checkpoint, schedule, n_vocab, origin)?;
+        let position = &state.position;
+        let mut rows = LearningCurve::read(&RunFolder::metrics_of(source))?.points;
+        rows.retain(|row| row.step <= position.step);
+        if rows.last().map(|row| row.step) != Some(position.step) {
+            let reason = format!(
+                "metrics.csv ends before step {}, where the checkpoint stands",
+                position.step
+            );
+            return Err(TrainError::folder(source, reason));
+        }
+        let steps = schedule.steps_of(position.stage, position.step - position.stage_step);
+        let due = position.step.is_multiple_of(schedule.evaluation().every_steps);
+        if let (Some(last), false) = (rows.last_mut(), due || position.stage_step >= steps) {
+            // The other run may end here, and be evaluated for that.
+            last.val_loss = None;
+        }
+        let mut growths = RunFolder::growths_of(source)?;
+        growths.retain(|report| report.stage <= position.stage);
+        let branch = Branch {
+            of: source.to_path_buf(),
+            step: position.step,
+            compute_flops: position.compute_flops,
+        };
+        Ok(Self { branch, state, rows, growths })
+    }
+
+    /// Writes it to the folder of the run that begins with it. The checkpoint comes after what it stands on, and the record
+    /// of the branch last, so that what is cut short is no more than a run from its start.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn write(self, folder: &RunFolder) -> Result<Branch, TrainError> {
+        CurveWriter::write(&folder.metrics(), &self.rows)?;
+        for report in &self.growths {
+            folder.write_growth(report)?;
+        }
+        CheckpointStore::open(&folder.checkpoints())?.save(&self.state, 1, &[])?;
+        folder.write_branch(&self.branch)?;
+        Ok(self.branch)
+    }
+}
