@@ -213,13 +213,7 @@ impl Demo {
     ) -> Result<Option<(Sides, Option<f64>)>> {
         let baseline = schedule.clone().from_scratch()?;
         let schedule = schedule.with_evaluations(EVALUATIONS)?;
-        let mut baseline = baseline.with_evaluations(EVALUATIONS)?;
-        let shorter: Vec<Schedule> = (1..=MOST_FURTHER)
-            .map(|k| baseline.clone().with_length(SHORTER.powi(k)))
-            .collect::<Result<_, _>>()?;
-        if baseline.learning_rate().decays() {
-            baseline = baseline.keeping_at(shorter.iter().flat_map(|run| run.kept_steps(0, 0)));
-        }
+        let baseline = baseline.with_evaluations(EVALUATIONS)?;
         let options = |schedule: Schedule, name: &str, branch_of: Option<PathBuf>| RunOptions {
             schedule,
             folder: folder.join(name),
@@ -230,7 +224,7 @@ impl Demo {
         };
         let runs =
             vec![options(schedule, "staged", None), options(baseline.clone(), "scratch", None)];
-        let mut newest = runs[1].clone();
+        let mut from_scratch = vec![runs[1].clone()];
         let Some(summaries) = run_all("training", runs)? else { return Ok(None) };
         let mut sides = Sides {
             staged: vec![RunRecord::read(&folder.join("staged"))?],
@@ -241,7 +235,6 @@ impl Demo {
         if sides.decays() {
             let staged_loss = sides.staged[0].end()?.loss;
             let longer = staged_loss < sides.scratch[0].end()?.loss;
-            let base = newest.clone();
             for k in 1..=MOST_FURTHER {
                 let length = if longer { LONGER } else { SHORTER }.powi(k);
                 let name = format!("scratch-x{length:.3}");
@@ -249,10 +242,9 @@ impl Demo {
                     "from scratch, {length:.3} times as long: the learning rate decays, so only ends are compared"
                 ));
                 let schedule = baseline.clone().with_length(length)?;
-                // A longer run goes on from where the longest so far began to decay.
-                let branch_of = branch_point(if longer { &newest } else { &base }, &schedule);
+                let branch_of = branch_point(&from_scratch, &schedule);
                 let run = options(schedule, &name, branch_of);
-                newest = run.clone();
+                from_scratch.push(run.clone());
                 if run_all("training", vec![run])?.is_none() {
                     return Ok(None);
                 }

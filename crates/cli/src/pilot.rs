@@ -180,11 +180,11 @@ impl PilotRuns<'_> {
             bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
         }
         let mut runs = Vec::new();
-        for (k, of_shape) in planned.chunks(lengths.len()).enumerate() {
-            runs.extend(self.runs_of_shape(of_shape, ends_count && k == 1)?);
+        for of_shape in planned.chunks(lengths.len()) {
+            runs.extend(self.runs_of_shape(of_shape)?);
         }
         let folders: Vec<PathBuf> = runs.iter().map(|run| run.folder.clone()).collect();
-        let longest: Vec<RunOptions> = runs.iter().step_by(lengths.len()).cloned().collect();
+        let of_small = runs[lengths.len()..2 * lengths.len()].to_vec();
         let Some(summaries) = run_all("pilot runs", runs)? else { return Ok(None) };
         let made = planned.iter().zip(&folders).zip(&summaries);
         let mut made: Vec<PilotMade> = made
@@ -193,7 +193,7 @@ impl PilotRuns<'_> {
         let (mut law, observations) = fit::fit_runs(&folders, ends_count, BOOTSTRAPS)?;
         if ends_count {
             let (large, small) = (&planned[0], &planned[lengths.len()].shape);
-            if let Some(run) = self.grown_run(&law, small, large, &longest[1])? {
+            if let Some(run) = self.grown_run(&law, small, large, &of_small)? {
                 let folder = run.folder.clone();
                 let at_growth = run.schedule.stages()[0].until().steps.unwrap_or(0);
                 let Some(summaries) = run_all("a grown pilot run", vec![run])? else {
@@ -223,9 +223,8 @@ impl PilotRuns<'_> {
         Ok(Some((law, made)))
     }
 
-    /// The runs of one shape, the longest first; the shorter ones branch off it where its rate is stable. One that
-    /// `grows` keeps states on its way for the grown run, whose growth is not known yet.
-    fn runs_of_shape(&self, planned: &[PlannedPilot], grows: bool) -> Result<Vec<RunOptions>> {
+    /// The runs of one shape, the longest first. Each branches off the next shorter one where its rate is stable.
+    fn runs_of_shape(&self, planned: &[PlannedPilot]) -> Result<Vec<RunOptions>> {
         let PlannedPilot { shape, tokens, .. } = planned[0];
         let name = format!("pilot-{shape}");
         let steps = self.steps(tokens);
@@ -238,20 +237,18 @@ impl PilotRuns<'_> {
             );
         }
         let longest = longest.with_evaluations(EVALUATIONS)?.on_one_thread();
-        let shorter = planned[1..].iter().map(|pilot| {
-            let name = format!("{name}-x{}", pilot.length);
-            Ok(longest.clone().with_length(pilot.length)?.named(&name)?)
-        });
-        let shorter: Vec<Schedule> = shorter.collect::<Result<_>>()?;
-        let tenths = (1..10).map(|tenth| tenth * steps / 10).filter(|step| grows && *step > 0);
-        let kept = shorter.iter().flat_map(|run| run.kept_steps(0, 0)).chain(tenths);
-        let longest = self.run(longest.clone().keeping_at(kept), None);
-        let shorter = shorter.into_iter().map(|run| {
-            let branch_of = branch_point(&longest, &run);
-            self.run(run, branch_of)
-        });
-        let shorter: Vec<RunOptions> = shorter.collect();
-        Ok(std::iter::once(longest).chain(shorter).collect())
+        let mut shortest_first: Vec<RunOptions> = Vec::new();
+        for pilot in planned.iter().rev() {
+            let mut schedule = longest.clone();
+            if pilot.length < 1.0 {
+                let name = format!("{name}-x{}", pilot.length);
+                schedule = schedule.with_length(pilot.length)?.named(&name)?;
+            }
+            let branch_of = branch_point(&shortest_first, &schedule);
+            shortest_first.push(self.run(schedule, branch_of));
+        }
+        shortest_first.reverse();
+        Ok(shortest_first)
     }
 
     /// The run that tells the pace after a growth: at the law's best point from one pilot shape to the next, to where the larger
@@ -261,7 +258,7 @@ impl PilotRuns<'_> {
         law: &Fit,
         small: &GptShape,
         large: &PlannedPilot,
-        trunk: &RunOptions,
+        of_small: &[RunOptions],
     ) -> Result<Option<RunOptions>> {
         let Some(cost) = law.cost() else { return Ok(None) };
         let (n_small, n_large) = (small.n_params() as f64, large.shape.n_params() as f64);
@@ -281,9 +278,9 @@ impl PilotRuns<'_> {
             StageSpec::new(small, first, None),
             StageSpec::new(&large.shape, last, Some(growth)),
         ];
-        let schedule = trunk.schedule.clone().with_stages(stages)?;
+        let schedule = of_small[0].schedule.clone().with_stages(stages)?;
         let schedule = schedule.named(&format!("pilot-{small}-to-{}", large.shape))?;
-        let branch_of = branch_point(trunk, &schedule);
+        let branch_of = branch_point(of_small, &schedule);
         Ok(Some(self.run(schedule, branch_of)))
     }
 
@@ -304,11 +301,12 @@ impl PilotRuns<'_> {
     }
 }
 
-/// The folder of `trunk` where it keeps a state that a run of this schedule goes through too.
-pub fn branch_point(trunk: &RunOptions, schedule: &Schedule) -> Option<PathBuf> {
-    let kept = trunk.schedule.kept_steps(0, 0);
-    let shared = |step: &u64| schedule.same_until(&trunk.schedule, 0, 0, *step).is_ok();
-    kept.iter().any(shared).then(|| trunk.folder.clone())
+/// The folder of the run with the longest stable part that a run of this schedule goes through too.
+pub fn branch_point(runs: &[RunOptions], schedule: &Schedule) -> Option<PathBuf> {
+    let stable = runs.iter().filter_map(|run| Some((run, run.schedule.stable_until(0, 0)?)));
+    let shared =
+        stable.filter(|(run, step)| schedule.same_until(&run.schedule, 0, 0, *step).is_ok());
+    shared.max_by_key(|(_, step)| *step).map(|(run, _)| run.folder.clone())
 }
 
 impl PilotMade {

@@ -1,19 +1,11 @@
 use crate::Schedule;
 use crate::file::ScheduleFile;
-use crate::{DecayShape, Until};
+use crate::{CheckpointSettings, DecayShape, Until};
 
 impl Schedule {
-    /// Steps, counted from the start of the run, whose checkpoints are kept for good while `stage` is on, which began after
-    /// `before` steps: those that the file names, and in the last stage the one at which a `wsd` decay begins, from which
-    /// a run of another length can branch off.
-    pub fn kept_steps(&self, stage: usize, before: u64) -> Vec<u64> {
-        let mut kept = self.checkpoint().keep_at.clone();
-        kept.extend(self.stable_until(stage, before));
-        kept
-    }
-
-    /// The step after which the rate of a `wsd` run decays, where that is in this stage and not at its start.
-    fn stable_until(&self, stage: usize, before: u64) -> Option<u64> {
+    /// The last step, counted from the start of the run, before the rate of a `wsd` run decays; `None` where that is not in this
+    /// stage, which began after `before` steps, or at its start. From there a run of another length can branch off.
+    pub fn stable_until(&self, stage: usize, before: u64) -> Option<u64> {
         let rate = self.learning_rate();
         let is_last = stage + 1 == self.stages().len();
         if !(is_last && rate.decays() && rate.shape == DecayShape::Wsd) {
@@ -77,7 +69,7 @@ impl Schedule {
         file.from_scratch = None;
         file.prediction = None;
         file.machine.recompute = false;
-        file.checkpoint = crate::CheckpointSettings { every_steps: 1, keep: 1, keep_at: Vec::new() };
+        file.checkpoint = CheckpointSettings { every_steps: 1, keep: 1 };
         file.stages.truncate(stage + 1);
         let last = file.stages.get_mut(stage)?;
         last.until = Until { loss: last.until.loss, slope: last.until.slope, ..Until::default() };
@@ -109,7 +101,7 @@ optimizer = { beta1 = 0.9, beta2 = 0.98, eps = 1e-9, weight_decay = 0.1, clip_no
 learning_rate = { shape = "wsd", peak = 0.01, warmup_steps = 10, decay_fraction = 0.2 }
 batch = { tokens = 64, micro_batch = 4 }
 evaluation = { every_steps = 10, tokens = 256 }
-checkpoint = { every_steps = 50, keep = 1, keep_at = [30] }
+checkpoint = { every_steps = 50, keep = 1 }
 
 [[stages]]
 n_layers = 1
@@ -126,16 +118,16 @@ until = { steps = 100 }
     }
 
     #[test]
-    fn the_start_of_the_decay_and_the_steps_of_the_file_are_kept() {
+    fn a_rate_is_stable_until_the_decay_of_the_last_stage() {
         let trunk = parse(TRUNK);
-        assert_eq!(trunk.kept_steps(0, 0), [30, 80]);
-        assert_eq!(parse(&TRUNK.replace("wsd", "linear")).kept_steps(0, 0), [30]);
+        assert_eq!(trunk.stable_until(0, 0), Some(80));
+        assert_eq!(parse(&TRUNK.replace("wsd", "linear")).stable_until(0, 0), None);
         let grown = parse(&(TRUNK.to_string() + GROWN));
-        assert_eq!(grown.kept_steps(0, 0), [30]);
+        assert_eq!(grown.stable_until(0, 0), None);
         // The second stage goes from 20 to 70 on its course and decays from 56 on.
-        assert_eq!(grown.kept_steps(1, 100), [30, 136]);
+        assert_eq!(grown.stable_until(1, 100), Some(136));
         let late = parse(&(TRUNK.to_string() + &GROWN.replace("= 20", "= 900")));
-        assert_eq!(late.kept_steps(1, 100), [30], "it decays from its start");
+        assert_eq!(late.stable_until(1, 100), None, "it decays from its start");
     }
 
     #[test]

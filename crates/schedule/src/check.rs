@@ -87,9 +87,6 @@ impl Checker<'_> {
         )?;
         self.at_least_one("checkpoint.every_steps", file.checkpoint.every_steps)?;
         self.at_least_one("checkpoint.keep", file.checkpoint.keep as u64)?;
-        for (i, step) in file.checkpoint.keep_at.iter().enumerate() {
-            self.at_least_one(&format!("checkpoint.keep_at[{i}]"), *step)?;
-        }
         if let Some(threads) = file.machine.threads {
             let expected = "must be from 1 to 1024";
             let in_range = (1..=1024).contains(&threads);

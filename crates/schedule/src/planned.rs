@@ -102,23 +102,6 @@ impl Schedule {
         self
     }
 
-    /// The same run evaluated when another one is.
-    #[must_use]
-    pub fn evaluated_as(mut self, other: &Self) -> Self {
-        self.file.evaluation = other.file.evaluation;
-        self.file.checkpoint.every_steps = other.file.checkpoint.every_steps;
-        self
-    }
-
-    /// The same run with its checkpoints at these steps kept.
-    #[must_use]
-    pub fn keeping_at(mut self, steps: impl IntoIterator<Item = u64>) -> Self {
-        self.file.checkpoint.keep_at.extend(steps);
-        self.file.checkpoint.keep_at.sort_unstable();
-        self.file.checkpoint.keep_at.dedup();
-        self
-    }
-
     /// The same run on one core, as one of several side by side.
     #[must_use]
     pub fn on_one_thread(mut self) -> Self {

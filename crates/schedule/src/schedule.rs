@@ -233,8 +233,8 @@ impl Schedule {
     }
 
     /// When the state is saved.
-    pub fn checkpoint(&self) -> &CheckpointSettings {
-        &self.file.checkpoint
+    pub fn checkpoint(&self) -> CheckpointSettings {
+        self.file.checkpoint
     }
 
     /// How the machine is used.

@@ -85,16 +85,14 @@ pub struct EvaluationSettings {
 }
 
 /// When the state is saved.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointSettings {
-    /// Steps from one checkpoint to the next; the last step is always saved.
+    /// Steps from one checkpoint to the next; the last step is always saved, and so is the last before a `wsd` rate decays,
+    /// which is kept.
     pub every_steps: u64,
     /// Newest checkpoints that are kept.
     pub keep: usize,
-    /// Steps at which the state is saved too, and kept for good: other runs may branch off there.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub keep_at: Vec<u64>,
 }
 
 /// How the machine is used.

@@ -51,7 +51,7 @@ impl CheckpointStore {
         Self { root: root.to_path_buf() }
     }
 
-    /// Saves a state and keeps the newest `keep` checkpoints up to it, and those of the steps in `kept`. The folder appears under its name
+    /// Saves a state and keeps the newest `keep` checkpoints up to it, and that of the step `kept`. The folder appears under its name
     /// only once every file is on disk; a failure leaves the older checkpoints as they were.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl CheckpointStore {
         &self,
         state: &TrainingState,
         keep: usize,
-        kept: &[u64],
+        kept: Option<u64>,
     ) -> Result<PathBuf, StateError> {
         let name = format!("step-{:08}", state.position.step);
         let (target, partial) = (self.root.join(&name), self.root.join(name.clone() + PARTIAL));
@@ -72,7 +72,7 @@ impl CheckpointStore {
         written?;
         let not_later = self.steps()?.into_iter().filter(|(step, _)| *step <= state.position.step);
         for (step, old) in not_later.rev().skip(keep.max(1)) {
-            if !kept.contains(&step) {
+            if kept != Some(step) {
                 fs::remove_dir_all(&old).map_err(StateError::io(&old))?;
             }
         }
@@ -177,7 +177,7 @@ mod tests {
             for tensor in state.moments.second.values_mut() {
                 tensor.data[0] = 0.1;
             }
-            let path = store.save(&state, 2, &[]).unwrap();
+            let path = store.save(&state, 2, None).unwrap();
             assert_eq!(Checkpoint::open(&path).unwrap().load().unwrap(), state);
         }
     }
@@ -187,22 +187,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = CheckpointStore::open(folder.path()).unwrap();
         for step in [10, 20, 30, 30] {
-            store.save(&at_step(step), 2, &[]).unwrap();
+            store.save(&at_step(step), 2, None).unwrap();
         }
         assert_eq!(names(folder.path()).unwrap().len(), 2);
         assert_eq!(newest_step(&store), Some(30));
     }
 
     #[test]
-    fn the_steps_to_keep_stay_beside_the_newest() {
+    fn the_step_to_keep_stays_beside_the_newest() {
         let folder = tempfile::tempdir().unwrap();
         let store = CheckpointStore::open(folder.path()).unwrap();
         for step in [10, 20, 30, 40, 50] {
-            store.save(&at_step(step), 1, &[20, 30]).unwrap();
+            store.save(&at_step(step), 1, Some(20)).unwrap();
         }
         let mut found = names(folder.path()).unwrap();
         found.sort();
-        assert_eq!(found, ["step-00000020", "step-00000030", "step-00000050"]);
+        assert_eq!(found, ["step-00000020", "step-00000050"]);
         let mut odd = |info: &CheckpointInfo| info.position.step < 30;
         let found = store.newest_whole_that(&mut odd).unwrap().unwrap();
         assert_eq!(found.info().position.step, 20);
@@ -213,11 +213,11 @@ mod tests {
     fn a_broken_later_checkpoint_does_not_push_out_a_new_one() {
         let folder = tempfile::tempdir().unwrap();
         let store = CheckpointStore::open(folder.path()).unwrap();
-        let later = store.save(&at_step(1000), 1, &[]).unwrap();
+        let later = store.save(&at_step(1000), 1, None).unwrap();
         fs::remove_file(later.join("state.json")).unwrap();
-        store.save(&at_step(100), 1, &[]).unwrap();
+        store.save(&at_step(100), 1, None).unwrap();
         assert_eq!(newest_step(&store), Some(100));
-        store.save(&at_step(1000), 1, &[]).unwrap();
+        store.save(&at_step(1000), 1, None).unwrap();
         assert_eq!(newest_step(&store), Some(1000));
         assert_eq!(names(folder.path()).unwrap().len(), 1);
     }
@@ -226,7 +226,7 @@ mod tests {
     fn a_checkpoint_that_was_being_replaced_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         let store = CheckpointStore::open(folder.path()).unwrap();
-        let path = store.save(&at_step(7), 1, &[]).unwrap();
+        let path = store.save(&at_step(7), 1, None).unwrap();
         fs::rename(&path, folder.path().join("step-00000007.old.partial")).unwrap();
         assert_eq!(newest_step(&store), None);
         assert_eq!(newest_step(&CheckpointStore::open(folder.path()).unwrap()), Some(7));
@@ -245,7 +245,7 @@ mod tests {
     fn identical_states_give_identical_files() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for folder in [&a, &b] {
-            CheckpointStore::open(folder.path()).unwrap().save(&at_step(5), 1, &[]).unwrap();
+            CheckpointStore::open(folder.path()).unwrap().save(&at_step(5), 1, None).unwrap();
         }
         for name in ["model.safetensors", "optimizer.safetensors", "state.json"] {
             let read = |folder: &Path| fs::read(folder.join("step-00000005").join(name)).unwrap();
@@ -258,8 +258,8 @@ mod tests {
         for name in ["model.safetensors", "optimizer.safetensors", "state.json"] {
             let folder = tempfile::tempdir().unwrap();
             let store = CheckpointStore::open(folder.path()).unwrap();
-            store.save(&at_step(1), 2, &[]).unwrap();
-            let file = store.save(&at_step(2), 2, &[]).unwrap().join(name);
+            store.save(&at_step(1), 2, None).unwrap();
+            let file = store.save(&at_step(2), 2, None).unwrap().join(name);
             let bytes = fs::read(&file).unwrap();
             fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
             assert_eq!(newest_step(&store), Some(1), "{name} cut");
@@ -274,7 +274,7 @@ mod tests {
     fn tensors_of_another_model_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let store = CheckpointStore::open(folder.path()).unwrap();
-        let path = store.save(&at_step(1), 1, &[]).unwrap();
+        let path = store.save(&at_step(1), 1, None).unwrap();
         // The record of a smaller model over the files of a larger one.
         let text = fs::read_to_string(path.join("state.json")).unwrap();
         let mut file: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -294,7 +294,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let store = CheckpointStore::open(folder.path()).unwrap();
             let name = ["model.safetensors", "optimizer.safetensors", "state.json"][file];
-            let file = store.save(&at_step(1), 1, &[]).unwrap().join(name);
+            let file = store.save(&at_step(1), 1, None).unwrap().join(name);
             let mut bytes = fs::read(&file).unwrap();
             let at = (at * bytes.len() as f64) as usize;
             let blank = bytes[at].is_ascii_whitespace();

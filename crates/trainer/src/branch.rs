@@ -56,8 +56,8 @@ impl CommonPart {
         let Some(checkpoint) = store.newest_whole_that(&mut shared)? else {
             let reason = match parted {
                 Some(parted) => format!(
-                    "no checkpoint is of a step up to which the two runs are the same ({parted}); \
-                     checkpoint.keep_at in the schedule of a run names steps whose checkpoints it keeps"
+                    "no checkpoint is of a step up to which the two runs are the same ({parted}); a run whose rate decays as wsd \
+                     keeps the one before the decay, so let the longer run branch off the shorter"
                 ),
                 None => "has no whole checkpoint to branch off from".to_string(),
             };
@@ -100,7 +100,7 @@ impl CommonPart {
         for report in &self.growths {
             folder.write_growth(report)?;
         }
-        CheckpointStore::open(&folder.checkpoints())?.save(&self.state, 1, &[])?;
+        CheckpointStore::open(&folder.checkpoints())?.save(&self.state, 1, None)?;
         folder.write_branch(&self.branch)?;
         Ok(self.branch)
     }

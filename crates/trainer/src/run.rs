@@ -217,7 +217,7 @@ impl<'a> Run<'a> {
             }
             self.advance(observe)?;
             let due = self.step().is_multiple_of(self.schedule.checkpoint().every_steps);
-            if due || self.kept_steps().contains(&self.step()) {
+            if due || self.stable_until() == Some(self.step()) {
                 self.save(observe)?;
             }
         };
@@ -308,10 +308,10 @@ impl<'a> Run<'a> {
         self.learner.position().step
     }
 
-    /// Steps whose checkpoints are kept for good, as far as they are known.
-    fn kept_steps(&self) -> Vec<u64> {
+    /// The step whose checkpoint is kept for good.
+    fn stable_until(&self) -> Option<u64> {
         let position = self.learner.position();
-        self.schedule.kept_steps(position.stage, position.step - position.stage_step)
+        self.schedule.stable_until(position.stage, position.step - position.stage_step)
     }
 
     fn save(&mut self, observe: &mut dyn FnMut(&Event)) -> Result<PathBuf, TrainError> {
@@ -322,8 +322,8 @@ impl<'a> Run<'a> {
         check_finite(self.step(), "the loss after the update", loss)
             .map_err(|error| self.naming_last_good(error))?;
         self.metrics.sync()?;
-        let (keep, kept) = (self.schedule.checkpoint().keep, self.kept_steps());
-        let path = self.store.save(&self.learner.state(), keep, &kept)?;
+        let (keep, kept) = (self.schedule.checkpoint().keep, self.stable_until());
+        let path = self.store.save(&self.learner.state(), keep, kept)?;
         self.newest_checkpoint = Some(path.clone());
         let seconds = began.elapsed().as_secs_f64();
         self.tell(observe, &Event::Saved { step: self.step(), path: path.clone(), seconds })?;
