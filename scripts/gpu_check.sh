@@ -48,8 +48,8 @@ fi
 # The rate decays, so the staged run's end is compared with those of two lengths from scratch.
 train() { "$staged" train "$root/schedules/h200_$1.toml" --text "$text" --device "$device" "${@:2}" > /dev/null; }
 train width --out width
-train baseline --out baseline/1
 train baseline --out baseline/0.6 --length 0.6
+train baseline --out baseline/1 --branch-of baseline/0.6
 for run in width baseline/1; do
     # Median tokens/s of each stage, and 6 N of it over the peak.
     n_params() { awk -F, -v stage="$1" 'NR > 1 && $1 == stage && $3 > 0 {

@@ -32,10 +32,11 @@ run_jobs() {
     : > "$jobs"
 }
 
-# Where the learning rate decays only ends count, so the baseline is runs of several lengths.
+# Where the learning rate decays only ends count, so the baseline is runs of several lengths, each of which branches off the
+# one before.
 lengths=(0.375 0.5 1)
 # Six pilot runs of up to 1,881 steps and one that grows.
-share=0.4224
+share=0.30485
 if grep -q 'shape = "constant"' "$recipe"; then
     lengths=(1)
     share=0.15
@@ -46,12 +47,16 @@ for rate in 0.004 0.008 0.016 0.032; do
     sed "s/^peak = .*/peak = $rate/" "$recipe" > "$out/rate-$rate.toml"
     job "$out/rate-$rate.toml" "${text[@]}" --length 0.25 --out "$out/rate-$rate"
 done
-for seed in "${seeds[@]}"; do
-    for length in "${lengths[@]}"; do
-        job "$recipe" "${text[@]}" --seed "$seed" --length "$length" --out "$out/scratch/$seed-x$length"
+previous=
+for length in "${lengths[@]}"; do
+    for seed in "${seeds[@]}"; do
+        branch=()
+        [ -z "$previous" ] || branch=(--branch-of "$out/scratch/$seed-x$previous")
+        job "$recipe" "${text[@]}" --seed "$seed" --length "$length" "${branch[@]}" --out "$out/scratch/$seed-x$length"
     done
+    run_jobs
+    previous=$length
 done
-run_jobs
 
 "$staged" pilot "$recipe" "${text[@]}" --share "$share" -o "$out/pilots" --resume
 for kind_of_growth in "${kinds[@]}"; do

@@ -50,7 +50,7 @@ const TEXT: Kind = Kind {
     recipe: (include_str!("../../../schedules/demo_text.toml"), "schedules/demo_text.toml"),
     flops_per_minute: 0.7e12,
     tokens_per_param: 10.0,
-    pilot_share: 0.3,
+    pilot_share: 0.22,
     most_stages: 2,
     learns: "your text",
 };
