@@ -1,5 +1,6 @@
 use crate::PlotError;
 use crate::figure::{Figure, Layer, Panel, Stroke};
+use crate::legend::{label_of, legend_at};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
@@ -8,13 +9,13 @@ use std::path::Path;
 use std::sync::Once;
 
 /// Width and height of a panel. At the 85 mm of a paper's column its 16-pixel letters are 8 points.
-const PANEL: (u32, u32) = (480, 380);
+pub(crate) const PANEL: (u32, u32) = (480, 380);
 
 /// PNG pixels for one of these.
 const PNG_SCALE: u32 = 2;
 
 const FONT: &str = "sans-serif";
-const FONT_SIZE: u32 = 16;
+pub(crate) const FONT_SIZE: u32 = 16;
 
 /// A linear axis with given ticks.
 struct Ticked {
@@ -132,6 +133,7 @@ where
     let spans =
         panel.x.span(pairs().map(|pair| pair.0)).zip(panel.y.span(pairs().map(|pair| pair.1)));
     let (x, y) = spans.ok_or_else(|| Failure::Empty(panel.title.clone()))?;
+    let (corner, height) = legend_at(panel, &x, &y);
     let mut chart = ChartBuilder::on(area)
         .margin(pen.size(10))
         .margin_right(pen.size(18))
@@ -140,17 +142,16 @@ where
         .y_label_area_size(pen.size(66))
         .build_cartesian_2d(
             Ticked { span: x.clone(), ticks: panel.x.ticks(&x) },
-            Ticked { span: y.clone(), ticks: panel.y.ticks(&y) },
+            Ticked { span: height.clone(), ticks: panel.y.ticks(&height) },
         )?;
-    axes(panel, &mut chart, &x, &y, pen)?;
+    axes(panel, &mut chart, &x, &height, pen)?;
     for layer in &panel.layers {
-        layer_on(panel, layer, &mut chart, pen)?;
+        layer_on(panel, layer, &mut chart, (&x, &y), pen)?;
     }
     if panel.layers.iter().any(|layer| label_of(layer).is_some()) {
-        let corner = emptiest_corner(panel, &x, &y);
         chart
             .configure_series_labels()
-            .position(corner)
+            .position(corner.position())
             .legend_area_size(pen.length(24.0))
             .margin(pen.size(8))
             .label_font((FONT, pen.size(FONT_SIZE - 2)))
@@ -190,6 +191,7 @@ fn layer_on<'a, DB>(
     panel: &Panel,
     layer: &Layer,
     chart: &mut Chart<'a, DB>,
+    seen: (&Range<f64>, &Range<f64>),
     pen: Pen,
 ) -> Result<(), Failure>
 where
@@ -197,14 +199,14 @@ where
     DB::ErrorType: 'static,
 {
     // What lies beyond a given range is left out; the backends would draw it along the edge.
-    let inside = |place: f64, range: Range<f64>| {
+    let inside = |place: f64, range: &Range<f64>| {
         let slack = 1e-9 * (range.end - range.start);
         place >= range.start - slack && place <= range.end + slack
     };
-    let (x, y) = (chart.x_range(), chart.y_range());
+    let (x, y) = seen;
     let placed = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
         let places = points.iter().filter_map(|point| place(panel, *point));
-        places.filter(|at| inside(at.0, x.clone()) && inside(at.1, y.clone())).collect()
+        places.filter(|at| inside(at.0, x) && inside(at.1, y)).collect()
     };
     match layer {
         Layer::Line { points, color, stroke, label } => {
@@ -260,7 +262,7 @@ where
             // An edge beyond a given range is drawn along its end, so that the area keeps its shape.
             let clamped = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
                 let places = points.iter().filter_map(|point| place(panel, *point));
-                let within = places.filter(|at| inside(at.0, x.clone()));
+                let within = places.filter(|at| inside(at.0, x));
                 within.map(|at| (at.0, at.1.clamp(y.start, y.end))).collect()
             };
             let outline = [clamped(&lower), clamped(&upper)].concat();
@@ -282,15 +284,6 @@ where
     Ok(())
 }
 
-fn label_of(layer: &Layer) -> Option<&String> {
-    match layer {
-        Layer::Line { label, .. } | Layer::Points { label, .. } | Layer::Band { label, .. } => {
-            label.as_ref()
-        }
-        Layer::Text { .. } => None,
-    }
-}
-
 /// Every point that a layer shows.
 fn pairs_of(layer: &Layer) -> Vec<(f64, f64)> {
     match layer {
@@ -303,32 +296,6 @@ fn pairs_of(layer: &Layer) -> Vec<(f64, f64)> {
 }
 
 /// Where a pair lies on a panel's axes; `None` where it has no place.
-fn place(panel: &Panel, pair: (f64, f64)) -> Option<(f64, f64)> {
+pub(crate) fn place(panel: &Panel, pair: (f64, f64)) -> Option<(f64, f64)> {
     panel.x.place(pair.0).zip(panel.y.place(pair.1))
-}
-
-/// The corner for the legend: where the fewest points are.
-fn emptiest_corner(panel: &Panel, x: &Range<f64>, y: &Range<f64>) -> SeriesLabelPosition {
-    let corners = [
-        (SeriesLabelPosition::UpperRight, true, true),
-        (SeriesLabelPosition::UpperLeft, false, true),
-        (SeriesLabelPosition::LowerLeft, false, false),
-        (SeriesLabelPosition::LowerRight, true, false),
-    ];
-    let share = |value: f64, span: &Range<f64>| (value - span.start) / (span.end - span.start);
-    let crowd = |right: bool, top: bool| {
-        let weight = |layer: &Layer| -> f64 {
-            let points = pairs_of(layer);
-            let inside = points.iter().filter_map(|pair| place(panel, *pair)).filter(|at| {
-                let (x, y) = (share(at.0, x), share(at.1, y));
-                (if right { x > 0.45 } else { x < 0.55 }) && (if top { y > 0.55 } else { y < 0.45 })
-            });
-            inside.count() as f64 / points.len().max(1) as f64
-        };
-        panel.layers.iter().map(weight).sum::<f64>()
-    };
-    corners
-        .into_iter()
-        .min_by(|a, b| crowd(a.1, a.2).total_cmp(&crowd(b.1, b.2)))
-        .map_or(SeriesLabelPosition::UpperRight, |corner| corner.0)
 }

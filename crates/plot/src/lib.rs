@@ -5,6 +5,7 @@ mod axis;
 mod draw;
 mod error;
 mod figure;
+mod legend;
 mod palette;
 
 pub use axis::{Axis, Scale};

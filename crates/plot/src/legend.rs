@@ -1,0 +1,164 @@
+//! Where a panel's legend stands.
+
+use crate::draw::{FONT_SIZE, PANEL, place};
+use crate::figure::{Layer, Panel};
+use plotters::prelude::SeriesLabelPosition;
+use std::ops::Range;
+
+/// What margins, title and labels leave of a panel for its curves, pixels.
+const PLOT: (f64, f64) = (PANEL.0 as f64 - 94.0, PANEL.1 as f64 - 90.0);
+
+/// Mean width of a letter over the size of the font.
+const LETTER: f64 = 0.6;
+
+/// Pixels of a legend beside its letters, and of each of its lines.
+const AROUND: (f64, f64) = (56.0, 20.0);
+const LINE: f64 = 19.0;
+
+/// Points at which the piece of a curve between two others is looked at.
+const BETWEEN: usize = 12;
+
+/// A corner of a panel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Corner {
+    right: bool,
+    top: bool,
+}
+
+impl Corner {
+    /// In the order of preference.
+    const ALL: [Self; 4] = [
+        Self { right: true, top: true },
+        Self { right: false, top: true },
+        Self { right: false, top: false },
+        Self { right: true, top: false },
+    ];
+
+    pub fn position(self) -> SeriesLabelPosition {
+        match (self.right, self.top) {
+            (true, true) => SeriesLabelPosition::UpperRight,
+            (false, true) => SeriesLabelPosition::UpperLeft,
+            (false, false) => SeriesLabelPosition::LowerLeft,
+            (true, false) => SeriesLabelPosition::LowerRight,
+        }
+    }
+
+    /// Whether a place, in shares of the panel, is under something of this size in the corner.
+    fn covers(self, size: (f64, f64), at: (f64, f64)) -> bool {
+        let across = if self.right { 1.0 - at.0 } else { at.0 };
+        let up = if self.top { 1.0 - at.1 } else { at.1 };
+        across < size.0 && up < size.1
+    }
+}
+
+/// A legend's corner, and the span of the vertical axis with room for it: where no corner is free of curves, the span is
+/// lengthened upwards by as much as the legend covers.
+pub(crate) fn legend_at(panel: &Panel, x: &Range<f64>, y: &Range<f64>) -> (Corner, Range<f64>) {
+    let labels: Vec<&String> = panel.layers.iter().filter_map(label_of).collect();
+    if labels.is_empty() {
+        return (Corner::ALL[0], y.clone());
+    }
+    let letters = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0) as f64;
+    let size = (
+        (AROUND.0 + LETTER * f64::from(FONT_SIZE - 2) * letters) / PLOT.0,
+        (AROUND.1 + LINE * labels.len() as f64) / PLOT.1,
+    );
+    let seen = |at: &(f64, f64)| x.contains(&at.0) && y.contains(&at.1);
+    let points: Vec<(f64, f64)> =
+        panel.layers.iter().flat_map(|layer| drawn(panel, layer)).filter(seen).collect();
+    let covered = |corner: Corner, y: &Range<f64>| {
+        let places = points.iter().map(|at| (share(at.0, x), share(at.1, y)));
+        places.filter(|at| corner.covers(size, *at)).count()
+    };
+    let emptiest = |y: &Range<f64>| {
+        let first = (covered(Corner::ALL[0], y), Corner::ALL[0]);
+        let others = Corner::ALL[1..].iter().map(|corner| (covered(*corner, y), *corner));
+        others.fold(first, |best, other| if other.0 < best.0 { other } else { best })
+    };
+    let (crowd, corner) = emptiest(y);
+    if crowd == 0 {
+        return (corner, y.clone());
+    }
+    let room = size.1.min(0.5);
+    let longer = y.start..y.end + (y.end - y.start) * room / (1.0 - room);
+    (emptiest(&longer).1, longer)
+}
+
+fn share(value: f64, span: &Range<f64>) -> f64 {
+    (value - span.start) / (span.end - span.start)
+}
+
+pub(crate) fn label_of(layer: &Layer) -> Option<&String> {
+    match layer {
+        Layer::Line { label, .. } | Layer::Points { label, .. } | Layer::Band { label, .. } => {
+            label.as_ref()
+        }
+        Layer::Text { .. } => None,
+    }
+}
+
+/// Places that a layer goes through.
+fn drawn(panel: &Panel, layer: &Layer) -> Vec<(f64, f64)> {
+    let placed = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
+        points.iter().filter_map(|point| place(panel, *point)).collect()
+    };
+    let along = |points: Vec<(f64, f64)>| -> Vec<(f64, f64)> {
+        let pieces = points.windows(2).flat_map(|ends| {
+            let (from, to) = (ends[0], ends[1]);
+            (0..BETWEEN).map(move |k| {
+                let part = k as f64 / BETWEEN as f64;
+                (from.0 + part * (to.0 - from.0), from.1 + part * (to.1 - from.1))
+            })
+        });
+        pieces.chain(points.last().copied()).collect()
+    };
+    match layer {
+        Layer::Line { points, .. } => along(placed(points)),
+        Layer::Points { points, .. } => placed(points),
+        Layer::Band { points, .. } => {
+            let edge = |of: fn(&(f64, f64, f64)) -> (f64, f64)| -> Vec<(f64, f64)> {
+                along(placed(&points.iter().map(of).collect::<Vec<_>>()))
+            };
+            [edge(|point| (point.0, point.1)), edge(|point| (point.0, point.2))].concat()
+        }
+        Layer::Text { at, .. } => placed(&[*at]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Axis, Color};
+
+    fn panel(curves: &[&[(f64, f64)]]) -> Panel {
+        let layers = curves.iter().map(|points| {
+            Layer::line(points.to_vec(), Color::Series(0), "a curve with a name of some length")
+        });
+        Panel {
+            title: "title".into(),
+            x: Axis::linear("x"),
+            y: Axis::linear("y"),
+            layers: layers.collect(),
+        }
+    }
+
+    #[test]
+    fn a_legend_stands_where_no_curve_is() {
+        let falling = panel(&[&[(0.0, 1.0), (1.0, 0.0)]]);
+        let (corner, y) = legend_at(&falling, &(0.0..1.0), &(0.0..1.0));
+        assert_eq!((corner, y), (Corner { right: true, top: true }, 0.0..1.0));
+        let rising = panel(&[&[(0.0, 0.0), (1.0, 1.0)]]);
+        let (corner, y) = legend_at(&rising, &(0.0..1.0), &(0.0..1.0));
+        assert_eq!((corner, y), (Corner { right: false, top: true }, 0.0..1.0));
+    }
+
+    #[test]
+    fn a_full_panel_is_made_higher_by_what_the_legend_needs() {
+        // Both diagonals go through every corner, and no point of them but the ends lies in one.
+        let crossed = panel(&[&[(0.0, 1.0), (1.0, 0.0)], &[(0.0, 0.0), (1.0, 1.0)]]);
+        let (_, y) = legend_at(&crossed, &(0.0..1.0), &(0.0..1.0));
+        let needed = (AROUND.1 + 2.0 * LINE) / PLOT.1;
+        assert_eq!(y.start, 0.0);
+        assert!(((y.end - 1.0) / y.end - needed).abs() < 1e-12, "{}", y.end);
+    }
+}
