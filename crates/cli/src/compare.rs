@@ -1,7 +1,7 @@
 use crate::comparison::{Comparison, Sides};
 use crate::output;
 use crate::output::percent;
-use crate::run_record::RunRecord;
+use crate::run_record::{RunRecord, run_folders, shared_compute};
 use anyhow::{Context, Result};
 use clap::Args;
 use measure::Flops;
@@ -52,18 +52,19 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
     let pilot_compute = if pilots.is_empty() {
         planned.unwrap_or(0.0)
     } else {
-        let mut sum = 0.0;
+        let mut folders = Vec::new();
         for path in pilots {
-            let folders = if path.join("schedule.toml").exists() {
-                vec![path.clone()]
+            if path.join("schedule.toml").exists() {
+                folders.push(path.clone());
             } else {
-                crate::run_record::run_folders(path)?
-            };
-            for folder in folders {
-                sum += RunRecord::read(&folder).context("--pilots")?.compute();
+                folders.extend(run_folders(path)?);
             }
         }
-        sum
+        let own = |folder: &PathBuf| -> Result<f64> {
+            let run = RunRecord::read(folder).context("--pilots")?;
+            Ok(run.compute() - shared_compute(folder, &folders)?)
+        };
+        folders.iter().map(own).sum::<Result<f64>>()?
     };
     Ok(Sides {
         staged,

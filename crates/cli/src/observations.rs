@@ -1,12 +1,12 @@
 //! Measured losses from `metrics.csv` files and from any other table.
 
+use crate::run_record::shared_compute;
 use anyhow::{Context, Result, bail};
 use csv::StringRecord;
 use measure::LearningCurve;
 use scaling::Observation;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use trainer::RunFolder;
 
 /// Which points of which files are read.
 pub struct Source {
@@ -50,7 +50,7 @@ impl Source {
         let mut found = Observations::default();
         let mut batches: Vec<f64> = Vec::new();
         let mut compute = Some(0.0);
-        let folders: Vec<PathBuf> = self.files.iter().filter_map(|file| run_of(file)).collect();
+        let folders: Vec<PathBuf> = self.files.iter().map(|file| run_of(file)).collect();
         for file in &self.files {
             let path = if file.is_dir() { file.join("metrics.csv") } else { file.clone() };
             let header = header(&path)?;
@@ -61,7 +61,7 @@ impl Source {
                     bail!("--where: {} is a metrics.csv, which has one run", path.display());
                 }
                 let spent = self.read_metrics(&path, &mut found, &mut batches)?;
-                let shared = shared_compute(file, &folders)?;
+                let shared = shared_compute(&run_of(file), &folders)?;
                 compute = compute.map(|sum| sum + spent - shared);
             } else {
                 compute = None;
@@ -262,17 +262,8 @@ impl Source {
 }
 
 /// The folder of a run that was named, or whose metrics.csv was.
-fn run_of(file: &Path) -> Option<PathBuf> {
-    let folder = if file.is_dir() { file } else { file.parent()? };
-    folder.canonicalize().ok()
-}
-
-/// Compute of a run that it has from another one of these, FLOPs.
-fn shared_compute(file: &Path, folders: &[PathBuf]) -> Result<f64> {
-    let Some(folder) = run_of(file) else { return Ok(0.0) };
-    let branch = RunFolder::branch_of(&folder)?;
-    let among = |path: &Path| path.canonicalize().is_ok_and(|path| folders.contains(&path));
-    Ok(branch.filter(|branch| among(&branch.of)).map_or(0.0, |branch| branch.compute_flops))
+fn run_of(file: &Path) -> PathBuf {
+    if file.is_dir() { file } else { file.parent().unwrap_or(file) }.to_path_buf()
 }
 
 fn header(path: &Path) -> Result<StringRecord> {

@@ -244,6 +244,25 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
         .collect();
     assert_eq!(paid.len(), 7);
     assert!((paid.iter().sum::<f64>() / spent - 1.0).abs() < 1e-9, "{paid:?} {spent}");
+    // Where the rate is stable before it decays, the shorter runs are a part of the longer ones, and paid for once.
+    let stable = fs::read_to_string(world.path("recipe.toml")).unwrap().replace("constant", "wsd");
+    world.write("stable.toml", stable);
+    let of_branches = json(&world, "pilot stable.toml --share 0.5 --sizes 2 -o branches --json");
+    assert!(of_branches["compute"].as_f64().unwrap() < 0.51 * budget, "{of_branches}");
+    let tokens = |law: &Value| law["ranges"][1]["greatest"].as_f64().unwrap();
+    assert!(tokens(&of_branches) > 1.3 * tokens(&of_ends), "{of_branches}");
+    for branch in ["pilot-2x16x2", "pilot-2x16x2-x0.6", "pilot-2x8x1-to-2x16x2"] {
+        assert!(world.path("branches").join(branch).join("branch.json").exists(), "{branch}");
+    }
+    let fitted = json(&world, "fit branches/pilot-2x16x2 branches/pilot-2x16x2-x0.6 branches/pilot-2x16x2-x0.36 branches/pilot-2x8x1 --form kaplan-tokens --last-only --bootstraps 0 --json");
+    let paid = fitted["compute"].as_f64().unwrap();
+    let whole = |run: &str| -> f64 {
+        let text = fs::read_to_string(world.path("branches").join(run).join("metrics.csv")).unwrap();
+        text.lines().last().unwrap().split(',').nth(3).unwrap().parse().unwrap()
+    };
+    let runs = ["pilot-2x16x2", "pilot-2x16x2-x0.6", "pilot-2x16x2-x0.36"].map(whole);
+    let expected = runs[0] + 0.2 * (runs[1] + runs[2]) + whole("pilot-2x8x1");
+    assert!((paid / expected - 1.0).abs() < 0.02, "{paid} {expected}");
     world.good("plan --law pilots/law.json --template recipe.toml --shape 2x32x4 --operators width --stop 1.3x --context 16 -o mine.toml");
     let plan = fs::read_to_string(world.path("mine.toml")).unwrap();
     assert!(plan.contains("name = \"mine\"") && plan.contains("pilot_compute = "), "{plan}");
