@@ -36,7 +36,7 @@ run_jobs() {
 # one before.
 lengths=(0.375 0.5 1)
 # Six pilot runs of up to 1,881 steps and one that grows.
-share=0.30485
+share=0.3049
 if grep -q 'shape = "constant"' "$recipe"; then
     lengths=(1)
     share=0.15

@@ -241,8 +241,9 @@ impl PilotRuns<'_> {
         for pilot in planned.iter().rev() {
             let mut schedule = longest.clone();
             if pilot.length < 1.0 {
+                let stage = StageSpec::new(&shape, self.steps(pilot.tokens), None);
                 let name = format!("{name}-x{}", pilot.length);
-                schedule = schedule.with_length(pilot.length)?.named(&name)?;
+                schedule = schedule.with_stages(vec![stage])?.named(&name)?;
             }
             let branch_of = branch_point(&shortest_first, &schedule);
             shortest_first.push(self.run(schedule, branch_of));
