@@ -232,9 +232,8 @@ impl PilotRuns<'_> {
         let stages = vec![StageSpec::new(&shape, steps, None)];
         let mut longest = self.recipe.clone().with_stages(stages)?.named(&name)?;
         if planned.len() > 1 {
-            longest = longest.with_warmup_steps_at_most(
-                (MOST_WARMUP * shortest * steps as f64).ceil() as u64,
-            );
+            longest = longest
+                .with_warmup_steps_at_most((MOST_WARMUP * shortest * steps as f64).ceil() as u64);
         }
         let longest = longest.with_evaluations(EVALUATIONS)?.on_one_thread();
         let mut shortest_first: Vec<RunOptions> = Vec::new();

@@ -147,9 +147,7 @@ pub fn by_seed(runs: &[RunRecord]) -> Vec<Vec<&RunRecord>> {
 /// Compute that a run has from another one of these, FLOPs: it was spent once.
 pub fn shared_compute(run: &Path, runs: &[PathBuf]) -> Result<f64> {
     let Some(branch) = RunFolder::branch_of(run)? else { return Ok(0.0) };
-    let same = |other: &PathBuf| {
-        matches!((other.canonicalize(), branch.of.canonicalize()), (Ok(a), Ok(b)) if a == b)
-    };
+    let same = |other: &PathBuf| matches!((other.canonicalize(), branch.of.canonicalize()), (Ok(a), Ok(b)) if a == b);
     Ok(if runs.iter().any(same) { branch.compute_flops } else { 0.0 })
 }
 

@@ -11,8 +11,11 @@ impl Schedule {
         if !(is_last && rate.decays() && rate.shape == DecayShape::Wsd) {
             return None;
         }
-        let resumed =
-            if stage == 0 { 0 } else { self.stages()[stage].growth().resumed_step.unwrap_or(before) };
+        let resumed = if stage == 0 {
+            0
+        } else {
+            self.stages()[stage].growth().resumed_step.unwrap_or(before)
+        };
         let n_steps = resumed.saturating_add(self.steps_of(stage, before));
         let start = rate.decay_start(n_steps);
         (resumed < start && start < n_steps).then(|| before + (start - resumed))
@@ -154,7 +157,11 @@ until = { steps = 100 }
         let trunk = parse(TRUNK);
         let same = [("keep = 1", "keep = 9"), ("trunk", "other"), ("steps = 50", "steps = 7")];
         for (old, new) in same {
-            assert_eq!(parse(&TRUNK.replace(old, new)).same_until(&trunk, 0, 0, 40), Ok(()), "{new}");
+            assert_eq!(
+                parse(&TRUNK.replace(old, new)).same_until(&trunk, 0, 0, 40),
+                Ok(()),
+                "{new}"
+            );
         }
         let other = [
             ("seed = 1\n", "seed = 2\n", "`seed = 1` there, `seed = 2` here"),

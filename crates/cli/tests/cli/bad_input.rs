@@ -108,7 +108,10 @@ fn bad_input_is_explained_and_leaves_no_trace() {
             "train other.toml --out run --resume",
             "holds another run: `seed = 1` there, `seed = 2` here",
         ),
-        ("train other.toml --out new --branch-of run", "run: no checkpoint is of a step up to which"),
+        (
+            "train other.toml --out new --branch-of run",
+            "run: no checkpoint is of a step up to which",
+        ),
         ("train other.toml --out new --branch-of run", "`seed = 1` there, `seed = 2` here"),
         ("train tiny.toml --out new --branch-of nowhere", "nowhere: holds no run"),
         ("train tiny.toml --out occupied", "occupied: holds thesis.tex and no run"),

@@ -254,10 +254,14 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     for branch in ["pilot-2x16x2", "pilot-2x16x2-x0.6", "pilot-2x8x1-to-2x16x2"] {
         assert!(world.path("branches").join(branch).join("branch.json").exists(), "{branch}");
     }
-    let fitted = json(&world, "fit branches/pilot-2x16x2 branches/pilot-2x16x2-x0.6 branches/pilot-2x16x2-x0.36 branches/pilot-2x8x1 --form kaplan-tokens --last-only --bootstraps 0 --json");
+    let fitted = json(
+        &world,
+        "fit branches/pilot-2x16x2 branches/pilot-2x16x2-x0.6 branches/pilot-2x16x2-x0.36 branches/pilot-2x8x1 --form kaplan-tokens --last-only --bootstraps 0 --json",
+    );
     let paid = fitted["compute"].as_f64().unwrap();
     let whole = |run: &str| -> f64 {
-        let text = fs::read_to_string(world.path("branches").join(run).join("metrics.csv")).unwrap();
+        let text =
+            fs::read_to_string(world.path("branches").join(run).join("metrics.csv")).unwrap();
         text.lines().last().unwrap().split(',').nth(3).unwrap().parse().unwrap()
     };
     let runs = ["pilot-2x16x2", "pilot-2x16x2-x0.6", "pilot-2x16x2-x0.36"].map(whole);
