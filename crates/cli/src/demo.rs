@@ -212,7 +212,6 @@ impl Demo {
         pilot_compute: f64,
     ) -> Result<Option<(Sides, Option<f64>)>> {
         let baseline = schedule.clone().from_scratch()?;
-        let schedule = schedule.with_evaluations(EVALUATIONS)?;
         let baseline = baseline.with_evaluations(EVALUATIONS)?;
         let options = |schedule: Schedule, name: &str, branch_of: Option<PathBuf>| RunOptions {
             schedule,

@@ -7,6 +7,7 @@ use measure::LearningCurve;
 use scaling::Observation;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use trainer::RunFolder;
 
 /// Which points of which files are read.
 pub struct Source {
@@ -52,7 +53,7 @@ impl Source {
         let mut compute = Some(0.0);
         let folders: Vec<PathBuf> = self.files.iter().map(|file| run_of(file)).collect();
         for file in &self.files {
-            let path = if file.is_dir() { file.join("metrics.csv") } else { file.clone() };
+            let path = if file.is_dir() { RunFolder::metrics_of(file) } else { file.clone() };
             let header = header(&path)?;
             let is_metrics = header.iter().any(|name| name == "compute_flops")
                 && header.iter().any(|name| name == "val_loss");

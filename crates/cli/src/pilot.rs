@@ -7,7 +7,7 @@ use measure::{Flops, GptShape};
 use model::DeviceChoice;
 use scaling::plan::{Operators, Pilot as PlannedPilot, pilots};
 use scaling::{Fit, GrownRun, StageStart};
-use schedule::{DataSource, DecayShape, Growth, Schedule, StageSpec};
+use schedule::{DataSource, Growth, Schedule, StageSpec};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -164,15 +164,12 @@ impl PilotRuns<'_> {
         let rate = self.recipe.learning_rate();
         let ends_count = rate.decays();
         let lengths = if ends_count { &LENGTHS[..] } else { &[1.0] };
-        // Until a stable rate decays, a shorter run is the longest one of its shape.
-        let branches = ends_count && rate.shape == DecayShape::Wsd;
-        let own_share = if branches { rate.decay_fraction } else { 1.0 };
         let planned = pilots(
             &last,
             self.operators,
             self.n_sizes,
             lengths,
-            own_share,
+            rate.decaying_share(),
             ends_count,
             self.compute,
         );
@@ -232,8 +229,7 @@ impl PilotRuns<'_> {
         let stages = vec![StageSpec::new(&shape, steps, None)];
         let mut longest = self.recipe.clone().with_stages(stages)?.named(&name)?;
         if planned.len() > 1 {
-            longest = longest
-                .with_warmup_steps_at_most((MOST_WARMUP * shortest * steps as f64).ceil() as u64);
+            longest = longest.with_warmup_at_most(MOST_WARMUP * shortest);
         }
         let longest = longest.with_evaluations(EVALUATIONS)?.on_one_thread();
         let mut shortest_first: Vec<RunOptions> = Vec::new();

@@ -22,7 +22,7 @@ impl RunRecord {
     /// Reads a run's folder.
     pub fn read(folder: &Path) -> Result<Self> {
         let schedule = RunFolder::schedule_of(folder)?;
-        let path = folder.join("metrics.csv");
+        let path = RunFolder::metrics_of(folder);
         let curve = LearningCurve::read(&path)?;
         let smooth = SmoothCurve::of_run(&curve).with_context(|| path.display().to_string())?;
         let growths = RunFolder::growths_of(folder)?;

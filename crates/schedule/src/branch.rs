@@ -11,12 +11,7 @@ impl Schedule {
         if !(is_last && rate.decays() && rate.shape == DecayShape::Wsd) {
             return None;
         }
-        let resumed = if stage == 0 {
-            0
-        } else {
-            self.stages()[stage].growth().resumed_step.unwrap_or(before)
-        };
-        let n_steps = resumed.saturating_add(self.steps_of(stage, before));
+        let (resumed, n_steps) = self.course_of(stage, before);
         let start = rate.decay_start(n_steps);
         (resumed < start && start < n_steps).then(|| before + (start - resumed))
     }
@@ -33,19 +28,16 @@ impl Schedule {
         before: u64,
         step: u64,
     ) -> Result<(), String> {
-        let (Some(ours), Some(theirs)) = (self.common_part(stage), other.common_part(stage)) else {
+        let (Some(ours), Some(mut theirs)) = (self.common_part(stage), other.common_part(stage))
+        else {
             return Err(format!("there is no stage {stage}, from 0, in both"));
         };
-        // A learning rate counts by its values, so that runs of other lengths and decays have a part in common; what an
-        // earlier stage had is not looked up again.
-        let by_value = |file: &ScheduleFile| ScheduleFile {
-            learning_rate: self.file.learning_rate,
-            ..file.clone()
-        };
-        let (ours, theirs) =
-            if stage == 0 { (by_value(&ours), by_value(&theirs)) } else { (ours, theirs) };
-        if ours != theirs {
-            return Err(first_difference(&ours, &theirs));
+        if stage == 0 {
+            // A learning rate counts by its values, below, so that runs of other lengths and decays have a part in common.
+            theirs.learning_rate = ours.learning_rate;
+        }
+        if let Some(difference) = difference(&theirs, &ours) {
+            return Err(difference);
         }
         for (schedule, whose) in [(self, "this run"), (other, "the other run")] {
             let end = before.saturating_add(schedule.steps_of(stage, before));
@@ -65,6 +57,11 @@ impl Schedule {
         Ok(())
     }
 
+    /// The first line in which another schedule differs: "`that` there, `this` here"; `None` if none does.
+    pub fn difference_from(&self, there: &Self) -> Option<String> {
+        difference(&there.file, &self.file)
+    }
+
     /// What decides the course of a run up to a step in this stage, but for the learning rate and the stage's length.
     fn common_part(&self, stage: usize) -> Option<ScheduleFile> {
         let mut file = self.file.clone();
@@ -80,13 +77,15 @@ impl Schedule {
     }
 }
 
-/// The first line in which two schedules differ.
-fn first_difference(ours: &ScheduleFile, theirs: &ScheduleFile) -> String {
+fn difference(there: &ScheduleFile, here: &ScheduleFile) -> Option<String> {
+    if there == here {
+        return None;
+    }
     let text = |file: &ScheduleFile| toml::to_string(file).unwrap_or_default();
-    let (ours, theirs) = (text(ours), text(theirs));
-    let differing = ours.lines().zip(theirs.lines()).find(|(ours, theirs)| ours != theirs);
-    let (ours, theirs) = differing.unwrap_or(("more or fewer lines", "fewer or more lines"));
-    format!("`{theirs}` there, `{ours}` here")
+    let (there, here) = (text(there), text(here));
+    let differing = there.lines().zip(here.lines()).find(|(there, here)| there != here);
+    let (there, here) = differing.unwrap_or(("fewer lines", "more lines"));
+    Some(format!("`{there}` there, `{here}` here"))
 }
 
 #[cfg(test)]

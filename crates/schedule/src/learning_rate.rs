@@ -44,6 +44,15 @@ impl LearningRate {
         self.shape != DecayShape::Constant && self.final_fraction < 1.0
     }
 
+    /// Share of a run's steps whose rate depends on the run's length: the decay's, or all.
+    pub fn decaying_share(&self) -> f64 {
+        match self.shape {
+            DecayShape::Constant => 0.0,
+            DecayShape::Linear | DecayShape::Cosine => 1.0,
+            DecayShape::Wsd => self.decay_fraction,
+        }
+    }
+
     /// The rate of the update that makes `step` (the first is 1) in a run of `n_steps`.
     pub fn at(&self, step: u64, n_steps: u64) -> f64 {
         self.peak * self.warmup_at(step) * self.decay_at(step, n_steps, 0)

@@ -90,14 +90,8 @@ impl Schedule {
 
     /// The same run with a warm-up of at most a share of its steps.
     #[must_use]
-    pub fn with_warmup_at_most(self, share: f64) -> Self {
+    pub fn with_warmup_at_most(mut self, share: f64) -> Self {
         let most = (share * self.n_steps() as f64).ceil() as u64;
-        self.with_warmup_steps_at_most(most)
-    }
-
-    /// The same run with a warm-up of at most so many steps.
-    #[must_use]
-    pub fn with_warmup_steps_at_most(mut self, most: u64) -> Self {
         self.file.learning_rate.warmup_steps = self.file.learning_rate.warmup_steps.min(most);
         self
     }

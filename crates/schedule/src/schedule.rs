@@ -278,20 +278,25 @@ impl Schedule {
     /// that it resumes, and from its own start at the earliest. Where warm-up and re-warm-up meet, the
     /// lower one counts.
     pub fn learning_rate_at(&self, stage: usize, before: u64, step: u64) -> f64 {
-        let growth = &self.stages[stage].growth;
-        let resumed = if stage == 0 { 0 } else { growth.resumed_step.unwrap_or(before) };
+        let (resumed, n_steps) = self.course_of(stage, before);
         let own = step.saturating_sub(before);
         let is_last = stage + 1 == self.stages.len();
         let rate = self.file.learning_rate;
         let decay = if is_last {
-            let n_steps = resumed.saturating_add(self.steps_of(stage, before));
             rate.decay_at(resumed.saturating_add(own), n_steps, resumed)
         } else {
             1.0
         };
-        let rewarmup = growth.rewarmup_steps;
+        let rewarmup = self.stages[stage].growth.rewarmup_steps;
         let risen = if stage == 0 || rewarmup == 0 { 1.0 } else { own as f64 / rewarmup as f64 };
         rate.peak * rate.warmup_at(resumed.saturating_add(own)).min(risen) * decay
+    }
+
+    /// Where on the learning rate's course a stage begins that begins after `before` steps, and where it ends.
+    pub(crate) fn course_of(&self, stage: usize, before: u64) -> (u64, u64) {
+        let resumed = self.stages[stage].growth.resumed_step.unwrap_or(before);
+        let resumed = if stage == 0 { 0 } else { resumed };
+        (resumed, resumed.saturating_add(self.steps_of(stage, before)))
     }
 
     /// Steps of a stage that begins after `before` steps.

@@ -100,33 +100,41 @@ impl CheckpointStore {
         sync_folder(&self.root)
     }
 
-    /// The newest whole checkpoint, and the newer ones that were passed over.
+    /// Whether there is no checkpoint, whole or not; one that is being written does not count.
+    ///
+    /// # Errors
+    /// The folder is there and cannot be listed.
+    pub fn is_empty(&self) -> Result<bool, StateError> {
+        Ok(!self.root.exists() || self.steps()?.is_empty())
+    }
+
+    /// The newest whole checkpoint, and the newer ones that were passed over because they are not whole.
     ///
     /// # Errors
     /// The folder cannot be listed.
     pub fn newest_whole(&self) -> Result<(Option<Checkpoint>, Vec<Skipped>), StateError> {
+        self.newest_whole_that(&mut |_| true)
+    }
+
+    /// The same among those whose record is what is looked for.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::newest_whole`].
+    pub fn newest_whole_that(
+        &self,
+        fits: &mut dyn FnMut(&CheckpointInfo) -> bool,
+    ) -> Result<(Option<Checkpoint>, Vec<Skipped>), StateError> {
         let mut skipped = Vec::new();
         for (_, path) in self.steps()?.into_iter().rev() {
             match Checkpoint::open(&path) {
-                Ok(checkpoint) => return Ok((Some(checkpoint), skipped)),
+                Ok(checkpoint) if fits(checkpoint.info()) => {
+                    return Ok((Some(checkpoint), skipped));
+                }
+                Ok(_) => {}
                 Err(error) => skipped.push(Skipped { path, reason: error.to_string() }),
             }
         }
         Ok((None, skipped))
-    }
-
-    /// The newest whole checkpoint whose record is what is looked for; the others are passed over.
-    ///
-    /// # Errors
-    /// The folder cannot be listed.
-    pub fn newest_whole_that(
-        &self,
-        fits: &mut dyn FnMut(&CheckpointInfo) -> bool,
-    ) -> Result<Option<Checkpoint>, StateError> {
-        let newest_first = self.steps()?.into_iter().rev();
-        Ok(newest_first
-            .filter_map(|(_, path)| Checkpoint::open(&path).ok())
-            .find(|checkpoint| fits(checkpoint.info())))
     }
 
     /// Checkpoint folders with their steps, the oldest first.
@@ -204,9 +212,9 @@ mod tests {
         found.sort();
         assert_eq!(found, ["step-00000020", "step-00000050"]);
         let mut odd = |info: &CheckpointInfo| info.position.step < 30;
-        let found = store.newest_whole_that(&mut odd).unwrap().unwrap();
+        let found = store.newest_whole_that(&mut odd).unwrap().0.unwrap();
         assert_eq!(found.info().position.step, 20);
-        assert!(store.newest_whole_that(&mut |_| false).unwrap().is_none());
+        assert!(store.newest_whole_that(&mut |_| false).unwrap().0.is_none());
     }
 
     #[test]
@@ -236,9 +244,13 @@ mod tests {
     fn remains_of_an_interrupted_write_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("step-00000040.partial")).unwrap();
+        let reader = CheckpointStore::reader(folder.path());
+        assert!(reader.is_empty().unwrap());
         let store = CheckpointStore::open(folder.path()).unwrap();
         assert_eq!(newest_step(&store), None);
         assert!(names(folder.path()).unwrap().is_empty());
+        store.save(&at_step(1), 1, None).unwrap();
+        assert!(!reader.is_empty().unwrap());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{GrowthReport, RunFolder, TrainError};
 use measure::{CurvePoint, CurveWriter, LearningCurve};
 use schedule::Schedule;
 use serde::{Deserialize, Serialize};
-use state::{CheckpointInfo, CheckpointStore, Origin, TrainingState};
+use state::{CheckpointInfo, CheckpointStore, Origin, Skipped, TrainingState};
 use std::path::{Path, PathBuf};
 
 /// Where a run has its first steps from.
@@ -26,6 +26,8 @@ pub(crate) struct CommonPart {
     state: TrainingState,
     rows: Vec<CurvePoint>,
     growths: Vec<GrowthReport>,
+    /// Newer checkpoints that are not whole.
+    skipped: Vec<Skipped>,
 }
 
 impl CommonPart {
@@ -53,13 +55,15 @@ impl CommonPart {
             }
         };
         let store = CheckpointStore::reader(&RunFolder::checkpoints_of(source));
-        let Some(checkpoint) = store.newest_whole_that(&mut shared)? else {
-            let reason = match parted {
-                Some(parted) => format!(
+        let (checkpoint, skipped) = store.newest_whole_that(&mut shared)?;
+        let Some(checkpoint) = checkpoint else {
+            let reason = match (parted, skipped.first()) {
+                (Some(parted), _) => format!(
                     "no checkpoint is of a step up to which the two runs are the same ({parted}); a run whose rate decays as wsd \
                      keeps the one before the decay, so let the longer run branch off the shorter"
                 ),
-                None => "has no whole checkpoint to branch off from".to_string(),
+                (None, Some(broken)) => format!("no checkpoint is whole ({})", broken.reason),
+                (None, None) => "has no checkpoint to branch off from".to_string(),
             };
             return Err(TrainError::folder(source, reason));
         };
@@ -87,21 +91,21 @@ impl CommonPart {
             step: position.step,
             compute_flops: position.compute_flops,
         };
-        Ok(Self { branch, state, rows, growths })
+        Ok(Self { branch, state, rows, growths, skipped })
     }
 
-    /// Writes it to the folder of the run that begins with it. The checkpoint comes after what it stands on, and the record
+    /// Writes it to the folder of the run that begins with it; gives the record of the branch, and what was passed over. The checkpoint comes after what it stands on, and the record
     /// of the branch last, so that what is cut short is no more than a run from its start.
     ///
     /// # Errors
     /// The file system refuses.
-    pub fn write(self, folder: &RunFolder) -> Result<Branch, TrainError> {
+    pub fn write(self, folder: &RunFolder) -> Result<(Branch, Vec<Skipped>), TrainError> {
         CurveWriter::write(&folder.metrics(), &self.rows)?;
         for report in &self.growths {
             folder.write_growth(report)?;
         }
         CheckpointStore::open(&folder.checkpoints())?.save(&self.state, 1, None)?;
         folder.write_branch(&self.branch)?;
-        Ok(self.branch)
+        Ok((self.branch, self.skipped))
     }
 }

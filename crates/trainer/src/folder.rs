@@ -1,6 +1,8 @@
 use crate::{Branch, Event, GrowthReport, TrainError};
 use corpus::TokenFileInfo;
 use schedule::Schedule;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -97,17 +99,12 @@ impl RunFolder {
     /// # Errors
     /// The file system refuses.
     pub fn write_growth(&self, report: &GrowthReport) -> Result<(), TrainError> {
-        let name = format!("growth-{}.json", report.stage);
-        let json = serde_json::to_vec_pretty(report);
-        let json = json.map_err(|error| TrainError::folder(&self.root, error.to_string()))?;
-        self.write(&name, &json)
+        self.write_json(&format!("growth-{}.json", report.stage), report)
     }
 
     /// Writes where the run branched off from to branch.json.
     pub(crate) fn write_branch(&self, branch: &Branch) -> Result<(), TrainError> {
-        let json = serde_json::to_vec_pretty(branch);
-        let json = json.map_err(|error| TrainError::folder(&self.root, error.to_string()))?;
-        self.write(BRANCH_FILE, &json)
+        self.write_json(BRANCH_FILE, branch)
     }
 
     /// Where a run branched off from, if it did.
@@ -115,13 +112,7 @@ impl RunFolder {
     /// # Errors
     /// A branch.json that cannot be read.
     pub fn branch_of(root: &Path) -> Result<Option<Branch>, TrainError> {
-        let path = root.join(BRANCH_FILE);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let text = fs::read(&path).map_err(TrainError::io(&path))?;
-        let found = serde_json::from_slice(&text);
-        found.map(Some).map_err(|error| TrainError::folder(&path, error.to_string()))
+        read_json(&root.join(BRANCH_FILE))
     }
 
     /// The growths of a run, as far as it has come, in order.
@@ -129,17 +120,14 @@ impl RunFolder {
     /// # Errors
     /// A growth-K.json that cannot be read.
     pub fn growths_of(root: &Path) -> Result<Vec<GrowthReport>, TrainError> {
-        let mut found = Vec::new();
-        for stage in 1.. {
-            let path = root.join(format!("growth-{stage}.json"));
-            if !path.exists() {
-                break;
-            }
-            let text = fs::read(&path).map_err(TrainError::io(&path))?;
-            let report = serde_json::from_slice(&text);
-            found.push(report.map_err(|error| TrainError::folder(&path, error.to_string()))?);
-        }
-        Ok(found)
+        let read = |stage: usize| read_json(&root.join(format!("growth-{stage}.json")));
+        (1..).map_while(|stage| read(stage).transpose()).collect()
+    }
+
+    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), TrainError> {
+        let json = serde_json::to_vec_pretty(value);
+        let json = json.map_err(|error| TrainError::folder(&self.root, error.to_string()))?;
+        self.write(name, &json)
     }
 
     /// Writes a whole file, or none.
@@ -157,11 +145,6 @@ impl RunFolder {
     /// Whether the run began earlier, so that what is in the folder is its own.
     pub fn begun(&self) -> bool {
         self.begun
-    }
-
-    /// Whether the run has saved its state.
-    pub(crate) fn has_checkpoints(&self) -> bool {
-        fs::read_dir(self.checkpoints()).is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Gives up a folder whose run did not begin: what was made there goes again.
@@ -244,19 +227,24 @@ impl RunFolder {
     }
 }
 
+/// What a file holds; `None` where there is no such file.
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, TrainError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = fs::read(path).map_err(TrainError::io(path))?;
+    let found = serde_json::from_slice(&text);
+    found.map(Some).map_err(|error| TrainError::folder(path, error.to_string()))
+}
+
 fn check_held_run(root: &Path, schedule: &Schedule, resume: bool) -> Result<(), TrainError> {
     if !resume {
         let reason = "already holds a run; add --resume to go on with it, or choose another --out";
         return Err(TrainError::folder(root, reason));
     }
     let held = RunFolder::schedule_of(root)?;
-    if held == *schedule {
-        return Ok(());
-    }
-    let (held, given) = (held.to_toml(), schedule.to_toml());
-    let differing = held.lines().zip(given.lines()).find(|(held, given)| held != given);
-    let (held, given) = differing.unwrap_or(("fewer lines", "more lines"));
-    let reason = format!("holds another run: `{held}` there, `{given}` here; choose another --out");
+    let Some(difference) = schedule.difference_from(&held) else { return Ok(()) };
+    let reason = format!("holds another run: {difference}; choose another --out");
     Err(TrainError::folder(root, reason))
 }
 

@@ -7,7 +7,7 @@ use corpus::Corpus;
 use measure::{CurvePoint, CurveWriter, SmoothCurve};
 use model::DeviceChoice;
 use schedule::Schedule;
-use state::{Checkpoint, CheckpointStore, Origin, TrainingState};
+use state::{Checkpoint, CheckpointStore, Origin, Skipped, TrainingState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,11 +60,7 @@ pub fn train(
         }
     };
     let origin = origin(options, &corpus);
-    let common = options.branch_of.as_ref().filter(|_| !folder.has_checkpoints());
-    let common = common
-        .map(|source| CommonPart::read(source, &options.schedule, corpus.n_vocab(), &origin))
-        .transpose();
-    let common = match common {
+    let common = match common_part(options, &folder, corpus.n_vocab(), &origin) {
         Ok(common) => common,
         Err(error) => {
             folder.abandon();
@@ -73,10 +69,26 @@ pub fn train(
     };
     folder.begin(&options.schedule)?;
     if let Some(common) = common {
-        let branch = common.write(&folder)?;
+        let (branch, skipped) = common.write(&folder)?;
+        tell_skipped(&mut folder, observe, skipped)?;
         tell(&mut folder, observe, &Event::Branched(branch))?;
     }
     Run::open(options, folder, corpus, origin, device, observe)?.finish(observe, stop)
+}
+
+/// What the run begins with, if it has not saved a state of its own.
+fn common_part(
+    options: &RunOptions,
+    folder: &RunFolder,
+    n_vocab: usize,
+    origin: &Origin,
+) -> Result<Option<CommonPart>, TrainError> {
+    match &options.branch_of {
+        Some(source) if CheckpointStore::reader(&folder.checkpoints()).is_empty()? => {
+            CommonPart::read(source, &options.schedule, n_vocab, origin).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Where the states of a run come from.
@@ -144,10 +156,7 @@ impl<'a> Run<'a> {
             );
             return Err(TrainError::folder(&folder.checkpoints(), reason));
         }
-        for skipped in skipped {
-            let event = Event::Skipped { path: skipped.path, reason: skipped.reason };
-            tell(&mut folder, observe, &event)?;
-        }
+        tell_skipped(&mut folder, observe, skipped)?;
         let newest_checkpoint = checkpoint.as_ref().map(|found| found.path().to_path_buf());
         let state = match checkpoint {
             Some(checkpoint) => {
@@ -398,6 +407,17 @@ fn tell(
 ) -> Result<(), TrainError> {
     observe(event);
     folder.record(event)
+}
+
+fn tell_skipped(
+    folder: &mut RunFolder,
+    observe: &mut dyn FnMut(&Event),
+    skipped: Vec<Skipped>,
+) -> Result<(), TrainError> {
+    for Skipped { path, reason } in skipped {
+        tell(folder, observe, &Event::Skipped { path, reason })?;
+    }
+    Ok(())
 }
 
 /// A checkpoint's state, if it is one of this run.
