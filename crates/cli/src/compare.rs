@@ -115,10 +115,8 @@ pub fn print(found: &Comparison) -> Result<()> {
         ))?;
     }
     for growth in &found.growths {
-        let ratio = match (growth.dynamics_ratio, growth.lowest_ratio, growth.highest_ratio) {
-            (Some(mean), Some(low), Some(high)) => {
-                format!("dynamics ratio {mean:.2} ({low:.2} to {high:.2})")
-            }
+        let ratio = match growth.ratio_over_seeds() {
+            Some(ratio) => format!("dynamics ratio {ratio}"),
             _ if found.decays => "no dynamics ratio where the rate decays".to_string(),
             _ => "no run from scratch of this size to compare with".to_string(),
         };

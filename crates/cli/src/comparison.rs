@@ -88,6 +88,15 @@ pub struct GrowthFound {
     pub loss_after: f64,
 }
 
+impl GrowthFound {
+    /// The dynamics ratio for people: the mean, and from where to where it goes where seeds differ.
+    pub fn ratio_over_seeds(&self) -> Option<String> {
+        let (mean, low, high) = (self.dynamics_ratio?, self.lowest_ratio?, self.highest_ratio?);
+        let range = if low < high { format!(" ({low:.2} to {high:.2})") } else { String::new() };
+        Some(format!("{mean:.2}{range}"))
+    }
+}
+
 /// A stage, over all seeds.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageFound {

@@ -190,17 +190,13 @@ fn stages(found: &Comparison) -> String {
 fn growths(sides: &Sides, found: &Comparison) -> String {
     let rows = found.growths.iter().map(|growth| {
         let check = sides.staged[0].growths.get(growth.stage - 1).map(|report| report.check);
-        let ratio = match (growth.dynamics_ratio, growth.lowest_ratio, growth.highest_ratio) {
-            (Some(mean), Some(low), Some(high)) => format!("{mean:.2} ({low:.2} to {high:.2})"),
-            _ => "-".into(),
-        };
         vec![
             format!("into {}: {}", growth.stage + 1, growth.operator),
             format!("{:.0}", growth.step),
             format!("{:.6}", growth.loss_before),
             format!("{:.6}", growth.loss_after),
             check.map_or("-".into(), |check| format!("{:.1e}", check.max_abs_delta_logit)),
-            ratio,
+            growth.ratio_over_seeds().unwrap_or("-".into()),
         ]
     });
     let head =
