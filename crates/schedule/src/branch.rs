@@ -91,88 +91,72 @@ fn difference(there: &ScheduleFile, here: &ScheduleFile) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use crate::schedule::tests::{GOOD, parse, second};
 
-    const TRUNK: &str = r#"
-version = 1
-name = "trunk"
-seed = 1
-data = { source = "synthetic", n_words = 16, language_seed = 1 }
-model = { context_len = 16 }
-optimizer = { beta1 = 0.9, beta2 = 0.98, eps = 1e-9, weight_decay = 0.1, clip_norm = 1.0 }
-learning_rate = { shape = "wsd", peak = 0.01, warmup_steps = 10, decay_fraction = 0.2 }
-batch = { tokens = 64, micro_batch = 4 }
-evaluation = { every_steps = 10, tokens = 256 }
-checkpoint = { every_steps = 50, keep = 1 }
+    /// 1,200 steps with a decay over the last fifth.
+    fn trunk() -> String {
+        GOOD.replace("constant", "wsd")
+    }
 
-[[stages]]
-n_layers = 1
-d_model = 16
-n_heads = 1
-until = { steps = 100 }
-"#;
-
-    const GROWN: &str = "[[stages]]\nn_layers = 2\nd_model = 16\nn_heads = 1\nuntil = { steps = 50 }\n\
-                         growth = { resumed_step = 20 }\n";
-
-    fn parse(text: &str) -> Schedule {
-        Schedule::parse(text, Path::new("x.toml")).unwrap()
+    /// The same through a growth, with 600 more steps.
+    fn grown(resumed_step: u64) -> String {
+        let stage = format!(
+            "n_layers = 6;d_model = 128;n_heads = 4;until = {{ steps = 600 }};growth = {{ resumed_step = {resumed_step} }};"
+        );
+        second(&stage).replace("constant", "wsd")
     }
 
     #[test]
     fn a_rate_is_stable_until_the_decay_of_the_last_stage() {
-        let trunk = parse(TRUNK);
-        assert_eq!(trunk.stable_until(0, 0), Some(80));
-        assert_eq!(parse(&TRUNK.replace("wsd", "linear")).stable_until(0, 0), None);
-        let grown = parse(&(TRUNK.to_string() + GROWN));
-        assert_eq!(grown.stable_until(0, 0), None);
-        // The second stage goes from 20 to 70 on its course and decays from 56 on.
-        assert_eq!(grown.stable_until(1, 100), Some(136));
-        let late = parse(&(TRUNK.to_string() + &GROWN.replace("= 20", "= 900")));
-        assert_eq!(late.stable_until(1, 100), None, "it decays from its start");
+        let stable = |text: &str, stage, before| parse(text).unwrap().stable_until(stage, before);
+        assert_eq!(stable(&trunk(), 0, 0), Some(960));
+        assert_eq!(stable(&trunk().replace("wsd", "linear"), 0, 0), None);
+        assert_eq!(stable(&grown(240), 0, 0), None);
+        // The second stage goes from 240 to 840 on its course and decays from 672 on.
+        assert_eq!(stable(&grown(240), 1, 1200), Some(1632));
+        assert_eq!(stable(&grown(10_800), 1, 1200), None, "it decays from its start");
     }
 
     #[test]
     fn runs_are_the_same_until_one_of_them_decays_or_ends() {
-        let trunk = parse(TRUNK);
+        let trunk = parse(&trunk()).unwrap();
         let shorter = trunk.clone().with_length(0.5).unwrap();
-        assert_eq!(shorter.same_until(&trunk, 0, 0, 40), Ok(()));
-        assert_eq!(trunk.same_until(&shorter, 0, 0, 40), Ok(()));
-        let parted = shorter.same_until(&trunk, 0, 0, 41).unwrap_err();
-        assert!(parted.contains("learning rate of step 41"), "{parted}");
-        let grown = parse(&(TRUNK.replace("= 100", "= 60") + GROWN));
-        assert_eq!(grown.same_until(&trunk, 0, 0, 60), Ok(()));
-        let ended = grown.same_until(&trunk, 0, 0, 70).unwrap_err();
-        assert!(ended.contains("this run ends at step 60"), "{ended}");
+        assert_eq!(shorter.same_until(&trunk, 0, 0, 480), Ok(()));
+        assert_eq!(trunk.same_until(&shorter, 0, 0, 480), Ok(()));
+        let parted = shorter.same_until(&trunk, 0, 0, 481).unwrap_err();
+        assert!(parted.contains("learning rate of step 481"), "{parted}");
+        let grown = parse(&grown(240).replacen("1200", "720", 1)).unwrap();
+        assert_eq!(grown.same_until(&trunk, 0, 0, 720), Ok(()));
+        let ended = grown.same_until(&trunk, 0, 0, 840).unwrap_err();
+        assert!(ended.contains("this run ends at step 720"), "{ended}");
         let longer = grown.clone().with_length(2.0).unwrap();
-        // At 20 of 70 and of 120 steps when it begins; the first decays from step 96 of the run on.
-        assert_eq!(longer.same_until(&grown, 1, 60, 96), Ok(()));
-        assert!(longer.same_until(&grown, 1, 60, 97).is_err());
-        assert!(longer.same_until(&trunk, 1, 60, 61).unwrap_err().contains("no stage 1"));
+        // At 240 of 840 and of 1,440 steps when it begins; the first decays from step 1,152 of the run on.
+        assert_eq!(longer.same_until(&grown, 1, 720, 1152), Ok(()));
+        assert!(longer.same_until(&grown, 1, 720, 1153).is_err());
+        assert!(longer.same_until(&trunk, 1, 720, 721).unwrap_err().contains("no stage 1"));
     }
 
     #[test]
     fn what_changes_the_course_parts_runs_from_the_start() {
-        let trunk = parse(TRUNK);
-        let same = [("keep = 1", "keep = 9"), ("trunk", "other"), ("steps = 50", "steps = 7")];
+        let text = trunk();
+        let trunk = parse(&text).unwrap();
+        let changed = |old, new| parse(&text.replacen(old, new, 1)).unwrap();
+        let same =
+            [("keep = 2", "keep = 9"), ("\"test\"", "\"other\""), ("steps = 200", "steps = 7")];
         for (old, new) in same {
-            assert_eq!(
-                parse(&TRUNK.replace(old, new)).same_until(&trunk, 0, 0, 40),
-                Ok(()),
-                "{new}"
-            );
+            assert_eq!(changed(old, new).same_until(&trunk, 0, 0, 480), Ok(()), "{new}");
         }
         let other = [
             ("seed = 1\n", "seed = 2\n", "`seed = 1` there, `seed = 2` here"),
-            ("d_model = 16", "d_model = 32", "d_model"),
-            ("micro_batch = 4", "micro_batch = 2", "micro_batch"),
+            ("d_model = 128", "d_model = 256", "d_model"),
+            ("micro_batch = 32", "micro_batch = 16", "micro_batch"),
             ("beta1 = 0.9", "beta1 = 0.8", "beta1"),
-            ("every_steps = 10,", "every_steps = 20,", "every_steps"),
-            ("peak = 0.01", "peak = 0.02", "learning rate of step 1"),
-            ("warmup_steps = 10", "warmup_steps = 20", "learning rate of step 1"),
+            ("every_steps = 50", "every_steps = 20", "every_steps"),
+            ("peak = 0.008", "peak = 0.016", "learning rate of step 1"),
+            ("warmup_steps = 100", "warmup_steps = 200", "learning rate of step 1"),
         ];
         for (old, new, reason) in other {
-            let found = parse(&TRUNK.replace(old, new)).same_until(&trunk, 0, 0, 1).unwrap_err();
+            let found = changed(old, new).same_until(&trunk, 0, 0, 1).unwrap_err();
             assert!(found.contains(reason), "{new}: {found}");
         }
     }

@@ -331,11 +331,11 @@ pub(crate) fn stage_shape(file: &ScheduleFile, stage: &StageFile) -> GptShape {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const GOOD: &str = r#"
+    pub(crate) const GOOD: &str = r#"
 version = 1
 name = "test"
 seed = 1
@@ -383,7 +383,7 @@ n_heads = 4
 until = { steps = 1200 }
 "#;
 
-    fn parse(text: &str) -> Result<Schedule, ScheduleError> {
+    pub(crate) fn parse(text: &str) -> Result<Schedule, ScheduleError> {
         Schedule::parse(text, Path::new("x.toml"))
     }
 
@@ -450,7 +450,7 @@ until = { steps = 1200 }
         }
     }
 
-    fn second(stage: &str) -> String {
+    pub(crate) fn second(stage: &str) -> String {
         let stage = stage.replace(';', "\n");
         GOOD.replace("{ steps = 1200 }", "{ steps = 1200 }\n\n[[stages]]\n") + &stage
     }
