@@ -90,7 +90,6 @@ fn difference(there: &ScheduleFile, here: &ScheduleFile) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::schedule::tests::{GOOD, parse, second};
 
     /// 1,200 steps with a decay over the last fifth.
