@@ -27,6 +27,7 @@ fn shape(n_layers: usize, n_heads: usize, d_head: usize, d_ff: usize, tied: bool
         n_layers,
         d_model: n_heads * d_head,
         n_heads,
+        d_head,
         d_ff,
         n_vocab: VOCABULARY,
         context_len: CONTEXT,
@@ -138,12 +139,13 @@ proptest! {
     fn the_loss_and_the_logits_are_kept(
         n_layers in 1usize..=6, n_heads in 1usize..5, d_head in 4usize..9, d_ff in 1usize..40,
         added in 0usize..5, tied: bool, mup: bool, way in 0usize..3, factor in 1usize..5,
-        more in (0usize..4, 0usize..5, 0usize..20), random: bool, place in 0usize..3, seed in 0u64..1000,
+        more in (0usize..4, 0usize..5, 0usize..20, 0usize..20), random: bool, place in 0usize..3, seed in 0u64..1000,
     ) {
         let small = shape(n_layers, n_heads, d_head, d_ff, tied);
         let width = [WidthMode::Duplicate, WidthMode::Split, WidthMode::Fresh][way];
         let wide = if width == WidthMode::Fresh {
-            shape(n_layers, n_heads + more.0, d_head + more.1, d_ff + more.2, tied)
+            let wide = shape(n_layers, n_heads + more.0, d_head + more.1, d_ff + more.2, tied);
+            GptShape { d_model: small.d_model + more.3, ..wide }
         } else {
             widened(small, factor)
         };

@@ -66,7 +66,8 @@ const PILOT_SIZES: usize = 2;
 
 /// Growths of the staged run. The law is fitted to shapes of one depth, and small growths late are not worth it
 /// (docs/LOG.md).
-const OPERATORS: Operators = Operators { width: Some(WidthRule::Integer), depth: false };
+const OPERATORS: Operators =
+    Operators { width: Some(WidthRule::Integer), depth: false, inner: false };
 
 /// Vocabulary of a text, which is learned byte by byte.
 const BYTES: usize = 256;
@@ -146,6 +147,7 @@ impl Demo {
             compute: kind.pilot_share * scratch_compute,
             n_sizes: PILOT_SIZES,
             operators: OPERATORS,
+            grow: None,
             folder: &folder.join("pilots"),
             device: DeviceChoice::Cpu,
             resume: self.resume,
@@ -276,13 +278,8 @@ impl Demo {
 fn shape_for(minutes: f64, kind: &Kind, recipe: &Schedule) -> GptShape {
     let compute = minutes * kind.flops_per_minute;
     let shape = |d_model: usize, n_layers: usize| GptShape {
-        n_layers,
-        d_model,
-        n_heads: d_model / HEAD_SIZE,
-        d_ff: 4 * d_model,
-        n_vocab: 1,
         context_len: recipe.context_len(),
-        tied_head: true,
+        ..GptShape::gpt2(n_layers, d_model, d_model / HEAD_SIZE)
     };
     let widths = (6..12).map(|power| 1 << power);
     let shapes =

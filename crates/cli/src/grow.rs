@@ -29,14 +29,17 @@ pub struct Grow {
     /// A checkpoint, or a run for its newest one
     checkpoint: PathBuf,
     /// Factor on width, heads and feed-forward units
-    #[arg(long, value_name = "K", conflicts_with_all = ["d_model", "heads", "d_ff"])]
+    #[arg(long, value_name = "K", conflicts_with_all = ["d_model", "heads", "d_head", "d_ff"])]
     width: Option<usize>,
     /// Width afterwards [default: as before]
     #[arg(long, value_name = "N")]
     d_model: Option<usize>,
-    /// Heads afterwards [default: of the same size as before, as many as fill the width]
+    /// Heads afterwards [default: in proportion to the width]
     #[arg(long, value_name = "N")]
     heads: Option<usize>,
+    /// Width of a head afterwards [default: as before, or as --heads fill a new width]
+    #[arg(long, value_name = "N")]
+    d_head: Option<usize>,
     /// Feed-forward units afterwards [default: in proportion to the width]
     #[arg(long, value_name = "N")]
     d_ff: Option<usize>,
@@ -187,15 +190,17 @@ impl Grow {
                 );
             }
         }
-        let widens = [self.width, self.d_model, self.heads, self.d_ff].iter().any(Option::is_some);
+        let widens = [self.width, self.d_model, self.heads, self.d_head, self.d_ff]
+            .iter()
+            .any(Option::is_some);
         if width.is_some() && !widens {
-            bail!("--mode for the width needs --width, --d-model, --heads or --d-ff");
+            bail!("--mode for the width needs --width, --d-model, --heads, --d-head or --d-ff");
         }
         if depth.is_some() && self.depth.is_none() {
             bail!("--mode for the depth needs --depth");
         }
         if !widens && self.depth.is_none() {
-            bail!("nothing grows: add --width, --d-model, --heads, --d-ff or --depth");
+            bail!("nothing grows: add --width, --d-model, --heads, --d-head, --d-ff or --depth");
         }
         if self.split_strength.is_some() && width != Some(WidthMode::Split) {
             bail!("--split-strength needs --mode split");
@@ -243,19 +248,29 @@ impl Grow {
             });
         }
         let d_model = self.d_model.unwrap_or(from.d_model);
-        let size = from.d_model / from.n_heads;
+        let heads = from.n_heads.saturating_mul(d_model);
         let n_heads = match self.heads {
             Some(heads) => heads,
-            None if d_model.is_multiple_of(size) => d_model / size,
+            None if heads.is_multiple_of(from.d_model) => heads / from.d_model,
             None => bail!(
-                "--d-model {d_model}: no multiple of the heads' size of {size}; say --heads, as {} for \
+                "--d-model {d_model}: no multiple of the heads' size of {}; say --heads, as {} for \
                  larger heads",
+                from.d_head,
                 from.n_heads
             ),
         };
+        let fills = self.heads.is_some()
+            && self.d_model.is_some()
+            && from.d_attention() == from.d_model
+            && d_model.is_multiple_of(n_heads);
+        let d_head = match self.d_head {
+            Some(size) => size,
+            None if fills => d_model / n_heads,
+            None => from.d_head,
+        };
         let in_proportion = from.d_ff as f64 * d_model as f64 / from.d_model as f64;
         let d_ff = self.d_ff.unwrap_or(in_proportion.round() as usize);
-        Ok(GptShape { n_layers, d_model, n_heads, d_ff, ..*from })
+        Ok(GptShape { n_layers, d_model, n_heads, d_head, d_ff, ..*from })
     }
 
     fn write(&self, operator: &GrowthOperator, from: &Checkpoint) -> Result<u64> {
@@ -314,6 +329,7 @@ fn in_words_of_the_command(refusal: &str) -> String {
         ("n_layers =", "--depth"),
         ("d_model =", "--d-model"),
         ("n_heads =", "--heads"),
+        ("d_head =", "--d-head"),
         ("d_ff =", "--d-ff"),
     ];
     let pair = pairs.iter().find(|(key, _)| refusal.starts_with(key));

@@ -1,6 +1,7 @@
 //! The law that a plan is made with, by name or from a file.
 
 use anyhow::{Context, Result, bail};
+use scaling::plan::Operators;
 use scaling::published::{
     AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
 };
@@ -189,6 +190,11 @@ impl PlanningLaw {
                 )
             }
         }
+    }
+
+    /// What grew in the grown run beside the law's data.
+    pub fn grew(&self) -> Option<Operators> {
+        self.fit.as_ref()?.grown.map(|grown| grown.grew)
     }
 
     /// The cost under every batch policy, for a law in steps.

@@ -51,6 +51,10 @@ pub struct Pilot {
     /// nearly, and mu-P carries the learning rate over
     #[arg(long, value_delimiter = ',', default_value = "width")]
     operators: Vec<String>,
+    /// The growth whose pace is measured, into the largest pilot shape where the learning rate decays: width, depth or inner
+    /// (heads and feed-forward units at one width) [default: from the next smaller pilot shape]
+    #[arg(long, value_name = "KIND")]
+    grow: Option<String>,
     /// Folder of the runs and of law.json [default: runs/NAME-pilots]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -73,6 +77,8 @@ pub struct PilotRuns<'a> {
     pub compute: f64,
     pub n_sizes: usize,
     pub operators: Operators,
+    /// What grows in the grown run; the next smaller shape's growth into the largest where nothing is said.
+    pub grow: Option<Operators>,
     pub folder: &'a Path,
     pub device: DeviceChoice,
     pub resume: bool,
@@ -109,7 +115,8 @@ impl Pilot {
             recipe: &recipe,
             compute: self.share * budget,
             n_sizes: self.sizes as usize,
-            operators: operators(&self.operators)?,
+            operators: operators("--operators", &self.operators)?,
+            grow: self.grow.map(|kind| operators("--grow", &[kind])).transpose()?,
             folder: &folder,
             device: self.device.parse()?,
             resume: self.resume,
@@ -176,6 +183,7 @@ impl PilotRuns<'_> {
         if planned.len() < 2 * lengths.len() {
             bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
         }
+        let grown_from = self.grown_from(&planned[0].shape, planned[lengths.len()].shape)?;
         let mut runs = Vec::new();
         for of_shape in planned.chunks(lengths.len()) {
             runs.extend(self.runs_of_shape(of_shape)?);
@@ -189,7 +197,7 @@ impl PilotRuns<'_> {
             .collect::<Result<_>>()?;
         let (mut law, observations) = fit::fit_runs(&folders, ends_count, BOOTSTRAPS)?;
         if ends_count {
-            let (large, small) = (&planned[0], &planned[lengths.len()].shape);
+            let (large, small) = (&planned[0], &grown_from);
             if let Some(run) = self.grown_run(&law, small, large, &of_small)? {
                 let folder = run.folder.clone();
                 let at_growth = run.schedule.stages()[0].until().steps.unwrap_or(0);
@@ -204,6 +212,7 @@ impl PilotRuns<'_> {
                     large: large.shape.n_params() as f64,
                     tokens_large: (summary.tokens - tokens_small) as f64,
                     loss: summary.val_loss.context("the grown pilot run has no held-out loss")?,
+                    grew: Operators::between(small, &large.shape),
                 });
                 let grown = PilotMade::new(&folder, &large.shape, summary)?;
                 law.compute = law.compute.map(|compute| compute + grown.compute);
@@ -245,6 +254,25 @@ impl PilotRuns<'_> {
         }
         shortest_first.reverse();
         Ok(shortest_first)
+    }
+
+    /// The shape that the grown run begins with: of those that grow so into the largest pilot shape the one with nearest to a
+    /// quarter of its parameters.
+    fn grown_from(&self, large: &GptShape, next: GptShape) -> Result<GptShape> {
+        let Some(grow) = self.grow else { return Ok(next) };
+        if !self.recipe.learning_rate().decays() {
+            bail!(
+                "--grow {}: the pace after a growth is measured where the learning rate decays, and that of the recipe does not",
+                grow.kinds().join(" and ")
+            );
+        }
+        let away =
+            |shape: &GptShape| (shape.n_params() as f64 / large.n_params() as f64 * 4.0).ln().abs();
+        let sources = grow.sources(large).into_iter();
+        sources.min_by(|a, b| away(a).total_cmp(&away(b))).with_context(|| {
+            let kind = grow.kinds().join(" and ");
+            format!("--grow {kind}: no shape grows so into {large}, the largest pilot shape")
+        })
     }
 
     /// The run that tells the pace after a growth: at the law's best point from one pilot shape to the next, to where the larger

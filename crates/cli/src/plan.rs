@@ -47,7 +47,7 @@ pub struct Plan {
     /// Stages: a number, or from least to most as 1..4
     #[arg(long, default_value = "1..4", value_parser = stages)]
     stages: RangeInclusive<usize>,
-    /// Growths that may be used: width or width-integer, and depth
+    /// Growths that may be used: width or width-integer, depth, and inner (heads and feed-forward units at one width)
     #[arg(long, value_delimiter = ',', default_value = "width,depth")]
     operators: Vec<String>,
     /// The shapes to pass through before the last one, instead of the best: LAYERSxWIDTHxHEADS,...
@@ -205,7 +205,7 @@ impl Plan {
             goal: self.goal()?,
             last,
             stages: self.stages.clone(),
-            operators: operators(&self.operators)?,
+            operators: operators("--operators", &self.operators)?,
             through: self
                 .through
                 .iter()
@@ -266,15 +266,16 @@ impl Plan {
     }
 }
 
-/// Growths by their names on the command line.
-pub fn operators(names: &[String]) -> Result<Operators> {
-    let mut operators = Operators { width: None, depth: false };
+/// Growths by their names, as an option of the command line gives them.
+pub fn operators(option: &str, names: &[String]) -> Result<Operators> {
+    let mut operators = Operators { width: None, depth: false, inner: false };
     for name in names {
         match name.as_str() {
             "width" => operators.width = Some(WidthRule::Any),
             "width-integer" => operators.width = Some(WidthRule::Integer),
             "depth" => operators.depth = true,
-            other => bail!("--operators {other}: must be width, width-integer or depth"),
+            "inner" => operators.inner = true,
+            other => bail!("{option} {other}: must be width, width-integer, depth or inner"),
         }
     }
     Ok(operators)
@@ -288,9 +289,7 @@ fn schedule(
     batch: &str,
 ) -> Result<Schedule> {
     let stage = |stage: &scaling::plan::Stage| PlannedStage {
-        n_layers: stage.n_layers,
-        d_model: stage.d_model,
-        n_heads: stage.n_heads,
+        shape: stage.shape,
         tokens: stage.tokens,
         tokens_before: stage.resumed_step * plan.batch_tokens,
     };
@@ -315,7 +314,7 @@ fn schedule(
         },
     };
     let last = &plan.stages[plan.stages.len() - 1];
-    let name = format!("plan-{}x{}x{}", last.n_layers, last.d_model, last.n_heads);
+    let name = format!("plan-{}", last.shape);
     Ok(template.with_plan(PlannedRun {
         name,
         batch_tokens: plan.batch_tokens,

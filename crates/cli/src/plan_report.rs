@@ -5,8 +5,9 @@ use crate::output;
 use crate::plan::Planned;
 use anyhow::Result;
 use measure::{Flops, PfDays};
-use scaling::plan::Plan;
+use scaling::plan::{Operators, Plan};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// The learning rate that hidden matrices of a width get.
 fn hidden_rate(planned: &Planned, d_model: usize) -> f64 {
@@ -22,7 +23,7 @@ pub fn json(planned: &Planned) -> Value {
     value["dynamics_ratio_from"] = json!(planned.ratio_from);
     value["other_policies"] = json!(other_policies(planned));
     for (i, stage) in planned.plan.stages.iter().enumerate() {
-        value["stages"][i]["learning_rate"] = json!(hidden_rate(planned, stage.d_model));
+        value["stages"][i]["learning_rate"] = json!(hidden_rate(planned, stage.shape.d_model));
     }
     value
 }
@@ -32,12 +33,20 @@ fn warnings(planned: &Planned) -> Vec<String> {
     let last = &plan.stages[plan.stages.len() - 1];
     let tokens: f64 = plan.stages.iter().map(|stage| stage.tokens).sum();
     let mut warnings = planned.law.extrapolation(last.n_params, tokens);
-    let deeper = plan.stages.windows(2).any(|pair| pair[0].n_layers < pair[1].n_layers);
-    if deeper && planned.ratio_from == RatioSource::Measured {
-        warnings.push(
-            "the dynamics ratio was measured between pilot shapes, on one kind of growth, and is taken for growths in depth too"
-                .to_string(),
-        );
+    if let Some(measured) =
+        planned.law.grew().filter(|_| planned.ratio_from == RatioSource::Measured)
+    {
+        let pairs = plan.stages.windows(2);
+        let grew =
+            pairs.flat_map(|pair| Operators::between(&pair[0].shape, &pair[1].shape).kinds());
+        let other: BTreeSet<&str> = grew.filter(|kind| !measured.kinds().contains(kind)).collect();
+        if !other.is_empty() {
+            warnings.push(format!(
+                "the dynamics ratio was measured on a growth of the kind {} between pilot shapes, and is taken for {} too",
+                measured.kinds().join(" and "),
+                Vec::from_iter(other).join(" and "),
+            ));
+        }
     }
     warnings
 }
@@ -124,7 +133,7 @@ pub fn stage_lines(planned: &Planned) -> Vec<String> {
         "rate"
     )];
     for (i, stage) in plan.stages.iter().enumerate() {
-        let shape = format!("{}x{}x{}", stage.n_layers, stage.d_model, stage.n_heads);
+        let shape = stage.shape.to_string();
         let start = stage.loss_start.map_or("-".into(), |loss| format!("{loss:.4}"));
         let ratio = stage.step_ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
         lines.push(format!(
@@ -138,7 +147,7 @@ pub fn stage_lines(planned: &Planned) -> Vec<String> {
             stage.loss_end,
             stage.growth_slope,
             output::count(stage.resumed_step.round() as u64),
-            hidden_rate(planned, stage.d_model),
+            hidden_rate(planned, stage.shape.d_model),
         ));
     }
     lines
@@ -173,12 +182,10 @@ fn summary(planned: &Planned) -> Result<()> {
     ))?;
     let unit = if plan.seconds.is_some() { "time" } else { "compute" };
     output::line(&format!(
-        "saving: {} of the {unit} of {}x{}x{} from scratch to the same loss; {} against the cheapest single size for \
+        "saving: {} of the {unit} of {} from scratch to the same loss; {} against the cheapest single size for \
          it, N = {:.3e}",
         saving(plan),
-        last.n_layers,
-        last.d_model,
-        last.n_heads,
+        last.shape,
         percent(plan.saving_at_best_size),
         plan.best_size,
     ))?;
@@ -187,8 +194,8 @@ fn summary(planned: &Planned) -> Result<()> {
     }
     if let Some(alone) = &plan.without_growth {
         output::line(&format!(
-            "without growth: {}x{}x{} with N = {:.3e} is best, loss {:.4}, {unit} {:.3e}",
-            alone.n_layers, alone.d_model, alone.n_heads, alone.n_params, alone.loss, alone.cost
+            "without growth: {} with N = {:.3e} is best, loss {:.4}, {unit} {:.3e}",
+            alone.shape, alone.n_params, alone.loss, alone.cost
         ))?;
     }
     for (name, saving) in other_policies(planned) {

@@ -1,7 +1,7 @@
 //! Shapes on the command line.
 
-use anyhow::{Context, Result, bail};
-use measure::GptShape;
+use anyhow::{Context, Result, anyhow};
+use measure::{GptShape, ShapeError};
 
 /// GPT-2's sizes (Radford et al. 2019, table 2, and the published checkpoints).
 const NAMED: [(&str, usize, usize, usize); 4] = [
@@ -11,29 +11,17 @@ const NAMED: [(&str, usize, usize, usize); 4] = [
     ("gpt2-xl", 48, 1600, 25),
 ];
 
-/// LAYERSxWIDTHxHEADS or a name.
+/// A shape as it is displayed, or a name.
 pub fn shape(text: &str, n_vocab: usize, context_len: usize) -> Result<GptShape> {
-    let of = |n_layers, d_model: usize, n_heads| GptShape {
-        n_layers,
-        d_model,
-        n_heads,
-        d_ff: d_model.saturating_mul(4),
-        n_vocab,
-        context_len,
-        tied_head: true,
+    let named = NAMED.iter().find(|named| named.0 == text);
+    let shape = match named {
+        Some((_, n_layers, d_model, n_heads)) => GptShape::gpt2(*n_layers, *d_model, *n_heads),
+        None => text.parse().map_err(|error: ShapeError| {
+            let names: Vec<&str> = NAMED.iter().map(|named| named.0).collect();
+            anyhow!("--shape {text}: {error}, or {}", names.join(", "))
+        })?,
     };
-    if let Some((_, n_layers, d_model, n_heads)) = NAMED.iter().find(|named| named.0 == text) {
-        return Ok(of(*n_layers, *d_model, *n_heads));
-    }
-    let wanted = || {
-        let names: Vec<&str> = NAMED.iter().map(|named| named.0).collect();
-        format!("--shape {text}: must be LAYERSxWIDTHxHEADS, as 4x128x4, or {}", names.join(", "))
-    };
-    let numbers = text.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>();
-    let [n_layers, d_model, n_heads] = numbers.ok().with_context(wanted)?[..] else {
-        bail!(wanted());
-    };
-    let shape = of(n_layers, d_model, n_heads);
+    let shape = GptShape { n_vocab, context_len, ..shape };
     shape.check().with_context(|| format!("--shape {text}"))?;
     Ok(shape)
 }

@@ -58,19 +58,14 @@ impl Axis {
             Self::Residual => (index < from.d_model).then_some(index),
             Self::FeedForward => (index < from.d_ff).then_some(index),
             Self::Heads => {
-                let (small, large) = (head_size(from), head_size(to));
+                let (small, large) = (from.d_head, to.d_head);
                 let (head, place) = (index / large, index % large);
                 (head < from.n_heads && place < small).then_some(head * small + place)
             }
             Self::Qkv => {
-                let (part, within) = (index / to.d_model, index % to.d_model);
-                Some(part * from.d_model + Self::Heads.old_index(within, from, to)?)
+                let (part, within) = (index / to.d_attention(), index % to.d_attention());
+                Some(part * from.d_attention() + Self::Heads.old_index(within, from, to)?)
             }
         }
     }
-}
-
-/// Coordinates of a head.
-pub fn head_size(shape: &GptShape) -> usize {
-    shape.d_model / shape.n_heads
 }

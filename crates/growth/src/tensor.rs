@@ -1,6 +1,6 @@
 //! One tensor of the grown state, row by row.
 
-use crate::layout::{Axis, axes, head_size};
+use crate::layout::{Axis, axes};
 use crate::operator::GrowthOperator;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -215,7 +215,7 @@ impl<'a> GrownTensor<'a> {
         let (from, to) = (self.operator.from(), self.operator.to());
         let (rows, columns) = axes(self.id.role);
         let n_columns = match columns {
-            Axis::Qkv => 3 * from.d_model,
+            Axis::Qkv => 3 * from.d_attention(),
             Axis::FeedForward => from.d_ff,
             Axis::One | Axis::Table | Axis::Residual | Axis::Heads => from.d_model,
         };
@@ -236,7 +236,7 @@ impl<'a> GrownTensor<'a> {
         let (of_queries, of_others) = (scaled(0), scaled(out.len() - 1));
         let mut rng = self.rng(self.source_id().unwrap_or(self.id), row);
         for (column, (new, place)) in out.iter_mut().zip(&self.old_columns).enumerate() {
-            let scale = if column < to.d_model { of_queries } else { of_others };
+            let scale = if column < to.d_attention() { of_queries } else { of_others };
             *new = match (old.zip(*place), beyond) {
                 (Some((old, place)), _) => old[place] * scale,
                 (None, Beyond::Value(value)) => value,
@@ -283,8 +283,8 @@ impl<'a> GrownTensor<'a> {
             R::AttentionNormGain | R::FeedForwardNormGain | R::FinalNormGain => {
                 (from.d_model as f64 / to.d_model as f64).sqrt()
             }
-            R::QkvWeight | R::QkvBias if column < to.d_model => {
-                (head_size(to) as f64 / head_size(from) as f64).sqrt()
+            R::QkvWeight | R::QkvBias if column < to.d_attention() => {
+                (to.d_head as f64 / from.d_head as f64).sqrt()
             }
             R::QkvWeight
             | R::QkvBias
@@ -307,12 +307,12 @@ impl<'a> GrownTensor<'a> {
     /// that the new coordinates of its queries add nothing to the scores.
     fn is_key_of_larger_head(&self, column: usize) -> bool {
         let (from, to) = (self.operator.from(), self.operator.to());
-        if self.id.role != R::QkvWeight || head_size(from) == head_size(to) {
+        if self.id.role != R::QkvWeight || from.d_head == to.d_head {
             return false;
         }
-        let (part, within) = (column / to.d_model, column % to.d_model);
-        let (head, place) = (within / head_size(to), within % head_size(to));
-        part == 1 && head < from.n_heads && place >= head_size(from)
+        let (part, within) = (column / to.d_attention(), column % to.d_attention());
+        let (head, place) = (within / to.d_head, within % to.d_head);
+        part == 1 && head < from.n_heads && place >= from.d_head
     }
 
     /// Standard deviation at the start of training, of a matrix with this one's inputs.

@@ -21,6 +21,7 @@ fn shape(n_layers: usize, n_heads: usize, d_head: usize, d_ff: usize, tied: bool
         n_layers,
         d_model: n_heads * d_head,
         n_heads,
+        d_head,
         d_ff,
         n_vocab: VOCABULARY,
         context_len: CONTEXT,
@@ -55,8 +56,8 @@ fn trained(shape: GptShape, parametrization: Parametrization, seed: u64) -> Trai
 
 /// Logits of each position, by the formulas of the paper and nothing else.
 fn logits(state: &TrainingState, tokens: &[usize]) -> Vec<Vec<f64>> {
-    let GptShape { d_model: d, n_heads, d_ff, .. } = state.shape;
-    let size = d / n_heads;
+    let GptShape { d_model: d, n_heads, d_head: size, d_ff, .. } = state.shape;
+    let of_heads = n_heads * size;
     let p = |role, layer| -> Vec<f64> {
         let tensor: &HostTensor = &state.params[&ParamId { role, layer }];
         tensor.data.iter().map(|x| f64::from(*x)).collect()
@@ -87,9 +88,9 @@ fn logits(state: &TrainingState, tokens: &[usize]) -> Vec<Vec<f64>> {
             stream.iter().map(|x| linear(&norm(x, &gain, &bias), &weight, &qkv_bias)).collect();
         let (out, out_bias) = (b(R::AttentionOutWeight), b(R::AttentionOutBias));
         for t in 0..tokens.len() {
-            let mut heads = vec![0.0; d];
+            let mut heads = vec![0.0; of_heads];
             for head in 0..n_heads {
-                let at = |part: usize, place: usize| part * d + head * size + place;
+                let at = |part: usize, place: usize| part * of_heads + head * size + place;
                 let score = |s: usize| {
                     let dot = (0..size).map(|i| qkv[t][at(0, i)] * qkv[s][at(1, i)]).sum::<f64>();
                     (dot / (size as f64).sqrt()).exp()
@@ -194,7 +195,7 @@ proptest! {
     fn rounded_operators_keep_the_logits_to_f32(
         n_layers in 1usize..4, n_heads in 1usize..4, d_head in 4usize..7, d_ff in 1usize..9,
         factor in 2usize..5, more_heads in 0usize..4, larger_heads in 0usize..4,
-        more_units in 0usize..5, tied: bool, mup: bool, seed: u64,
+        more_units in 0usize..5, wider in 0usize..9, tied: bool, mup: bool, seed: u64,
     ) {
         prop_assume!(n_heads * d_head >= 8);
         let small = shape(n_layers, n_heads, d_head, d_ff, tied);
@@ -202,7 +203,9 @@ proptest! {
         let split = grown(&before, widened(small, factor), &width(WidthMode::Split));
         let change = largest_change(&before, &split);
         prop_assert!(change < 1e-5, "split {change}");
+        // Heads and stream widen each by itself.
         let to = shape(n_layers, n_heads + more_heads, d_head + larger_heads, d_ff + more_units, tied);
+        let to = GptShape { d_model: small.d_model + wider, ..to };
         prop_assume!(to != small);
         let fresh = grown(&before, to, &width(WidthMode::Fresh));
         let change = largest_change(&before, &fresh);

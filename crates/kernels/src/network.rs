@@ -1,4 +1,4 @@
-// Axes: R rows (sequences times positions), C width, F feed-forward width, V vocabulary.
+// Axes: R rows (sequences times positions), C width, A width of all heads together, F feed-forward width, V vocabulary.
 
 use crate::attention::{self, Heads, Tiles};
 use crate::head::{self, HeadGradients};
@@ -67,9 +67,10 @@ pub struct Workspace {
     last_moments: Moments,
     hidden: Vec<f32>,
     chunk: Vec<f32>,
-    /// Gradients of the residual stream, and of three places in a block.
+    /// Gradients of the residual stream, and of four places in a block.
     of_stream: Vec<f32>,
     of_narrow: Vec<f32>,
+    of_heads: Vec<f32>,
     of_qkv: Vec<f32>,
     of_wide: Vec<f32>,
 }
@@ -160,8 +161,7 @@ impl Network<'_> {
     }
 
     fn heads(&self, context_len: usize) -> Heads {
-        let n = self.shape.n_heads;
-        Heads { n, size: self.shape.d_model / n, context_len }
+        Heads { n: self.shape.n_heads, size: self.shape.d_head, context_len }
     }
 
     /// Fills `workspace.hidden` with the last norm's output; keeps what the backward pass needs.
@@ -225,14 +225,15 @@ impl Network<'_> {
     ) {
         let rows = batch.inputs.len();
         let GptShape { d_model: c, d_ff: f, n_heads, .. } = self.shape;
+        let a = self.shape.d_attention();
         let eps = self.constants.norm_eps as f32;
         let Scratch { tiles, seconds } = scratch;
         let b = buffers;
         for (buffer, len) in [
             (&mut b.normed1, rows * c),
-            (&mut b.qkv, rows * 3 * c),
+            (&mut b.qkv, rows * 3 * a),
             (&mut b.log_sums, rows * n_heads),
-            (&mut b.heads, rows * c),
+            (&mut b.heads, rows * a),
             (&mut b.middle, rows * c),
             (&mut b.normed2, rows * c),
             (&mut b.wide, rows * f),
@@ -247,17 +248,17 @@ impl Network<'_> {
         timed(&mut seconds.attention, || {
             linear::fill_rows(&mut b.qkv, weights.qkv_bias);
             let normed = Matrix::new(&b.normed1, rows, c);
-            Product::new(&mut b.qkv, rows, 3 * c).add(normed, Matrix::new(weights.qkv, c, 3 * c));
+            Product::new(&mut b.qkv, rows, 3 * a).add(normed, Matrix::new(weights.qkv, c, 3 * a));
             let t = batch.context_len;
             let heads = self.heads(t);
             let log_sums = b.log_sums.chunks_exact_mut(t * n_heads);
-            let sequences = b.qkv.chunks_exact(t * 3 * c).zip(log_sums);
-            for ((qkv, log_sums), out) in sequences.zip(b.heads.chunks_exact_mut(t * c)) {
+            let sequences = b.qkv.chunks_exact(t * 3 * a).zip(log_sums);
+            for ((qkv, log_sums), out) in sequences.zip(b.heads.chunks_exact_mut(t * a)) {
                 attention::forward(heads, qkv, &mut tiles.scores, log_sums, out);
             }
             linear::add_rows(&mut b.middle, x, weights.out_bias);
-            let given = Matrix::new(&b.heads, rows, c);
-            Product::new(&mut b.middle, rows, c).add(given, Matrix::new(weights.out, c, c));
+            let given = Matrix::new(&b.heads, rows, a);
+            Product::new(&mut b.middle, rows, c).add(given, Matrix::new(weights.out, a, c));
         });
         let (gain, bias) = (weights.norm2_gain, weights.norm2_bias);
         timed(&mut seconds.norms, || {
@@ -285,7 +286,9 @@ impl Network<'_> {
         let w = workspace;
         w.of_stream.clear();
         w.of_stream.resize(rows * c, 0.0);
-        w.of_qkv.resize(rows * 3 * c, 0.0);
+        let a = self.shape.d_attention();
+        w.of_heads.resize(rows * a, 0.0);
+        w.of_qkv.resize(rows * 3 * a, 0.0);
         w.of_wide.resize(rows * f, 0.0);
         let last = &w.streams[n_layers];
         let (of_gain, of_bias) = (&mut gradients.norm_gain, &mut gradients.norm_bias);
@@ -322,10 +325,11 @@ impl Network<'_> {
     ) {
         let rows = batch.inputs.len();
         let GptShape { d_model: c, d_ff: f, n_heads, .. } = self.shape;
+        let a = self.shape.d_attention();
         let (weights, g) = (&self.weights.blocks[layer], gradients);
         let buffers = if self.recompute { 0 } else { layer };
         let (b, x) = (&workspace.blocks[buffers], &workspace.streams[layer]);
-        let Workspace { of_stream, of_narrow, of_qkv, of_wide, scratch, .. } = workspace;
+        let Workspace { of_stream, of_narrow, of_heads, of_qkv, of_wide, scratch, .. } = workspace;
         let Scratch { tiles, seconds } = scratch;
 
         timed(&mut seconds.feed_forward, || {
@@ -350,21 +354,21 @@ impl Network<'_> {
         timed(&mut seconds.attention, || {
             linear::add_sum_of_rows(&mut g.out_bias, of_stream);
             let of_out = Matrix::new(of_stream, rows, c);
-            Product::new(&mut g.out, c, c).add(Matrix::new(&b.heads, rows, c).t(), of_out);
-            Product::new(of_narrow, rows, c).set(1.0, of_out, Matrix::new(weights.out, c, c).t());
+            Product::new(&mut g.out, a, c).add(Matrix::new(&b.heads, rows, a).t(), of_out);
+            Product::new(of_heads, rows, a).set(1.0, of_out, Matrix::new(weights.out, a, c).t());
             let t = batch.context_len;
             let heads = self.heads(t);
-            let sequences = b.qkv.chunks_exact(t * 3 * c).zip(b.log_sums.chunks_exact(t * n_heads));
-            let given = b.heads.chunks_exact(t * c).zip(of_narrow.chunks_exact(t * c));
-            let into = of_qkv.chunks_exact_mut(t * 3 * c);
+            let sequences = b.qkv.chunks_exact(t * 3 * a).zip(b.log_sums.chunks_exact(t * n_heads));
+            let given = b.heads.chunks_exact(t * a).zip(of_heads.chunks_exact(t * a));
+            let into = of_qkv.chunks_exact_mut(t * 3 * a);
             for (((qkv, log_sums), (out, of_out)), of_qkv) in sequences.zip(given).zip(into) {
                 attention::backward(heads, qkv, log_sums, out, of_out, tiles, of_qkv);
             }
             linear::add_sum_of_rows(&mut g.qkv_bias, of_qkv);
-            let of_heads = Matrix::new(of_qkv, rows, 3 * c);
-            Product::new(&mut g.qkv, c, 3 * c).add(Matrix::new(&b.normed1, rows, c).t(), of_heads);
-            let weight = Matrix::new(weights.qkv, c, 3 * c);
-            Product::new(of_narrow, rows, c).set(1.0, of_heads, weight.t());
+            let of_qkv = Matrix::new(of_qkv, rows, 3 * a);
+            Product::new(&mut g.qkv, c, 3 * a).add(Matrix::new(&b.normed1, rows, c).t(), of_qkv);
+            let weight = Matrix::new(weights.qkv, c, 3 * a);
+            Product::new(of_narrow, rows, c).set(1.0, of_qkv, weight.t());
         });
         timed(&mut seconds.norms, || {
             let (of_gain, of_bias) = (&mut g.norm1_gain, &mut g.norm1_bias);

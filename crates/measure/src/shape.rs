@@ -1,17 +1,20 @@
 use crate::Flops;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 
 /// The shape of a GPT-2 decoder: everything that fixes its parameter and FLOP counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "ShapeFile")]
 pub struct GptShape {
     /// Number of blocks.
     pub n_layers: usize,
     /// Width of the residual stream.
     pub d_model: usize,
-    /// Attention heads in a block; divides `d_model`.
+    /// Attention heads in a block.
     pub n_heads: usize,
+    /// Width of a head, `d_model` / `n_heads` in GPT-2.
+    pub d_head: usize,
     /// Width of the feed-forward layer, 4 `d_model` in GPT-2.
     pub d_ff: usize,
     /// Size of the vocabulary, in tokens.
@@ -20,6 +23,33 @@ pub struct GptShape {
     pub context_len: usize,
     /// Whether the output head is the token embedding.
     pub tied_head: bool,
+}
+
+/// A shape as it is written: `d_head` and `d_ff` may be left out where they are GPT-2's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShapeFile {
+    n_layers: usize,
+    d_model: usize,
+    n_heads: usize,
+    d_head: Option<usize>,
+    d_ff: Option<usize>,
+    n_vocab: usize,
+    context_len: usize,
+    tied_head: bool,
+}
+
+impl From<ShapeFile> for GptShape {
+    fn from(file: ShapeFile) -> Self {
+        let ShapeFile { n_layers, d_model, n_heads, d_head, d_ff, .. } = file;
+        let plain = Self {
+            n_vocab: file.n_vocab,
+            context_len: file.context_len,
+            tied_head: file.tied_head,
+            ..Self::gpt2(n_layers, d_model, n_heads)
+        };
+        plain.with_inside(d_head, d_ff)
+    }
 }
 
 /// A shape that no model can have.
@@ -35,26 +65,68 @@ pub enum ShapeError {
         /// Largest size.
         most: usize,
     },
-    /// The heads do not share the width evenly.
-    #[error("n_heads = {n_heads}: must divide d_model = {d_model}")]
+    /// The heads do not share the width evenly, and no width of theirs is given.
+    #[error("n_heads = {n_heads}: must divide d_model = {d_model} where no d_head is given")]
     Heads {
         /// Number of heads asked for.
         n_heads: usize,
         /// Width asked for.
         d_model: usize,
     },
+    /// No shape as it is written.
+    #[error(
+        "must be LAYERSxWIDTHxHEADS, as 4x128x4, and where they are not GPT-2's the width of a head and of the \
+         feed-forward layer, as 4x128x1-h32-f128"
+    )]
+    Text,
 }
 
 impl GptShape {
+    /// GPT-2's proportions: heads that share the width, a feed-forward layer 4 times as wide. One token, one position and a
+    /// tied head. Heads that do not divide the width have a width of zero, which [`GptShape::check`] tells.
+    pub fn gpt2(n_layers: usize, d_model: usize, n_heads: usize) -> Self {
+        Self {
+            n_layers,
+            d_model,
+            n_heads,
+            d_head: if d_model.is_multiple_of(n_heads) {
+                d_model.checked_div(n_heads).unwrap_or(0)
+            } else {
+                0
+            },
+            d_ff: d_model.saturating_mul(4),
+            n_vocab: 1,
+            context_len: 1,
+            tied_head: true,
+        }
+    }
+
+    /// The same with other widths inside the blocks, where they are given.
+    #[must_use]
+    pub fn with_inside(self, d_head: Option<usize>, d_ff: Option<usize>) -> Self {
+        let (d_head, d_ff) = (d_head.unwrap_or(self.d_head), d_ff.unwrap_or(self.d_ff));
+        Self { d_head, d_ff, ..self }
+    }
+
+    /// Width of all heads of a block together, `d_model` in GPT-2.
+    pub fn d_attention(&self) -> usize {
+        self.n_heads.saturating_mul(self.d_head)
+    }
+
     /// Checks that a model of this shape can be built.
     ///
     /// # Errors
-    /// A dimension out of its range, or heads that do not divide the width.
+    /// A dimension out of its range, or heads without a width that do not divide that of the stream.
     pub fn check(&self) -> Result<(), ShapeError> {
+        let Self { n_heads, d_model, .. } = *self;
+        if self.d_head == 0 && n_heads > 0 && !d_model.is_multiple_of(n_heads) {
+            return Err(ShapeError::Heads { n_heads, d_model });
+        }
         let dimensions = [
             ("n_layers", self.n_layers, 10_000),
             ("d_model", self.d_model, 100_000),
             ("n_heads", self.n_heads, 100_000),
+            ("d_head", self.d_head, 100_000),
             ("d_ff", self.d_ff, 1_000_000),
             ("n_vocab", self.n_vocab, 10_000_000),
             ("context_len", self.context_len, 100_000),
@@ -64,24 +136,21 @@ impl GptShape {
                 return Err(ShapeError::Size { dimension, size, most });
             }
         }
-        if !self.d_model.is_multiple_of(self.n_heads) {
-            return Err(ShapeError::Heads { n_heads: self.n_heads, d_model: self.d_model });
-        }
         Ok(())
     }
 
-    /// N: non-embedding weights, biases and layer norms left out; 12 `n_layers` `d_model`^2 when
-    /// `d_ff` is 4 `d_model` (Kaplan et al. 2020, eq. 2.1).
+    /// N: non-embedding weights, biases and layer norms left out; 12 `n_layers` `d_model`^2 in GPT-2's
+    /// proportions (Kaplan et al. 2020, eq. 2.1).
     pub fn n_params(&self) -> u64 {
-        let (d, f) = (self.d_model as u64, self.d_ff as u64);
-        self.n_layers as u64 * (4 * d * d + 2 * d * f)
+        let (d, a, f) = (self.d_model as u64, self.d_attention() as u64, self.d_ff as u64);
+        self.n_layers as u64 * (4 * d * a + 2 * d * f)
     }
 
     /// Non-embedding parameters with biases and layer norms, as built.
     pub fn n_params_exact(&self) -> u64 {
-        let (d, f) = (self.d_model as u64, self.d_ff as u64);
+        let (d, a, f) = (self.d_model as u64, self.d_attention() as u64, self.d_ff as u64);
         let norms = 4 * d;
-        let biases = 3 * d + d + f + d;
+        let biases = 3 * a + d + f + d;
         self.n_params() + self.n_layers as u64 * (norms + biases) + 2 * d
     }
 
@@ -98,18 +167,51 @@ impl GptShape {
     }
 
     /// Training FLOPs for one token with attention scores over the full context (12 `n_layers`
-    /// `d_model` `context_len`, nothing skipped for causality) and the output head
+    /// `n_heads` `d_head` `context_len`, nothing skipped for causality) and the output head
     /// (6 `d_model` `n_vocab`).
     pub fn flops_per_token_exact(&self) -> Flops {
-        let attention = 12 * self.n_layers * self.d_model * self.context_len;
+        let attention = 12 * self.n_layers * self.d_attention() * self.context_len;
         let head = 6 * self.d_model * self.n_vocab;
         Flops(self.flops_per_token().0 + (attention + head) as f64)
     }
 }
 
+/// LAYERSxWIDTHxHEADS, and where they are not GPT-2's `-hWIDTH` of a head and `-fWIDTH` of the feed-forward layer:
+/// 4x128x4, 4x128x1-h32-f128.
 impl fmt::Display for GptShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}x{}x{}", self.n_layers, self.d_model, self.n_heads)
+        write!(f, "{}x{}x{}", self.n_layers, self.d_model, self.n_heads)?;
+        if self.d_attention() != self.d_model {
+            write!(f, "-h{}", self.d_head)?;
+        }
+        if self.d_ff != self.d_model.saturating_mul(4) {
+            write!(f, "-f{}", self.d_ff)?;
+        }
+        Ok(())
+    }
+}
+
+/// As it is displayed, with one token, one position and a tied head; its sizes are not yet checked.
+impl FromStr for GptShape {
+    type Err = ShapeError;
+
+    fn from_str(text: &str) -> Result<Self, ShapeError> {
+        let mut parts = text.split('-');
+        let plain = parts.next().unwrap_or_default();
+        let numbers = plain.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>();
+        let [n_layers, d_model, n_heads] = numbers.unwrap_or_default()[..] else {
+            return Err(ShapeError::Text);
+        };
+        let (mut d_head, mut d_ff) = (None, None);
+        for part in parts {
+            let (place, number) = match (part.strip_prefix('h'), part.strip_prefix('f')) {
+                (Some(number), _) if d_head.is_none() && d_ff.is_none() => (&mut d_head, number),
+                (_, Some(number)) if d_ff.is_none() => (&mut d_ff, number),
+                _ => return Err(ShapeError::Text),
+            };
+            *place = Some(number.parse().map_err(|_| ShapeError::Text)?);
+        }
+        Ok(Self::gpt2(n_layers, d_model, n_heads).with_inside(d_head, d_ff))
     }
 }
 
@@ -118,15 +220,7 @@ mod tests {
     use super::*;
 
     fn gpt2_small() -> GptShape {
-        GptShape {
-            n_layers: 12,
-            d_model: 768,
-            n_heads: 12,
-            d_ff: 3072,
-            n_vocab: 50257,
-            context_len: 1024,
-            tied_head: true,
-        }
+        GptShape { n_vocab: 50257, context_len: 1024, ..GptShape::gpt2(12, 768, 12) }
     }
 
     /// Radford et al. 2019 and the published checkpoints: 124,439,808 parameters in all;
@@ -155,13 +249,50 @@ mod tests {
     fn impossible_shapes_are_named() {
         let wide = GptShape { d_model: usize::MAX, ..gpt2_small() };
         assert!(wide.check().unwrap_err().to_string().contains("must be from 1 to 100000"));
-        let odd = GptShape { n_heads: 5, ..gpt2_small() };
+        let odd = GptShape::gpt2(12, 768, 5);
         assert_eq!(odd.check(), Err(ShapeError::Heads { n_heads: 5, d_model: 768 }));
+        assert_eq!(odd.with_inside(Some(64), None).check(), Ok(()));
         let empty = GptShape { n_layers: 0, ..gpt2_small() };
         assert_eq!(
             empty.check(),
             Err(ShapeError::Size { dimension: "n_layers", size: 0, most: 10_000 })
         );
         assert_eq!(gpt2_small().check(), Ok(()));
+    }
+
+    /// Heads and feed-forward units inside a block cost what they hold, whatever the stream's width.
+    #[test]
+    fn a_block_may_be_thinner_inside_than_gpt2s() {
+        let whole = gpt2_small();
+        let half = GptShape { n_heads: 6, d_ff: 1536, ..whole };
+        assert_eq!(2 * half.n_params(), whole.n_params());
+        assert_eq!(
+            2.0 * (half.flops_per_token_exact().0 - f64::from(6 * 768 * 50257)),
+            whole.flops_per_token_exact().0 - f64::from(6 * 768 * 50257)
+        );
+        assert_eq!(half.check(), Ok(()));
+    }
+
+    #[test]
+    fn shapes_are_read_as_they_are_written() {
+        for text in ["4x128x4", "4x128x1-h32", "4x128x4-f128", "4x128x1-h32-f128", "1x10x3-h7"] {
+            let shape: GptShape = text.parse().unwrap();
+            assert_eq!(shape.to_string(), text);
+            let file = serde_json::to_string(&shape).unwrap();
+            assert_eq!(serde_json::from_str::<GptShape>(&file).unwrap(), shape);
+        }
+        for text in ["4x128", "4x128x4-", "4x128x4-f128-h32", "4x128x4-h", "4x128x4-x3", "-h32"] {
+            assert_eq!(text.parse::<GptShape>(), Err(ShapeError::Text), "{text}");
+        }
+        let none = "4x128x0".parse::<GptShape>().unwrap().check();
+        assert_eq!(none, Err(ShapeError::Size { dimension: "n_heads", size: 0, most: 100_000 }));
+    }
+
+    /// Checkpoints that were written when heads always shared the width.
+    #[test]
+    fn a_shape_without_a_head_width_is_gpt2s() {
+        let old = r#"{"n_layers":4,"d_model":128,"n_heads":4,"d_ff":256,"n_vocab":256,"context_len":64,"tied_head":true}"#;
+        let shape: GptShape = serde_json::from_str(old).unwrap();
+        assert_eq!((shape.d_head, shape.d_ff), (32, 256));
     }
 }

@@ -1,4 +1,4 @@
-// Axes: B sequences, T positions, C width, H heads, K width of a head.
+// Axes: B sequences, T positions, H heads, K width of a head, A = H K.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -13,15 +13,15 @@ pub fn causal_mask(t: usize, device: &Device) -> Tensor<4> {
 /// Causal attention of every head (Vaswani et al. 2017, eq. 1).
 ///
 /// # Shapes
-/// `qkv` `[B T, 3 C]`, queries, keys and values side by side; `mask` `[1, 1, T, T]`; the result
-/// `[B T, C]`.
+/// `qkv` `[B T, 3 A]`, queries, keys and values side by side; `mask` `[1, 1, T, T]`; the result
+/// `[B T, A]`.
 pub fn causal_attention(qkv: Tensor<2>, mask: Tensor<4>, n_heads: usize) -> Tensor<2> {
     let [rows, width] = qkv.dims();
-    let (c, t) = (width / 3, mask.dims()[3]);
-    let k = c / n_heads;
+    let (a, t) = (width / 3, mask.dims()[3]);
+    let k = a / n_heads;
     let part = |i: usize| {
         qkv.clone()
-            .slice([0..rows, i * c..(i + 1) * c])
+            .slice([0..rows, i * a..(i + 1) * a])
             .reshape([rows / t, t, n_heads, k])
             .swap_dims(1, 2)
     };
@@ -29,5 +29,5 @@ pub fn causal_attention(qkv: Tensor<2>, mask: Tensor<4>, n_heads: usize) -> Tens
     let scores = query.matmul(key.swap_dims(2, 3));
     let mask = mask.cast(burn::tensor::FloatDType::from(scores.dtype()));
     let weights = softmax(scores + mask, 3);
-    weights.matmul(value).swap_dims(1, 2).reshape([rows, c])
+    weights.matmul(value).swap_dims(1, 2).reshape([rows, a])
 }

@@ -6,6 +6,7 @@
 //! from scratch, each of its stages costs [C_{N_i}(L_i) - C_{N_i}(L_{i-1})] / R, and growth points move accordingly.
 
 use crate::cost::positive;
+use crate::plan::Operators;
 use crate::quadrature::integrate;
 use crate::root::minimum;
 use crate::{ScalingError, StageStart, TrainingCost};
@@ -50,6 +51,14 @@ pub struct GrownRun {
     pub tokens_large: f64,
     /// Loss at the end, nats per token.
     pub loss: f64,
+    /// What grew.
+    #[serde(default = "width")]
+    pub grew: Operators,
+}
+
+/// What grew in the runs that do not say it.
+fn width() -> Operators {
+    Operators::WIDTH
 }
 
 impl GrownRun {

@@ -4,7 +4,7 @@ use crate::{
     AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, FromScratch, Growth,
     LearningRate, Machine, Prediction, Until,
 };
-use measure::Parametrization;
+use measure::{GptShape, Parametrization};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,10 +62,29 @@ pub(crate) struct StageFile {
     pub d_model: usize,
     pub n_heads: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub d_head: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub d_ff: Option<usize>,
     pub until: Until,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth: Option<Growth>,
+}
+
+impl StageFile {
+    /// A stage of so many steps, without what is GPT-2's.
+    pub fn new(shape: &GptShape, steps: u64, growth: Option<Growth>) -> Self {
+        let GptShape { n_layers, d_model, n_heads, d_head, d_ff, .. } = *shape;
+        let plain = GptShape::gpt2(n_layers, d_model, n_heads);
+        Self {
+            n_layers,
+            d_model,
+            n_heads,
+            d_head: (d_head != plain.d_head).then_some(d_head),
+            d_ff: (d_ff != plain.d_ff).then_some(d_ff),
+            until: Until { steps: Some(steps), ..Until::default() },
+            growth,
+        }
+    }
 }
 
 /// mu-P tuned at a width of 64, which suits the first models of a CPU.

@@ -184,6 +184,7 @@ impl Growth {
             ("n_layers", from.n_layers, to.n_layers),
             ("d_model", from.d_model, to.d_model),
             ("n_heads", from.n_heads, to.n_heads),
+            ("d_head", from.d_head, to.d_head),
             ("d_ff", from.d_ff, to.d_ff),
         ] {
             let expected = format!("must be at least {small}, that of the model before the growth");
@@ -202,7 +203,7 @@ impl Growth {
             "growth keeps the head",
         )?;
         require(from != to, "shape", to, "must be larger than the model before the growth")?;
-        let widths = |shape: &GptShape| (shape.d_model, shape.n_heads, shape.d_ff);
+        let widths = |shape: &GptShape| (shape.d_model, shape.n_heads, shape.d_head, shape.d_ff);
         let width =
             if widths(from) == widths(to) { None } else { Some(self.width_plan(from, to)?) };
         let blocks = if from.n_layers == to.n_layers {
@@ -222,16 +223,8 @@ impl Growth {
         let factor = to.d_model / from.d_model;
         let multiples = to.d_model == factor * from.d_model
             && to.n_heads == factor * from.n_heads
+            && to.d_head == from.d_head
             && to.d_ff == factor * from.d_ff;
-        let size = |shape: &GptShape| shape.d_model / shape.n_heads;
-        let heads_keep = size(to) >= size(from);
-        let expected = format!(
-            "makes heads of {}, and no growth makes heads smaller than their {}: at most {} heads",
-            size(to),
-            size(from),
-            to.d_model / size(from)
-        );
-        require(heads_keep, "n_heads", to.n_heads, expected)?;
         let name = match self.width {
             WidthMode::Duplicate => "duplicate",
             WidthMode::Split => "split",
@@ -294,15 +287,7 @@ mod tests {
 
     fn shape(n_layers: usize, d_model: usize, n_heads: usize) -> GptShape {
         let (n_vocab, context_len) = (256, 64);
-        GptShape {
-            n_layers,
-            d_model,
-            n_heads,
-            d_ff: 4 * d_model,
-            n_vocab,
-            context_len,
-            tied_head: true,
-        }
+        GptShape { n_vocab, context_len, ..GptShape::gpt2(n_layers, d_model, n_heads) }
     }
 
     fn sources(placement: Placement, from: usize, to: usize) -> Result<Vec<usize>, GrowthRefusal> {
@@ -341,7 +326,7 @@ mod tests {
             (Growth::default(), shape(4, 64, 4), "d_model = 64: must be at least 128"),
             (Growth::default(), shape(3, 128, 4), "n_layers = 3: must be at least 4"),
             (Growth::default(), shape(4, 128, 4), "must be larger than the model"),
-            (Growth::default(), shape(4, 128, 8), "n_heads = 8: makes heads of 16"),
+            (Growth::default(), shape(4, 128, 8), "d_head = 16: must be at least 32"),
             (width(WidthMode::Split), shape(4, 192, 6), "growth.width = split: needs d_model"),
             (width(WidthMode::Duplicate), shape(4, 256, 4), "fresh takes any"),
             (
@@ -376,6 +361,8 @@ mod tests {
         assert_eq!(plan(WidthMode::Split, shape(4, 128, 4)), copies(split_strength()));
         assert_eq!(plan(WidthMode::Duplicate, shape(4, 128, 4)), copies(0.0));
         assert_eq!(plan(WidthMode::Fresh, shape(4, 96, 3)), Some(WidthPlan::Fresh));
+        let inside = GptShape { n_heads: 4, d_ff: 512, ..shape(4, 64, 2) };
+        assert_eq!(plan(WidthMode::Fresh, inside), Some(WidthPlan::Fresh));
         assert_eq!(plan(WidthMode::Split, shape(6, 64, 2)), None);
     }
 

@@ -1,5 +1,5 @@
 use crate::file::StageFile;
-use crate::{DataSource, Growth, Prediction, Schedule, ScheduleError, TextData, TokenData, Until};
+use crate::{DataSource, Growth, Prediction, Schedule, ScheduleError, TextData, TokenData};
 use measure::GptShape;
 use std::path::{Path, PathBuf};
 
@@ -19,12 +19,8 @@ pub struct PlannedRun {
 /// A stage of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlannedStage {
-    /// Blocks.
-    pub n_layers: usize,
-    /// Width.
-    pub d_model: usize,
-    /// Heads.
-    pub n_heads: usize,
+    /// Shape.
+    pub shape: GptShape,
     /// Tokens; rounded to whole steps.
     pub tokens: f64,
     /// Tokens after which it would have its first loss from scratch.
@@ -34,14 +30,8 @@ pub struct PlannedStage {
 /// A stage by its shape and its steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageSpec {
-    /// Blocks.
-    pub n_layers: usize,
-    /// Width.
-    pub d_model: usize,
-    /// Heads.
-    pub n_heads: usize,
-    /// Width of the feed-forward layer, 4 `d_model` when it is absent.
-    pub d_ff: Option<usize>,
+    /// Shape; the data fixes its vocabulary, and the schedule the rest.
+    pub shape: GptShape,
     /// Steps.
     pub steps: u64,
     /// How it comes from the one before it; by default settings when it is absent.
@@ -51,14 +41,7 @@ pub struct StageSpec {
 impl StageSpec {
     /// A stage of a shape.
     pub fn new(shape: &GptShape, steps: u64, growth: Option<Growth>) -> Self {
-        Self {
-            n_layers: shape.n_layers,
-            d_model: shape.d_model,
-            n_heads: shape.n_heads,
-            d_ff: Some(shape.d_ff),
-            steps,
-            growth,
-        }
+        Self { shape: *shape, steps, growth }
     }
 }
 
@@ -75,14 +58,7 @@ impl Schedule {
     /// # Errors
     /// Stages that no schedule can have.
     pub fn with_stages(mut self, stages: Vec<StageSpec>) -> Result<Self, ScheduleError> {
-        let file = |stage: StageSpec| StageFile {
-            n_layers: stage.n_layers,
-            d_model: stage.d_model,
-            n_heads: stage.n_heads,
-            d_ff: stage.d_ff,
-            until: Until { steps: Some(stage.steps), ..Until::default() },
-            growth: stage.growth,
-        };
+        let file = |stage: StageSpec| StageFile::new(&stage.shape, stage.steps, stage.growth);
         self.file.stages = stages.into_iter().map(file).collect();
         self.file.prediction = None;
         Self::check(self.file, Path::new("the stages"))
@@ -168,16 +144,12 @@ impl Schedule {
             .stages
             .iter()
             .enumerate()
-            .map(|(i, stage)| StageFile {
-                n_layers: stage.n_layers,
-                d_model: stage.d_model,
-                n_heads: stage.n_heads,
-                d_ff: None,
-                until: Until { steps: Some(steps(stage.tokens)), ..Until::default() },
-                growth: (i > 0).then(|| Growth {
+            .map(|(i, stage)| {
+                let growth = (i > 0).then(|| Growth {
                     resumed_step: Some(steps(stage.tokens_before)),
                     ..Growth::default()
-                }),
+                });
+                StageFile::new(&stage.shape, steps(stage.tokens), growth)
             })
             .collect();
         file.prediction = Some(plan.prediction);

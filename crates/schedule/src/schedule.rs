@@ -317,17 +317,15 @@ impl Schedule {
     }
 }
 
-/// The shape with a vocabulary of one, until the data says how large it is.
+/// The shape with a vocabulary of one, until the data says how large it is; its sizes are not checked.
 pub(crate) fn stage_shape(file: &ScheduleFile, stage: &StageFile) -> GptShape {
-    GptShape {
-        n_layers: stage.n_layers,
-        d_model: stage.d_model,
-        n_heads: stage.n_heads,
-        d_ff: stage.d_ff.unwrap_or(stage.d_model.saturating_mul(4)),
-        n_vocab: 1,
+    let StageFile { n_layers, d_model, n_heads, d_head, d_ff, .. } = *stage;
+    let plain = GptShape {
         context_len: file.model.context_len,
         tied_head: file.model.tied_head,
-    }
+        ..GptShape::gpt2(n_layers, d_model, n_heads)
+    };
+    plain.with_inside(d_head, d_ff)
 }
 
 #[cfg(test)]
@@ -520,7 +518,10 @@ until = { steps = 1200 }
                 "stages[1].n_layers = 3: must be at least 4",
             ),
             ("n_layers = 4;d_model = 128;n_heads = 4;", "must be larger than the model before"),
-            ("n_layers = 4;d_model = 256;n_heads = 16;", "makes heads of 16"),
+            (
+                "n_layers = 4;d_model = 256;n_heads = 16;",
+                "stages[1].d_head = 16: must be at least 32",
+            ),
             (
                 "n_layers = 4;d_model = 192;n_heads = 6;growth = { width = \"split\" };",
                 "stages[1].growth.width = split: needs d_model, n_heads and d_ff to grow by one",

@@ -90,15 +90,8 @@ pub(crate) mod tests {
     use super::*;
 
     pub fn small_state(tied_head: bool) -> TrainingState {
-        let shape = GptShape {
-            n_layers: 2,
-            d_model: 64,
-            n_heads: 4,
-            d_ff: 256,
-            n_vocab: 100,
-            context_len: 32,
-            tied_head,
-        };
+        let shape =
+            GptShape { n_vocab: 100, context_len: 32, tied_head, ..GptShape::gpt2(2, 64, 4) };
         let origin = Origin::of_no_run(7);
         TrainingState::init(shape, Parametrization::mup(32), origin)
     }

@@ -12,11 +12,11 @@ pub enum ParamRole {
     AttentionNormGain,
     /// Bias of the norm before attention, `[d_model]`.
     AttentionNormBias,
-    /// Query, key and value projections side by side, `[d_model, 3 d_model]`.
+    /// Query, key and value projections side by side, `[d_model, 3 n_heads d_head]`.
     QkvWeight,
-    /// Their biases, `[3 d_model]`.
+    /// Their biases, `[3 n_heads d_head]`.
     QkvBias,
-    /// Output projection of attention, `[d_model, d_model]`.
+    /// Output projection of attention, `[n_heads d_head, d_model]`.
     AttentionOutWeight,
     /// Its bias, `[d_model]`.
     AttentionOutBias,
@@ -61,13 +61,13 @@ const BLOCK_ROLES: [ParamRole; 12] = [
 impl ParamRole {
     /// Dimensions of the tensor in a model of this shape; matrices are `[in, out]`.
     pub fn dims(self, shape: &GptShape) -> Vec<usize> {
-        let (d, f) = (shape.d_model, shape.d_ff);
+        let (d, a, f) = (shape.d_model, shape.d_attention(), shape.d_ff);
         match self {
             R::TokenEmbedding | R::HeadWeight => vec![shape.n_vocab, d],
             R::PositionEmbedding => vec![shape.context_len, d],
-            R::QkvWeight => vec![d, 3 * d],
-            R::QkvBias => vec![3 * d],
-            R::AttentionOutWeight => vec![d, d],
+            R::QkvWeight => vec![d, 3 * a],
+            R::QkvBias => vec![3 * a],
+            R::AttentionOutWeight => vec![a, d],
             R::FeedForwardInWeight => vec![d, f],
             R::FeedForwardInBias => vec![f],
             R::FeedForwardOutWeight => vec![f, d],
@@ -170,11 +170,11 @@ mod tests {
     proptest! {
         #[test]
         fn the_inventory_holds_exactly_the_counted_parameters(
-            n_layers in 1usize..6, heads in 1usize..5, d_head in 1usize..9, d_ff in 1usize..40,
-            n_vocab in 1usize..300, context_len in 1usize..130, tied_head: bool,
+            n_layers in 1usize..6, d_model in 1usize..40, n_heads in 1usize..5, d_head in 1usize..9,
+            d_ff in 1usize..40, n_vocab in 1usize..300, context_len in 1usize..130, tied_head: bool,
         ) {
             let shape = GptShape {
-                n_layers, d_model: heads * d_head, n_heads: heads, d_ff, n_vocab, context_len, tied_head,
+                n_layers, d_model, n_heads, d_head, d_ff, n_vocab, context_len, tied_head,
             };
             let ids = inventory(&shape);
             let total: usize =
@@ -188,7 +188,7 @@ mod tests {
                 .map(|id| id.role.dims(&shape).iter().product::<usize>()).sum();
             prop_assert_eq!(shape.flops_per_token().0, 6.0 * products as f64);
             let head = 6 * R::HeadWeight.dims(&shape).iter().product::<usize>();
-            let scores_and_values = 3 * 2 * 2 * context_len * shape.d_model * n_layers;
+            let scores_and_values = 3 * 2 * 2 * context_len * n_heads * d_head * n_layers;
             prop_assert_eq!(
                 shape.flops_per_token_exact().0,
                 (6 * products + head + scores_and_values) as f64

@@ -51,15 +51,7 @@ mod tests {
     use super::*;
 
     fn shape(d_model: usize) -> GptShape {
-        GptShape {
-            n_layers: 2,
-            d_model,
-            n_heads: 4,
-            d_ff: 4 * d_model,
-            n_vocab: 256,
-            context_len: 64,
-            tied_head: true,
-        }
+        GptShape { n_vocab: 256, context_len: 64, ..GptShape::gpt2(2, d_model, 4) }
     }
 
     #[test]

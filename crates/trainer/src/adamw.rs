@@ -181,15 +181,7 @@ mod tests {
     use state::ParamRole;
 
     fn shape(d_model: usize) -> GptShape {
-        GptShape {
-            n_layers: 1,
-            d_model,
-            n_heads: 1,
-            d_ff: 4,
-            n_vocab: 4,
-            context_len: 4,
-            tied_head: true,
-        }
+        GptShape { d_ff: 4, n_vocab: 4, context_len: 4, ..GptShape::gpt2(1, d_model, 1) }
     }
 
     fn one(id: ParamId, value: f32) -> Tensors {

@@ -234,7 +234,7 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         ("plan --budget 1e19 --stages 4..2".into(), "must be a number of stages"),
         ("plan --budget 1e19 --operators up".into(), "--operators up: must be width"),
         ("plan --target-loss 1.5".into(), "stays above"),
-        ("plan --shape 4x100".into(), "must be LAYERSxWIDTHxHEADS, as 4x128x4, or gpt2"),
+        ("plan --shape 4x100".into(), "must be LAYERSxWIDTHxHEADS, as 4x128x4, and where"),
         ("plan --shape gpt2 --stop 0.9x".into(), "stays above"),
         (
             "plan --shape gpt2 --stop later".into(),

@@ -183,6 +183,10 @@ fn what_cannot_be_compared_is_explained() {
         ("plot staged scratch -o x.gif", "figures are written as .svg or .png"),
         ("pilot tiny.toml --share 2", "--share 2: must be above 0 and at most 1"),
         ("pilot tiny.toml --budget 0", "--budget 0: must be positive"),
+        (
+            "pilot tiny.toml --grow up -o p",
+            "--grow up: must be width, width-integer, depth or inner",
+        ),
         ("pilot nothing.toml", "nothing.toml"),
     ];
     for (arguments, message) in cases {
@@ -254,6 +258,27 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     for branch in ["pilot-2x16x2", "pilot-2x16x2-x0.6", "pilot-2x8x1-to-2x16x2"] {
         assert!(world.path("branches").join(branch).join("branch.json").exists(), "{branch}");
     }
+    // The growth whose pace is measured may be another one, and a plan that grows otherwise says so.
+    let inner =
+        json(&world, "pilot stable.toml --share 0.5 --sizes 2 --grow inner -o inner --json");
+    assert!(world.path("inner/pilot-2x16x1-h8-f32-to-2x16x2/growth-1.json").exists(), "{inner}");
+    let grew = &inner["grown"]["grew"];
+    assert_eq!((grew["width"].is_null(), grew["inner"].as_bool()), (true, Some(true)), "{grew}");
+    let found = bad(&world, "pilot recipe.toml --share 0.5 --sizes 2 --grow inner -o constant");
+    assert!(found.contains("--grow inner: the pace after a growth is measured where"), "{found}");
+    let plan =
+        "plan --law inner/law.json --shape 2x32x4 --stop 2tpp --stages 2 --template stable.toml";
+    for (operators, warned) in [("width-integer", true), ("inner", false)] {
+        let found = world.staged(&format!("{plan} --operators {operators} -o by_{operators}.toml"));
+        let text = lossy(&found.stderr);
+        assert!(found.status.success(), "{text}");
+        let warning = "measured on a growth of the kind inner between pilot shapes, and is taken for width too";
+        assert_eq!(text.contains(warning), warned, "{text}");
+    }
+    assert!(
+        fs::read_to_string(world.path("by_inner.toml")).unwrap().contains("d_head = 8"),
+        "a thin stage"
+    );
     let fitted = json(
         &world,
         "fit branches/pilot-2x16x2 branches/pilot-2x16x2-x0.6 branches/pilot-2x16x2-x0.36 branches/pilot-2x8x1 --form kaplan-tokens --last-only --bootstraps 0 --json",

@@ -227,7 +227,8 @@ proptest! {
         let tokens_large = after * law.tokens_at(large, grown_at).unwrap();
         let cost = law.clone().with_dynamics_ratio(ratio);
         let loss = cost.loss_after(large, Some(grown_at), tokens_large).unwrap();
-        let run = GrownRun { small, tokens_small, large, tokens_large, loss };
+        let grew = Operators::WIDTH;
+        let run = GrownRun { small, tokens_small, large, tokens_large, loss, grew };
         let found = run.dynamics_ratio(&law).unwrap();
         prop_assert!((found / ratio - 1.0).abs() < 1e-8, "{found} {ratio}");
     }

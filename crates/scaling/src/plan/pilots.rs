@@ -67,43 +67,35 @@ mod tests {
 
     #[test]
     fn pilots_share_their_compute_and_grow_into_the_last_shape() {
-        let last = GptShape {
-            n_layers: 4,
-            d_model: 128,
-            n_heads: 4,
-            d_ff: 512,
-            n_vocab: 256,
-            context_len: 128,
-            tied_head: true,
-        };
-        let found = pilots(&last, Operators::ALL, 3, &[1.0], 1.0, false, 3e12);
+        let last = GptShape { n_vocab: 256, context_len: 128, ..GptShape::gpt2(4, 128, 4) };
+        let found = pilots(&last, Operators::IN_PROPORTION, 3, &[1.0], 1.0, false, 3e12);
         assert_eq!(found.len(), 3);
         let mut spent = 0.0;
         for (k, pilot) in found.iter().enumerate() {
-            assert!(Operators::ALL.reach(&pilot.shape, &last), "{}", pilot.shape);
+            assert!(Operators::IN_PROPORTION.reach(&pilot.shape, &last), "{}", pilot.shape);
             assert_eq!(pilot.tokens, found[0].tokens);
             spent += pilot.tokens * pilot.shape.flops_per_token().0;
             let share = pilot.shape.n_params() as f64 / last.n_params() as f64;
             assert!((share.ln() / 4f64.ln() + k as f64 + 1.0).abs() < 0.3, "{}", pilot.shape);
         }
         assert!((spent / 3e12 - 1.0).abs() < 1e-9);
-        let lengths = pilots(&last, Operators::ALL, 3, &[1.0, 0.5], 1.0, false, 3e12);
+        let lengths = pilots(&last, Operators::IN_PROPORTION, 3, &[1.0, 0.5], 1.0, false, 3e12);
         assert_eq!(lengths.len(), 6);
         assert_eq!(lengths[0].tokens, 2.0 * lengths[1].tokens);
         assert!((lengths[0].tokens / found[0].tokens - 1.0 / 1.5).abs() < 1e-12);
-        let branched = pilots(&last, Operators::ALL, 3, &[1.0, 0.5], 0.2, false, 3e12);
+        let branched = pilots(&last, Operators::IN_PROPORTION, 3, &[1.0, 0.5], 0.2, false, 3e12);
         assert!((branched[0].tokens / found[0].tokens - 1.0 / 1.1).abs() < 1e-12);
-        let beside_grown = pilots(&last, Operators::ALL, 3, &[1.0], 1.0, true, 3e12);
+        let beside_grown = pilots(&last, Operators::IN_PROPORTION, 3, &[1.0], 1.0, true, 3e12);
         let spent: f64 =
             beside_grown.iter().map(|pilot| pilot.tokens * pilot.shape.flops_per_token().0).sum();
         let largest = beside_grown[0].tokens * beside_grown[0].shape.flops_per_token().0;
         assert!(((spent + largest) / 3e12 - 1.0).abs() < 1e-9);
-        let only_width = Operators { depth: false, ..Operators::ALL };
+        let only_width = Operators { depth: false, ..Operators::IN_PROPORTION };
         let widths = |found: Vec<Pilot>| -> Vec<usize> {
             found.iter().map(|pilot| pilot.shape.d_model).collect()
         };
         assert_eq!(widths(pilots(&last, only_width, 3, &[1.0], 1.0, false, 3e12)), [64, 32]);
-        let least = GptShape { n_layers: 1, d_model: 32, n_heads: 1, ..last };
-        assert!(pilots(&least, Operators::ALL, 3, &[1.0], 1.0, false, 3e12).is_empty());
+        let least = GptShape { n_layers: 1, d_model: 32, n_heads: 1, d_ff: 128, ..last };
+        assert!(pilots(&least, Operators::IN_PROPORTION, 3, &[1.0], 1.0, false, 3e12).is_empty());
     }
 }

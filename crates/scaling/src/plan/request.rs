@@ -112,12 +112,9 @@ pub enum PlanError {
 /// One stage of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stage {
-    /// Blocks.
-    pub n_layers: usize,
-    /// Width.
-    pub d_model: usize,
-    /// Heads.
-    pub n_heads: usize,
+    /// Its shape.
+    #[serde(flatten)]
+    pub shape: GptShape,
     /// N.
     pub n_params: f64,
     /// Optimizer steps, at the plan's batch.
@@ -145,12 +142,9 @@ pub struct Stage {
 /// The plan without growth that reaches the same goal at its own best size.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Unstaged {
-    /// Blocks.
-    pub n_layers: usize,
-    /// Width.
-    pub d_model: usize,
-    /// Heads.
-    pub n_heads: usize,
+    /// Its shape.
+    #[serde(flatten)]
+    pub shape: GptShape,
     /// N.
     pub n_params: f64,
     /// Its cost, in FLOPs or seconds.
@@ -274,13 +268,8 @@ impl Plan {
 }
 
 fn operators_text(operators: Operators) -> String {
-    match (operators.width.is_some(), operators.depth) {
-        (true, true) => "width and depth growths",
-        (true, false) => "width growths",
-        (false, true) => "depth growths",
-        (false, false) => "no growths",
-    }
-    .to_string()
+    let kinds = operators.kinds();
+    if kinds.is_empty() { "no growths".into() } else { format!("{} growths", kinds.join(" and ")) }
 }
 
 /// The last shape of the best plan of a family, and the best plan without growth.
@@ -322,14 +311,7 @@ fn best_final_shape(request: &Request, family: &Family) -> Result<(GptShape, Uns
             untrained,
         });
     }
-    let unstaged = Unstaged {
-        n_layers: shape.n_layers,
-        d_model: shape.d_model,
-        n_heads: shape.n_heads,
-        n_params: shape.n_params() as f64,
-        cost: paid,
-        loss,
-    };
+    let unstaged = Unstaged { shape, n_params: shape.n_params() as f64, cost: paid, loss };
     let (least_growths, most_growths) = (request.stages.start() - 1, request.stages.end() - 1);
     if most_growths == 0 {
         return Ok((shape, unstaged));
@@ -343,7 +325,7 @@ fn best_final_shape(request: &Request, family: &Family) -> Result<(GptShape, Uns
         })
         .collect();
     let nodes = spread(&near, &shape);
-    let graph = Graph::new(cost, nodes.clone(), Operators::ALL, most_growths);
+    let graph = Graph::new(cost, nodes.clone(), Operators::IN_PROPORTION, most_growths);
     let candidates =
         nodes.iter().enumerate().filter(|(_, node)| node.n_params() as f64 > n_best / AROUND);
     let staged = candidates.filter_map(|(i, node)| {
@@ -444,9 +426,7 @@ fn stages(
         let before = loss_start.map_or(Ok(0.0), |loss| cost.tokens_at(n, loss))?;
         let tokens = (cost.tokens_at(n, loss_end)? - before) / cost.pace(start);
         found.push(Stage {
-            n_layers: shape.n_layers,
-            d_model: shape.d_model,
-            n_heads: shape.n_heads,
+            shape: *shape,
             n_params: n,
             steps: tokens / batch_tokens,
             tokens,

@@ -18,6 +18,8 @@ pub struct Operators {
     pub width: Option<WidthRule>,
     /// Deeper models, by any number of blocks.
     pub depth: bool,
+    /// More heads and feed-forward units in the blocks, the width of the residual stream kept.
+    pub inner: bool,
 }
 
 /// Most shapes that a search looks at; they are spread evenly over ln N.
@@ -28,7 +30,27 @@ const LEAST_SHARE: f64 = 1.0 / 4096.0;
 
 impl Operators {
     /// Every growth.
-    pub const ALL: Self = Self { width: Some(WidthRule::Any), depth: true };
+    pub const ALL: Self = Self { width: Some(WidthRule::Any), depth: true, inner: true };
+    /// Growths in width and depth, between shapes whose blocks have the same proportions.
+    pub const IN_PROPORTION: Self = Self { inner: false, ..Self::ALL };
+
+    /// Growths in width alone.
+    pub const WIDTH: Self = Self { width: Some(WidthRule::Any), depth: false, inner: false };
+
+    /// What grows between two shapes.
+    pub fn between(small: &GptShape, large: &GptShape) -> Self {
+        Self {
+            width: (small.d_model < large.d_model).then_some(WidthRule::Any),
+            depth: small.n_layers < large.n_layers,
+            inner: !in_proportion(small, large),
+        }
+    }
+
+    /// The kinds of growth by their names.
+    pub fn kinds(&self) -> Vec<&'static str> {
+        let kinds = [(self.width.is_some(), "width"), (self.depth, "depth"), (self.inner, "inner")];
+        kinds.into_iter().filter(|kind| kind.0).map(|kind| kind.1).collect()
+    }
 
     /// Whether one shape grows into another.
     pub fn reach(&self, small: &GptShape, large: &GptShape) -> bool {
@@ -37,31 +59,47 @@ impl Operators {
             Some(WidthRule::Integer) => large.d_model.is_multiple_of(small.d_model),
             None => small.d_model == large.d_model,
         };
-        let same_heads = small.d_model / small.n_heads == large.d_model / large.n_heads;
         let depth =
             small.n_layers == large.n_layers || (self.depth && small.n_layers < large.n_layers);
-        width && same_heads && depth && small != large
+        let inner = if self.inner {
+            small.n_heads <= large.n_heads && small.d_ff <= large.d_ff
+        } else {
+            in_proportion(small, large)
+        };
+        width && depth && inner && small.d_head == large.d_head && small != large
     }
 
-    /// Every shape that grows into `last`, down to a 4096th of its parameters, with its head size.
+    /// Every shape that grows into `last`, down to a 4096th of its parameters, with its head size. Feed-forward units are
+    /// in proportion to heads, and so is the width but for inner growths.
     pub fn sources(&self, last: &GptShape) -> Vec<GptShape> {
-        let d_head = last.d_model / last.n_heads;
-        let ff_ratio = last.d_ff as f64 / last.d_model as f64;
+        let share_of = |n: usize, parts: usize| (n * parts) as f64 / last.n_heads as f64;
         let mut found = Vec::new();
         for n_layers in 1..=last.n_layers {
-            for n_heads in 1..=last.n_heads {
-                let d_model = n_heads * d_head;
-                let d_ff = (ff_ratio * d_model as f64).round() as usize;
-                let shape = GptShape { n_layers, d_model, n_heads, d_ff, ..*last };
-                let share = shape.n_params() as f64 / last.n_params() as f64;
-                if share >= LEAST_SHARE && self.reach(&shape, last) {
-                    found.push(shape);
+            for parts in 1..=last.n_heads {
+                if !(last.d_model * parts).is_multiple_of(last.n_heads) {
+                    continue;
+                }
+                let d_model = last.d_model * parts / last.n_heads;
+                let fewest = if self.inner { 1 } else { parts };
+                for n_heads in fewest..=parts {
+                    let d_ff = share_of(last.d_ff, n_heads).round() as usize;
+                    let shape = GptShape { n_layers, d_model, n_heads, d_ff, ..*last };
+                    let share = shape.n_params() as f64 / last.n_params() as f64;
+                    if share >= LEAST_SHARE && self.reach(&shape, last) {
+                        found.push(shape);
+                    }
                 }
             }
         }
         found.sort_by_key(GptShape::n_params);
         found
     }
+}
+
+/// Whether heads and feed-forward units go with the width, which is rounded to whole units.
+fn in_proportion(small: &GptShape, large: &GptShape) -> bool {
+    small.n_heads * large.d_model == large.n_heads * small.d_model
+        && (small.d_ff * large.d_model).abs_diff(large.d_ff * small.d_model) <= large.d_model
 }
 
 /// Of many shapes those that are nearest in proportion to `last`, a few for each doubling of N.
@@ -100,13 +138,9 @@ impl Family {
             let d_model = n_heads * self.d_head;
             let n_layers = ((d_model as f64 / self.aspect).round() as usize).max(1);
             GptShape {
-                n_layers,
-                d_model,
-                n_heads,
-                d_ff: 4 * d_model,
                 n_vocab: self.n_vocab,
                 context_len: self.context_len,
-                tied_head: true,
+                ..GptShape::gpt2(n_layers, d_model, n_heads)
             }
         };
         (1..=MOST_HEADS).map(shape).collect()
@@ -118,15 +152,16 @@ mod tests {
     use super::*;
 
     fn gpt(n_layers: usize, n_heads: usize) -> GptShape {
-        let family = Family { d_head: 64, aspect: 64.0, n_vocab: 50257, context_len: 1024 };
         let d_model = 64 * n_heads;
-        GptShape { n_layers, d_model, n_heads, d_ff: 4 * d_model, ..family.shapes()[0] }
+        GptShape { n_vocab: 50257, context_len: 1024, ..GptShape::gpt2(n_layers, d_model, n_heads) }
     }
 
     #[test]
     fn operators_reach_what_they_say() {
         let last = gpt(12, 12);
-        let only = |width, depth| Operators { width, depth };
+        let only = |width, depth| Operators { width, depth, inner: false };
+        let inner = Operators { inner: true, ..only(None, false) };
+        let thin = GptShape { n_heads: 3, d_ff: 768, ..last };
         let cases = [
             (Operators::ALL, gpt(5, 7), true),
             (Operators::ALL, last, false),
@@ -137,6 +172,13 @@ mod tests {
             (only(None, true), gpt(5, 6), false),
             (only(Some(WidthRule::Any), false), gpt(12, 5), true),
             (only(Some(WidthRule::Any), false), gpt(11, 5), false),
+            (inner, thin, true),
+            (inner, gpt(12, 3), false),
+            (inner, GptShape { n_layers: 11, ..thin }, false),
+            (inner, GptShape { d_head: 32, ..thin }, false),
+            (inner, GptShape { d_ff: 3073, ..thin }, false),
+            (Operators::ALL, thin, true),
+            (Operators::IN_PROPORTION, thin, false),
         ];
         for (operators, small, reaches) in cases {
             assert_eq!(operators.reach(&small, &last), reaches, "{small} {operators:?}");
@@ -145,12 +187,22 @@ mod tests {
             only(None, true).sources(&last).iter().map(|shape| shape.n_layers).collect();
         assert_eq!(depth, (1..12).collect::<Vec<_>>());
         assert_eq!(only(Some(WidthRule::Integer), false).sources(&last).len(), 5);
+        let shares = inner.sources(&last).into_iter().map(|shape| {
+            assert_eq!((shape.n_layers, shape.d_model, shape.d_ff), (12, 768, 256 * shape.n_heads));
+            last.n_params() / shape.n_params() * shape.n_heads as u64
+        });
+        assert_eq!(shares.collect::<Vec<_>>().len(), 11);
+        assert_eq!(Operators::IN_PROPORTION.sources(&last).len(), 12 * 12 - 1);
+        assert_eq!(Operators::between(&thin, &last), inner);
+        assert_eq!(Operators::between(&gpt(12, 3), &last), Operators::WIDTH);
+        let all = Operators::between(&GptShape { n_heads: 1, ..gpt(11, 3) }, &last);
+        assert_eq!(all.kinds(), ["width", "depth", "inner"]);
     }
 
     #[test]
     fn a_spread_is_even_and_in_proportion() {
         let last = gpt(36, 20);
-        let all = Operators::ALL.sources(&last);
+        let all = Operators::IN_PROPORTION.sources(&last);
         let few = spread(&all, &last);
         assert!(few.len() > 40 && few.len() < 64, "{} of {}", few.len(), all.len());
         assert!(few.is_sorted_by_key(GptShape::n_params));

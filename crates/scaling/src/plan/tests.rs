@@ -24,7 +24,7 @@ fn request(cost: TrainingCost, goal: Goal, last: FinalShape) -> Request {
         goal,
         last,
         stages: 1..=4,
-        operators: Operators::ALL,
+        operators: Operators::IN_PROPORTION,
         through: Vec::new(),
     }
 }
@@ -93,16 +93,7 @@ fn a_budget_is_spent_at_any_pace() {
     assert!((slow.compute / 1e21 - 1.0).abs() < 1e-6);
     let alone = slow.without_growth.clone().unwrap();
     assert!(slow.final_loss > alone.loss, "{} {}", slow.final_loss, alone.loss);
-    let first = family().shapes()[0];
-    let GptShape { d_ff, .. } = first;
-    let unstaged = GptShape {
-        n_layers: alone.n_layers,
-        d_model: alone.d_model,
-        n_heads: alone.n_heads,
-        d_ff: d_ff / first.d_model * alone.d_model,
-        ..first
-    };
-    let there = with(0.85, 2..=2, FinalShape::Given(unstaged));
+    let there = with(0.85, 2..=2, FinalShape::Given(alone.shape));
     assert!(slow.final_loss < there.final_loss - 1e-3, "{} {}", slow.final_loss, there.final_loss);
     assert_eq!(with(0.85, 1..=2, FinalShape::Best(family())).stages.len(), 1);
 }
@@ -135,7 +126,7 @@ fn a_plan_that_costs_is_the_cheapest_of_its_kind() {
         let asked = request(cost.clone(), goal, FinalShape::Given(last));
         let found = plan(&Request { stages: 2..=2, ..asked });
         assert!(found.saving < 0.0);
-        let best = Operators::ALL
+        let best = Operators::IN_PROPORTION
             .sources(&last)
             .iter()
             .filter_map(|small| {
@@ -156,7 +147,7 @@ fn the_plan_for_two_stages_is_the_best_pair_there_is() {
     let two = Request { stages: 2..=2, ..request(cost.clone(), goal, FinalShape::Given(last)) };
     let found = plan(&two);
     let final_loss = cost.optimal_loss(last.n_params() as f64).unwrap();
-    let best = Operators::ALL
+    let best = Operators::IN_PROPORTION
         .sources(&last)
         .iter()
         .filter_map(|small| {
@@ -176,9 +167,12 @@ fn the_plan_for_two_stages_is_the_best_pair_there_is() {
 fn given_shapes_are_passed_through_as_the_chain_says() {
     let last = gpt2_large();
     let goal = Goal::Stop(Stop::ComputeOptimal);
-    let shape = |n_layers, n_heads| {
-        let d_model = 64 * n_heads;
-        GptShape { n_layers, d_model, n_heads, d_ff: 4 * d_model, ..last }
+    let shape = |n_layers, n_heads| GptShape {
+        n_layers,
+        d_model: 64 * n_heads,
+        n_heads,
+        d_ff: 256 * n_heads,
+        ..last
     };
     let through = vec![shape(9, 10), shape(18, 20)];
     let base = request(chinchilla(), goal, FinalShape::Given(last));
@@ -228,16 +222,21 @@ fn more_stages_never_save_less_and_the_limit_saves_most() {
 #[test]
 fn operators_are_kept_to() {
     let goal = Goal::Stop(Stop::AsymptoteMultiple(1.1));
-    for (width, depth) in [(None, true), (Some(WidthRule::Integer), false)] {
-        let operators = Operators { width, depth };
+    for (width, depth, inner) in
+        [(None, true, false), (Some(WidthRule::Integer), false, false), (None, false, true)]
+    {
+        let operators = Operators { width, depth, inner };
         let request =
             Request { operators, ..request(chinchilla(), goal, FinalShape::Given(gpt2_large())) };
         let found = plan(&request);
         assert!(found.stages.len() > 1);
         for pair in found.stages.windows(2) {
-            assert_eq!(pair[0].d_model == pair[1].d_model, width.is_none());
-            assert_eq!(pair[0].n_layers < pair[1].n_layers, depth);
-            assert!(pair[1].d_model.is_multiple_of(pair[0].d_model));
+            let (small, large) = (pair[0].shape, pair[1].shape);
+            assert_eq!(small.d_model == large.d_model, width.is_none());
+            assert_eq!(small.n_layers < large.n_layers, depth);
+            assert!(large.d_model.is_multiple_of(small.d_model));
+            assert_eq!(small.n_heads < large.n_heads, width.is_some() || inner);
+            assert_eq!(small.d_ff * large.n_heads, large.d_ff * small.n_heads);
         }
     }
 }
@@ -299,7 +298,7 @@ fn what_cannot_be_planned_is_explained() {
     assert!(message(&fixed(Goal::Loss(1.0))).contains("stays above"));
     assert!(message(&fixed(Goal::Stop(Stop::AsymptoteMultiple(0.9)))).contains("stays above"));
     let mut none = fixed(Goal::Stop(Stop::ComputeOptimal));
-    (none.stages, none.operators) = (2..=2, Operators { width: None, depth: false });
+    (none.stages, none.operators) = (2..=2, Operators { width: None, depth: false, inner: false });
     assert!(message(&none).contains("no chain of no growths"));
     none.stages = 0..=2;
     assert!(message(&none).contains("stages 0..2"));
@@ -323,7 +322,7 @@ proptest! {
         prop_assert!((one.saving - other.saving).abs() < 1e-9);
         prop_assert_eq!(one.stages.len(), other.stages.len());
         for (a, b) in one.stages.iter().zip(&other.stages) {
-            prop_assert_eq!((a.n_layers, a.d_model), (b.n_layers, b.d_model));
+            prop_assert_eq!(a.shape, b.shape);
             prop_assert!((a.tokens / (1e3 * b.tokens) - 1.0).abs() < 1e-6);
         }
     }
