@@ -66,8 +66,7 @@ const PILOT_SIZES: usize = 2;
 
 /// Growths of the staged run. The law is fitted to shapes of one depth, and small growths late are not worth it
 /// (docs/LOG.md).
-const OPERATORS: Operators =
-    Operators { width: Some(WidthRule::Integer), depth: false, inner: false };
+const OPERATORS: Operators = Operators { width: Some(WidthRule::Integer), ..Operators::NONE };
 
 /// Vocabulary of a text, which is learned byte by byte.
 const BYTES: usize = 256;

@@ -51,8 +51,8 @@ pub struct Pilot {
     /// nearly, and mu-P carries the learning rate over
     #[arg(long, value_delimiter = ',', default_value = "width")]
     operators: Vec<String>,
-    /// The growth whose pace is measured, into the largest pilot shape where the learning rate decays: width, depth or inner
-    /// (heads and feed-forward units at one width) [default: from the next smaller pilot shape]
+    /// The growth whose pace is measured, into the largest pilot shape where the learning rate decays: width, depth, heads
+    /// or feed-forward [default: from the next smaller pilot shape]
     #[arg(long, value_name = "KIND")]
     grow: Option<String>,
     /// Folder of the runs and of law.json [default: runs/NAME-pilots]

@@ -47,7 +47,7 @@ pub struct Plan {
     /// Stages: a number, or from least to most as 1..4
     #[arg(long, default_value = "1..4", value_parser = stages)]
     stages: RangeInclusive<usize>,
-    /// Growths that may be used: width or width-integer, depth, and inner (heads and feed-forward units at one width)
+    /// Growths that may be used: width or width-integer, depth, heads and feed-forward (both without the width)
     #[arg(long, value_delimiter = ',', default_value = "width,depth")]
     operators: Vec<String>,
     /// The shapes to pass through before the last one, instead of the best: LAYERSxWIDTHxHEADS,...
@@ -268,14 +268,17 @@ impl Plan {
 
 /// Growths by their names, as an option of the command line gives them.
 pub fn operators(option: &str, names: &[String]) -> Result<Operators> {
-    let mut operators = Operators { width: None, depth: false, inner: false };
+    let mut operators = Operators::NONE;
     for name in names {
         match name.as_str() {
             "width" => operators.width = Some(WidthRule::Any),
             "width-integer" => operators.width = Some(WidthRule::Integer),
             "depth" => operators.depth = true,
-            "inner" => operators.inner = true,
-            other => bail!("{option} {other}: must be width, width-integer, depth or inner"),
+            "heads" => operators.heads = true,
+            "feed-forward" => operators.feed_forward = true,
+            other => bail!(
+                "{option} {other}: must be width, width-integer, depth, heads or feed-forward"
+            ),
         }
     }
     Ok(operators)

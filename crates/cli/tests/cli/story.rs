@@ -185,7 +185,7 @@ fn what_cannot_be_compared_is_explained() {
         ("pilot tiny.toml --budget 0", "--budget 0: must be positive"),
         (
             "pilot tiny.toml --grow up -o p",
-            "--grow up: must be width, width-integer, depth or inner",
+            "--grow up: must be width, width-integer, depth, heads or feed-forward",
         ),
         ("pilot nothing.toml", "nothing.toml"),
     ];
@@ -259,24 +259,28 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
         assert!(world.path("branches").join(branch).join("branch.json").exists(), "{branch}");
     }
     // The growth whose pace is measured may be another one, and a plan that grows otherwise says so.
-    let inner =
-        json(&world, "pilot stable.toml --share 0.5 --sizes 2 --grow inner -o inner --json");
-    assert!(world.path("inner/pilot-2x16x1-h8-f32-to-2x16x2/growth-1.json").exists(), "{inner}");
-    let grew = &inner["grown"]["grew"];
-    assert_eq!((grew["width"].is_null(), grew["inner"].as_bool()), (true, Some(true)), "{grew}");
-    let found = bad(&world, "pilot recipe.toml --share 0.5 --sizes 2 --grow inner -o constant");
-    assert!(found.contains("--grow inner: the pace after a growth is measured where"), "{found}");
+    let grow = "--share 0.5 --sizes 2 --grow feed-forward";
+    let flat = json(&world, &format!("pilot stable.toml {grow} -o flat --json"));
+    assert!(world.path("flat/pilot-2x16x2-f4-to-2x16x2/growth-1.json").exists(), "{flat}");
+    let grew = &flat["grown"]["grew"];
+    let of = |kind: &str| grew[kind].as_bool() == Some(true);
+    assert!(of("feed_forward") && !of("heads") && !of("depth"), "{grew}");
+    let found = bad(&world, &format!("pilot recipe.toml {grow} -o constant"));
+    assert!(
+        found.contains("--grow feed-forward: the pace after a growth is measured where"),
+        "{found}"
+    );
     let plan =
-        "plan --law inner/law.json --shape 2x32x4 --stop 2tpp --stages 2 --template stable.toml";
-    for (operators, warned) in [("width-integer", true), ("inner", false)] {
+        "plan --law flat/law.json --shape 2x32x4 --stop 2tpp --stages 2 --template stable.toml";
+    for (operators, warned) in [("width-integer", true), ("feed-forward", false)] {
         let found = world.staged(&format!("{plan} --operators {operators} -o by_{operators}.toml"));
         let text = lossy(&found.stderr);
         assert!(found.status.success(), "{text}");
-        let warning = "measured on a growth of the kind inner between pilot shapes, and is taken for width too";
+        let warning = "measured on a growth of the kind feed-forward between pilot shapes, and is taken for width too";
         assert_eq!(text.contains(warning), warned, "{text}");
     }
     assert!(
-        fs::read_to_string(world.path("by_inner.toml")).unwrap().contains("d_head = 8"),
+        fs::read_to_string(world.path("by_feed-forward.toml")).unwrap().contains("d_ff = "),
         "a thin stage"
     );
     let fitted = json(

@@ -18,37 +18,51 @@ pub struct Operators {
     pub width: Option<WidthRule>,
     /// Deeper models, by any number of blocks.
     pub depth: bool,
-    /// More heads and feed-forward units in the blocks, the width of the residual stream kept.
-    pub inner: bool,
+    /// More heads than go with the width.
+    pub heads: bool,
+    /// More feed-forward units than go with the width.
+    pub feed_forward: bool,
 }
 
 /// Most shapes that a search looks at; they are spread evenly over ln N.
 const BINS_PER_OCTAVE: f64 = 5.0;
+
+/// Parts of the feed-forward layer that may be there or not.
+const FF_SLICES: usize = 16;
 
 /// N of the smallest shape of a chain over that of its last.
 const LEAST_SHARE: f64 = 1.0 / 4096.0;
 
 impl Operators {
     /// Every growth.
-    pub const ALL: Self = Self { width: Some(WidthRule::Any), depth: true, inner: true };
+    pub const ALL: Self =
+        Self { width: Some(WidthRule::Any), depth: true, heads: true, feed_forward: true };
+    /// No growth.
+    pub const NONE: Self = Self { width: None, depth: false, heads: false, feed_forward: false };
     /// Growths in width and depth, between shapes whose blocks have the same proportions.
-    pub const IN_PROPORTION: Self = Self { inner: false, ..Self::ALL };
+    pub const IN_PROPORTION: Self = Self { heads: false, feed_forward: false, ..Self::ALL };
 
     /// Growths in width alone.
-    pub const WIDTH: Self = Self { width: Some(WidthRule::Any), depth: false, inner: false };
+    pub const WIDTH: Self = Self { width: Some(WidthRule::Any), ..Self::NONE };
 
     /// What grows between two shapes.
     pub fn between(small: &GptShape, large: &GptShape) -> Self {
         Self {
             width: (small.d_model < large.d_model).then_some(WidthRule::Any),
             depth: small.n_layers < large.n_layers,
-            inner: !in_proportion(small, large),
+            heads: !heads_in_proportion(small, large),
+            feed_forward: !feed_forward_in_proportion(small, large),
         }
     }
 
     /// The kinds of growth by their names.
     pub fn kinds(&self) -> Vec<&'static str> {
-        let kinds = [(self.width.is_some(), "width"), (self.depth, "depth"), (self.inner, "inner")];
+        let kinds = [
+            (self.width.is_some(), "width"),
+            (self.depth, "depth"),
+            (self.heads, "heads"),
+            (self.feed_forward, "feed-forward"),
+        ];
         kinds.into_iter().filter(|kind| kind.0).map(|kind| kind.1).collect()
     }
 
@@ -61,18 +75,24 @@ impl Operators {
         };
         let depth =
             small.n_layers == large.n_layers || (self.depth && small.n_layers < large.n_layers);
-        let inner = if self.inner {
-            small.n_heads <= large.n_heads && small.d_ff <= large.d_ff
+        let heads = if self.heads {
+            small.n_heads <= large.n_heads
         } else {
-            in_proportion(small, large)
+            heads_in_proportion(small, large)
         };
-        width && depth && inner && small.d_head == large.d_head && small != large
+        let feed_forward = if self.feed_forward {
+            small.d_ff <= large.d_ff
+        } else {
+            feed_forward_in_proportion(small, large)
+        };
+        let same_heads = small.d_head == large.d_head;
+        width && depth && heads && feed_forward && same_heads && small != large
     }
 
-    /// Every shape that grows into `last`, down to a 4096th of its parameters, with its head size. Feed-forward units are
-    /// in proportion to heads, and so is the width but for inner growths.
+    /// Every shape that grows into `last`, down to a 4096th of its parameters, with its head size: where heads or feed-forward
+    /// units grow by themselves, from one head or a sixteenth of the units that go with the width.
     pub fn sources(&self, last: &GptShape) -> Vec<GptShape> {
-        let share_of = |n: usize, parts: usize| (n * parts) as f64 / last.n_heads as f64;
+        let slices = if self.feed_forward { 1 } else { FF_SLICES };
         let mut found = Vec::new();
         for n_layers in 1..=last.n_layers {
             for parts in 1..=last.n_heads {
@@ -80,13 +100,17 @@ impl Operators {
                     continue;
                 }
                 let d_model = last.d_model * parts / last.n_heads;
-                let fewest = if self.inner { 1 } else { parts };
+                let most_units = (last.d_ff * parts) as f64 / last.n_heads as f64;
+                let fewest = if self.heads { 1 } else { parts };
                 for n_heads in fewest..=parts {
-                    let d_ff = share_of(last.d_ff, n_heads).round() as usize;
-                    let shape = GptShape { n_layers, d_model, n_heads, d_ff, ..*last };
-                    let share = shape.n_params() as f64 / last.n_params() as f64;
-                    if share >= LEAST_SHARE && self.reach(&shape, last) {
-                        found.push(shape);
+                    for slice in slices..=FF_SLICES {
+                        let units = most_units * slice as f64 / FF_SLICES as f64;
+                        let d_ff = (units.round() as usize).max(1);
+                        let shape = GptShape { n_layers, d_model, n_heads, d_ff, ..*last };
+                        let share = shape.n_params() as f64 / last.n_params() as f64;
+                        if share >= LEAST_SHARE && self.reach(&shape, last) {
+                            found.push(shape);
+                        }
                     }
                 }
             }
@@ -96,10 +120,13 @@ impl Operators {
     }
 }
 
-/// Whether heads and feed-forward units go with the width, which is rounded to whole units.
-fn in_proportion(small: &GptShape, large: &GptShape) -> bool {
+fn heads_in_proportion(small: &GptShape, large: &GptShape) -> bool {
     small.n_heads * large.d_model == large.n_heads * small.d_model
-        && (small.d_ff * large.d_model).abs_diff(large.d_ff * small.d_model) <= large.d_model
+}
+
+/// To whole units, to which both may be rounded.
+fn feed_forward_in_proportion(small: &GptShape, large: &GptShape) -> bool {
+    (small.d_ff * large.d_model).abs_diff(large.d_ff * small.d_model) <= large.d_model
 }
 
 /// Of many shapes those that are nearest in proportion to `last`, a few for each doubling of N.
@@ -159,8 +186,10 @@ mod tests {
     #[test]
     fn operators_reach_what_they_say() {
         let last = gpt(12, 12);
-        let only = |width, depth| Operators { width, depth, inner: false };
-        let inner = Operators { inner: true, ..only(None, false) };
+        let only = |width, depth| Operators { width, depth, ..Operators::NONE };
+        let feed_forward = Operators { feed_forward: true, ..Operators::NONE };
+        let inner = Operators { heads: true, ..feed_forward };
+        let flat = GptShape { d_ff: 768, ..last };
         let thin = GptShape { n_heads: 3, d_ff: 768, ..last };
         let cases = [
             (Operators::ALL, gpt(5, 7), true),
@@ -172,6 +201,10 @@ mod tests {
             (only(None, true), gpt(5, 6), false),
             (only(Some(WidthRule::Any), false), gpt(12, 5), true),
             (only(Some(WidthRule::Any), false), gpt(11, 5), false),
+            (feed_forward, flat, true),
+            (feed_forward, thin, false),
+            (feed_forward, gpt(12, 3), false),
+            (Operators { heads: true, ..Operators::NONE }, thin, false),
             (inner, thin, true),
             (inner, gpt(12, 3), false),
             (inner, GptShape { n_layers: 11, ..thin }, false),
@@ -187,16 +220,16 @@ mod tests {
             only(None, true).sources(&last).iter().map(|shape| shape.n_layers).collect();
         assert_eq!(depth, (1..12).collect::<Vec<_>>());
         assert_eq!(only(Some(WidthRule::Integer), false).sources(&last).len(), 5);
-        let shares = inner.sources(&last).into_iter().map(|shape| {
-            assert_eq!((shape.n_layers, shape.d_model, shape.d_ff), (12, 768, 256 * shape.n_heads));
-            last.n_params() / shape.n_params() * shape.n_heads as u64
-        });
-        assert_eq!(shares.collect::<Vec<_>>().len(), 11);
+        let units: Vec<usize> =
+            feed_forward.sources(&last).iter().map(|shape| shape.d_ff).collect();
+        assert_eq!(units, (1..16).map(|k| 192 * k).collect::<Vec<_>>());
+        assert_eq!(inner.sources(&last).len(), 12 * 16 - 1);
         assert_eq!(Operators::IN_PROPORTION.sources(&last).len(), 12 * 12 - 1);
         assert_eq!(Operators::between(&thin, &last), inner);
         assert_eq!(Operators::between(&gpt(12, 3), &last), Operators::WIDTH);
         let all = Operators::between(&GptShape { n_heads: 1, ..gpt(11, 3) }, &last);
-        assert_eq!(all.kinds(), ["width", "depth", "inner"]);
+        assert_eq!(all.kinds(), ["width", "depth", "heads"]);
+        assert_eq!(Operators::between(&flat, &last), feed_forward);
     }
 
     #[test]

@@ -222,10 +222,10 @@ fn more_stages_never_save_less_and_the_limit_saves_most() {
 #[test]
 fn operators_are_kept_to() {
     let goal = Goal::Stop(Stop::AsymptoteMultiple(1.1));
-    for (width, depth, inner) in
+    for (width, depth, feed_forward) in
         [(None, true, false), (Some(WidthRule::Integer), false, false), (None, false, true)]
     {
-        let operators = Operators { width, depth, inner };
+        let operators = Operators { width, depth, feed_forward, heads: false };
         let request =
             Request { operators, ..request(chinchilla(), goal, FinalShape::Given(gpt2_large())) };
         let found = plan(&request);
@@ -235,8 +235,8 @@ fn operators_are_kept_to() {
             assert_eq!(small.d_model == large.d_model, width.is_none());
             assert_eq!(small.n_layers < large.n_layers, depth);
             assert!(large.d_model.is_multiple_of(small.d_model));
-            assert_eq!(small.n_heads < large.n_heads, width.is_some() || inner);
-            assert_eq!(small.d_ff * large.n_heads, large.d_ff * small.n_heads);
+            assert_eq!(small.n_heads < large.n_heads, width.is_some());
+            assert_eq!(small.d_ff * large.n_heads < large.d_ff * small.n_heads, feed_forward);
         }
     }
 }
@@ -298,7 +298,7 @@ fn what_cannot_be_planned_is_explained() {
     assert!(message(&fixed(Goal::Loss(1.0))).contains("stays above"));
     assert!(message(&fixed(Goal::Stop(Stop::AsymptoteMultiple(0.9)))).contains("stays above"));
     let mut none = fixed(Goal::Stop(Stop::ComputeOptimal));
-    (none.stages, none.operators) = (2..=2, Operators { width: None, depth: false, inner: false });
+    (none.stages, none.operators) = (2..=2, Operators::NONE);
     assert!(message(&none).contains("no chain of no growths"));
     none.stages = 0..=2;
     assert!(message(&none).contains("stages 0..2"));
