@@ -76,6 +76,9 @@ fn compute(flops: f64) -> String {
 }
 
 fn saving(plan: &Plan) -> String {
+    if plan.stages.len() == 1 {
+        return percent(plan.saving);
+    }
     let interval =
         plan.saving_interval.map_or("no interval: the law has none".into(), |[low, high]| {
             format!("95 % interval {} to {}", percent(low), percent(high))
@@ -118,7 +121,7 @@ pub fn comment(planned: &Planned) -> String {
 pub fn stage_lines(planned: &Planned) -> Vec<String> {
     let plan = &planned.plan;
     let mut lines = vec![format!(
-        "{:>5} {:>12} {:>10} {:>11} {:>10} {:>10} {:>7} {:>7} {:>8} {:>6} {:>11} {:>9}",
+        "{:>5} {:>16} {:>10} {:>11} {:>10} {:>10} {:>7} {:>7} {:>8} {:>6} {:>11} {:>9}",
         "stage",
         "shape",
         "N",
@@ -137,7 +140,7 @@ pub fn stage_lines(planned: &Planned) -> Vec<String> {
         let start = stage.loss_start.map_or("-".into(), |loss| format!("{loss:.4}"));
         let ratio = stage.step_ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
         lines.push(format!(
-            "{:>5} {shape:>12} {:>10.3e} {:>11} {:>10.3e} {:>10.3e} {start:>7} {:>7.4} {:>8.4} {ratio:>6} {:>11} \
+            "{:>5} {shape:>16} {:>10.3e} {:>11} {:>10.3e} {:>10.3e} {start:>7} {:>7.4} {:>8.4} {ratio:>6} {:>11} \
              {:>9.2e}",
             i + 1,
             stage.n_params,

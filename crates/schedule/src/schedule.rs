@@ -164,8 +164,9 @@ impl Schedule {
         Self::check(self.file, Path::new("--context"))
     }
 
-    pub(crate) fn check(file: ScheduleFile, path: &Path) -> Result<Self, ScheduleError> {
+    pub(crate) fn check(mut file: ScheduleFile, path: &Path) -> Result<Self, ScheduleError> {
         Checker { path }.check(&file)?;
+        file.stages.iter_mut().for_each(StageFile::leave_out_defaults);
         let tokens = file.batch.tokens;
         let (from, steps) =
             file.batch.ramp.as_ref().map_or((tokens, 0), |ramp| (ramp.from_tokens, ramp.steps));
@@ -397,6 +398,10 @@ until = { steps = 1200 }
     fn writing_and_reading_is_identity() {
         let schedule = parse(GOOD).unwrap();
         let again = parse(&schedule.to_toml()).unwrap();
+        let in_full = GOOD.replace("n_heads = 4\n", "n_heads = 4\nd_head = 32\nd_ff = 512\n");
+        assert_eq!(parse(&in_full).unwrap(), schedule);
+        let thin = parse(&GOOD.replace("n_heads = 4\n", "n_heads = 3\nd_head = 32\nd_ff = 128\n"));
+        assert_eq!(thin.unwrap().stages()[0].shape(256).to_string(), "4x128x3-h32-f128");
         assert_eq!(again, schedule);
         assert_eq!(again.to_toml(), schedule.to_toml());
     }
