@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// The shape of a GPT-2 decoder: everything that fixes its parameter and FLOP counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(from = "ShapeFile")]
+#[serde(from = "ShapeFile", into = "ShapeFile")]
 pub struct GptShape {
     /// Number of blocks.
     pub n_layers: usize,
@@ -25,15 +25,17 @@ pub struct GptShape {
     pub tied_head: bool,
 }
 
-/// A shape as it is written: `d_head` and `d_ff` may be left out where they are GPT-2's.
-#[derive(Deserialize)]
+/// A shape as it is written: `d_head` is left out where it is GPT-2's, as in the checkpoints of before, over whose records
+/// there are checksums.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ShapeFile {
     n_layers: usize,
     d_model: usize,
     n_heads: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     d_head: Option<usize>,
-    d_ff: Option<usize>,
+    d_ff: usize,
     n_vocab: usize,
     context_len: usize,
     tied_head: bool,
@@ -48,7 +50,24 @@ impl From<ShapeFile> for GptShape {
             tied_head: file.tied_head,
             ..Self::gpt2(n_layers, d_model, n_heads)
         };
-        plain.with_inside(d_head, d_ff)
+        plain.with_inside(d_head, Some(d_ff))
+    }
+}
+
+impl From<GptShape> for ShapeFile {
+    fn from(shape: GptShape) -> Self {
+        let GptShape { n_layers, d_model, n_heads, d_head, d_ff, .. } = shape;
+        let plain = GptShape::gpt2(n_layers, d_model, n_heads);
+        Self {
+            n_layers,
+            d_model,
+            n_heads,
+            d_head: (d_head != plain.d_head).then_some(d_head),
+            d_ff,
+            n_vocab: shape.n_vocab,
+            context_len: shape.context_len,
+            tied_head: shape.tied_head,
+        }
     }
 }
 
@@ -294,5 +313,6 @@ mod tests {
         let old = r#"{"n_layers":4,"d_model":128,"n_heads":4,"d_ff":256,"n_vocab":256,"context_len":64,"tied_head":true}"#;
         let shape: GptShape = serde_json::from_str(old).unwrap();
         assert_eq!((shape.d_head, shape.d_ff), (32, 256));
+        assert_eq!(serde_json::to_string(&shape).unwrap(), old);
     }
 }

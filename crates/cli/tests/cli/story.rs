@@ -261,7 +261,7 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     // The growth whose pace is measured may be another one, and a plan that grows otherwise says so.
     let grow = "--share 0.5 --sizes 2 --grow feed-forward";
     let flat = json(&world, &format!("pilot stable.toml {grow} -o flat --json"));
-    assert!(world.path("flat/pilot-2x16x2-f4-to-2x16x2/growth-1.json").exists(), "{flat}");
+    assert!(world.path("flat/pilot-2x16x2-f16-to-2x16x2/growth-1.json").exists(), "{flat}");
     let grew = &flat["grown"]["grew"];
     let of = |kind: &str| grew[kind].as_bool() == Some(true);
     assert!(of("feed_forward") && !of("heads") && !of("depth"), "{grew}");
