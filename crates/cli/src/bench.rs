@@ -29,7 +29,7 @@ enum BenchCommand {
     after_help = "Example: staged bench step --shape 4x128x4 --context 128 --vocab 512 --batch 16"
 )]
 struct Step {
-    /// LAYERSxWIDTHxHEADS
+    /// LAYERSxWIDTHxHEADS, with -hWIDTH of a head and -fWIDTH of the feed-forward layer where they are not GPT-2's
     #[arg(long, default_value = "4x128x4")]
     shape: String,
     /// Positions in a sequence

@@ -36,10 +36,10 @@ pub struct GrowthBench {
     /// Text files to train on, instead of those in the schedule
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
-    /// Size that grows wider, LAYERSxWIDTHxHEADS
+    /// Size that grows wider, as 4x64x2 or 4x64x1-h32-f128
     #[arg(long, default_value = "4x64x2")]
     narrow: String,
-    /// Size that grows deeper, LAYERSxWIDTHxHEADS
+    /// Size that grows deeper, as 2x128x4
     #[arg(long, default_value = "2x128x4")]
     shallow: String,
     /// Steps before the growth

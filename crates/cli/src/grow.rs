@@ -253,20 +253,19 @@ impl Grow {
             Some(heads) => heads,
             None if heads.is_multiple_of(from.d_model) => heads / from.d_model,
             None => bail!(
-                "--d-model {d_model}: no multiple of the heads' size of {}; say --heads, as {} for \
+                "--d-model {d_model}: {} heads of {} do not grow in proportion to it; say --heads, as {} for \
                  larger heads",
+                from.n_heads,
                 from.d_head,
                 from.n_heads
             ),
         };
-        let fills = self.heads.is_some()
-            && self.d_model.is_some()
-            && from.d_attention() == from.d_model
-            && d_model.is_multiple_of(n_heads);
-        let d_head = match self.d_head {
-            Some(size) => size,
-            None if fills => d_model / n_heads,
-            None => from.d_head,
+        // Heads that shared the width share the new one.
+        let shared = self.d_model.is_some() && from.d_attention() == from.d_model;
+        let d_head = match (self.d_head, GptShape::gpt2(n_layers, d_model, n_heads).d_head) {
+            (Some(size), _) => size,
+            (None, size) if shared && size > 0 => size,
+            _ => from.d_head,
         };
         let in_proportion = from.d_ff as f64 * d_model as f64 / from.d_model as f64;
         let d_ff = self.d_ff.unwrap_or(in_proportion.round() as usize);

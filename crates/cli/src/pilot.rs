@@ -51,8 +51,8 @@ pub struct Pilot {
     /// nearly, and mu-P carries the learning rate over
     #[arg(long, value_delimiter = ',', default_value = "width")]
     operators: Vec<String>,
-    /// The growth whose pace is measured, into the largest pilot shape where the learning rate decays: width, depth, heads
-    /// or feed-forward [default: from the next smaller pilot shape]
+    /// Kind of the growth whose pace is measured where the learning rate decays: width, width-integer, depth, heads or
+    /// feed-forward, into the largest pilot shape [default: that from the next smaller pilot shape]
     #[arg(long, value_name = "KIND")]
     grow: Option<String>,
     /// Folder of the runs and of law.json [default: runs/NAME-pilots]
@@ -110,15 +110,30 @@ impl Pilot {
         }
         let name = format!("{}-pilots", recipe.name());
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(name));
+        let chosen = operators("--operators", &self.operators)?;
+        if chosen.heads || chosen.feed_forward {
+            bail!(
+                "--operators {}: a law in N is one of shapes with GPT-2's proportions; --grow measures the pace after such a growth",
+                self.operators.join(",")
+            );
+        }
+        let grow = self.grow.map(|kind| operators("--grow", &[kind])).transpose()?;
+        if let Some(grow) = grow.filter(|_| !recipe.learning_rate().decays()) {
+            bail!(
+                "--grow {}: the pace after a growth is measured where the learning rate decays, and that of the recipe does not",
+                grow.kinds().join(" and ")
+            );
+        }
+        let device = self.device.parse()?;
         let recipe = with_prepared_tokens(recipe, &folder, self.resume)?;
         let runs = PilotRuns {
             recipe: &recipe,
             compute: self.share * budget,
             n_sizes: self.sizes as usize,
-            operators: operators("--operators", &self.operators)?,
-            grow: self.grow.map(|kind| operators("--grow", &[kind])).transpose()?,
+            operators: chosen,
+            grow,
             folder: &folder,
-            device: self.device.parse()?,
+            device,
             resume: self.resume,
         };
         let Some((law, made)) = runs.law()? else {
@@ -260,12 +275,6 @@ impl PilotRuns<'_> {
     /// quarter of its parameters.
     fn grown_from(&self, large: &GptShape, next: GptShape) -> Result<GptShape> {
         let Some(grow) = self.grow else { return Ok(next) };
-        if !self.recipe.learning_rate().decays() {
-            bail!(
-                "--grow {}: the pace after a growth is measured where the learning rate decays, and that of the recipe does not",
-                grow.kinds().join(" and ")
-            );
-        }
         let away =
             |shape: &GptShape| (shape.n_params() as f64 / large.n_params() as f64 * 4.0).ln().abs();
         let sources = grow.sources(large).into_iter();

@@ -34,7 +34,8 @@ pub struct Plan {
     /// Loss to reach for the least compute, nats per token
     #[arg(long, value_name = "LOSS", group = "goal")]
     target_loss: Option<f64>,
-    /// Shape to end with: LAYERSxWIDTHxHEADS, gpt2, gpt2-medium, gpt2-large or gpt2-xl
+    /// Shape to end with: LAYERSxWIDTHxHEADS (with -hWIDTH of a head and -fWIDTH of the feed-forward layer where they
+    /// are not GPT-2's, as 4x128x1-h32-f128), gpt2, gpt2-medium, gpt2-large or gpt2-xl
     #[arg(long)]
     shape: Option<String>,
     /// Where a given shape stops: a multiple of its asymptote (1.1x), tokens per parameter from scratch
@@ -50,7 +51,7 @@ pub struct Plan {
     /// Growths that may be used: width or width-integer, depth, heads and feed-forward (both without the width)
     #[arg(long, value_delimiter = ',', default_value = "width,depth")]
     operators: Vec<String>,
-    /// The shapes to pass through before the last one, instead of the best: LAYERSxWIDTHxHEADS,...
+    /// The shapes to pass through before the last one, instead of the best: as 4x64x2,4x128x4-f256
     #[arg(long, value_delimiter = ',', value_name = "SHAPES", conflicts_with_all = ["stages", "operators"])]
     through: Vec<String>,
     /// Batch: tokens, critical-at-end or critical (laws in steps) [default: critical-at-end for laws

@@ -88,10 +88,17 @@ impl GrowthOperator {
             Some(WidthPlan::Repeat { factor, .. }) => {
                 parts.push(format!("width x{factor} duplicate"));
             }
-            Some(WidthPlan::Fresh) => parts.push(format!(
-                "width {} -> {}, heads {} -> {}, feed-forward {} -> {} fresh",
-                from.d_model, to.d_model, from.n_heads, to.n_heads, from.d_ff, to.d_ff
-            )),
+            Some(WidthPlan::Fresh) => {
+                let sizes = if from.d_head == to.d_head {
+                    String::new()
+                } else {
+                    format!(" of {} -> {}", from.d_head, to.d_head)
+                };
+                parts.push(format!(
+                    "width {} -> {}, heads {} -> {}{sizes}, feed-forward {} -> {} fresh",
+                    from.d_model, to.d_model, from.n_heads, to.n_heads, from.d_ff, to.d_ff
+                ));
+            }
         }
         if let Some(blocks) = &self.plan.blocks {
             let mut text = format!("depth {} -> {}", from.n_layers, to.n_layers);

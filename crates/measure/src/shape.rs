@@ -146,6 +146,7 @@ impl GptShape {
             ("d_model", self.d_model, 100_000),
             ("n_heads", self.n_heads, 100_000),
             ("d_head", self.d_head, 100_000),
+            ("n_heads * d_head", self.d_attention(), 1_000_000),
             ("d_ff", self.d_ff, 1_000_000),
             ("n_vocab", self.n_vocab, 10_000_000),
             ("context_len", self.context_len, 100_000),

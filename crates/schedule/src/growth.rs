@@ -187,7 +187,11 @@ impl Growth {
             ("d_head", from.d_head, to.d_head),
             ("d_ff", from.d_ff, to.d_ff),
         ] {
-            let expected = format!("must be at least {small}, that of the model before the growth");
+            let mut expected =
+                format!("must be at least {small}, that of the model before the growth");
+            if name == "d_head" {
+                expected += "; where it is not given it is d_model / n_heads";
+            }
             require(large >= small, name, large, expected)?;
         }
         for (name, before, after) in [
@@ -231,9 +235,7 @@ impl Growth {
             WidthMode::Fresh => return Ok(WidthPlan::Fresh),
         };
         let expected = format!(
-            "needs d_model, n_heads and d_ff to grow by one whole factor, not from {}, {} and {} to {}, {} \
-             and {}; fresh takes any",
-            from.d_model, from.n_heads, from.d_ff, to.d_model, to.n_heads, to.d_ff
+            "needs d_model, n_heads and d_ff to grow by one whole factor and d_head to stay, not {from} to become {to}; fresh takes any"
         );
         require(multiples, "growth.width", name, expected)?;
         let split_strength =

@@ -160,12 +160,21 @@ fn bad_input_is_explained_and_leaves_no_trace() {
         ("grow run --width 2 --mode copy -o new", "--mode for the depth needs --depth"),
         ("grow run --width 2 --mode split,fresh -o new", "takes one of duplicate, split and fresh"),
         ("grow run --d-model 8 -o new", "--d-model 8: must be at least 16"),
-        ("grow run --d-model 20 -o new", "no multiple of the heads' size of 8; say --heads"),
+        (
+            "grow run --d-model 20 -o new",
+            "2 heads of 8 do not grow in proportion to it; say --heads",
+        ),
         (
             "grow run --d-model 24 --mode split -o new",
             "--mode split: needs d_model, n_heads and d_ff",
         ),
         ("grow run --heads 4 --d-head 4 -o new", "--d-head 4: must be at least 8"),
+        ("grow run --d-model 16 --heads 4 -o new", "--d-head 4: must be at least 8"),
+        ("grow run --d-model 0 --heads 0 -o new", "--d-model 0: must be at least 16"),
+        (
+            "bench step --shape 1x8x100000-h100000",
+            "n_heads * d_head = 10000000000: must be from 1 to 1000000",
+        ),
         ("grow run --depth 1 -o new", "must be larger than the model before the growth"),
         ("grow run --depth 3 --placement 0,1,0 -o new", "must name blocks from 0 to 0"),
         ("grow run --depth 3 --placement top -o new", "--placement top: must be interleave"),

@@ -1,5 +1,6 @@
 //! Published rules for when to grow, under the same law, beside the optimum.
 
+use super::shapes::Operators;
 use crate::published::{AUTHORS_GROWTH_SLOPES, stacking_tokens};
 use crate::root::root;
 use crate::{ScalingError, StageStart, TrainingCost};
@@ -64,7 +65,13 @@ fn authors(
     let mut before = f64::INFINITY;
     let mut slopes = Vec::new();
     for (i, pair) in shapes.windows(2).enumerate() {
-        let kind = match (pair[0].d_model < pair[1].d_model, pair[0].n_layers < pair[1].n_layers) {
+        let grew = Operators::between(&pair[0], &pair[1]);
+        let kind = match (grew.width.is_some(), grew.depth) {
+            _ if grew.heads || grew.feed_forward => {
+                return Err(ScalingError::NoSolution(
+                    "a threshold for heads or feed-forward units alone",
+                ));
+            }
             (false, _) => 0,
             (true, false) => 1,
             (true, true) => 2,

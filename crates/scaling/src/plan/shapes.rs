@@ -132,8 +132,14 @@ fn feed_forward_in_proportion(small: &GptShape, large: &GptShape) -> bool {
 
 /// Of many shapes those that are nearest in proportion to `last`, a few for each doubling of N.
 pub(crate) fn spread(shapes: &[GptShape], last: &GptShape) -> Vec<GptShape> {
-    let aspect = |shape: &GptShape| (shape.d_model as f64 / shape.n_layers as f64).ln();
-    let away = |shape: &GptShape| (aspect(shape) - aspect(last)).abs();
+    let proportions = |shape: &GptShape| {
+        let per_width = |n: usize| (n as f64 / shape.d_model as f64).ln();
+        [shape.n_layers, shape.d_attention(), shape.d_ff].map(per_width)
+    };
+    let due = proportions(last);
+    let away = |shape: &GptShape| -> f64 {
+        proportions(shape).iter().zip(due).map(|(found, due)| (found - due).abs()).sum()
+    };
     let bin = |shape: &GptShape| {
         let octaves = (last.n_params() as f64 / shape.n_params() as f64).log2();
         (octaves * BINS_PER_OCTAVE).round() as i64
