@@ -27,9 +27,14 @@ gpt2() {
 # were measured to cost (docs/LOG.md), and growths that double once.
 small() {
     local kind=$1 stop=$2
-    local plan=("$staged" plan --law "notebooks-data/${kind}_law.json" --template "schedules/${kind}_baseline.toml"
-        --shape 4x128x4 --stop "$stop" --batch 4096)
+    local to=(--template "schedules/${kind}_baseline.toml" --shape 4x128x4 --stop "$stop" --batch 4096)
+    local plan=("$staged" plan --law "notebooks-data/${kind}_law.json" "${to[@]}")
     "${plan[@]}" --operators width-integer --stages 2..4 -o "schedules/${kind}_cpu.toml" > /dev/null
+    # Feed-forward layers alone, under the law whose grown run grew so.
+    local feedforward=notebooks-data/${kind}_feedforward_law.json
+    if [ -e "$feedforward" ]; then
+        "$staged" plan --law "$feedforward" "${to[@]}" --operators feed-forward --stages 2 -o "schedules/${kind}_feedforward.toml" > /dev/null
+    fi
     plan+=(--dynamics-ratio 1)
     "${plan[@]}" --operators width-integer -o "schedules/${kind}_chain.toml" > /dev/null
     "${plan[@]}" --through 4x64x2 -o "schedules/${kind}_width.toml" > /dev/null

@@ -22,6 +22,7 @@ seeds=("$@")
 cd "$(dirname "$0")/.."
 recipe=schedules/${kind}_baseline.toml
 kinds=(cpu width depth both chain online)
+[ "$kind" = dickens ] && kinds+=(feedforward feedforward_half)
 
 jobs=$(mktemp)
 trap 'rm -f "$jobs"' EXIT
@@ -59,6 +60,12 @@ for length in "${lengths[@]}"; do
 done
 
 "$staged" pilot "$recipe" "${text[@]}" --share "$share" -o "$out/pilots" --resume
+if [ "$kind" = dickens ]; then
+    # The same runs, and the pace after a growth of feed-forward layers alone instead.
+    cp "$out/pilots/law.json" "$out/law.json"
+    "$staged" pilot "$recipe" "${text[@]}" --share "$share" --grow feed-forward -o "$out/pilots" --resume
+    cp "$out/pilots/law.json" "$out/feedforward_law.json"
+fi
 for kind_of_growth in "${kinds[@]}"; do
     for seed in "${seeds[@]}"; do
         job "schedules/${kind}_$kind_of_growth.toml" "${text[@]}" --seed "$seed" --out "$out/$kind_of_growth/$seed"
@@ -76,7 +83,8 @@ done
 # Every evaluation of every run, for notebooks-data/.
 {
     echo kind,seed,stage,step,tokens,compute_flops,val_loss
-    for run in "$out"/scratch/*/ "$out"/{cpu,width,depth,both,chain,online}/*/ "$out"/rate-*/ "$out"/pilots/pilot-*/; do
+    for run in "$out"/scratch/*/ "$out"/{cpu,width,depth,both,chain,online,feedforward,feedforward_half}/*/ "$out"/rate-*/ "$out"/pilots/pilot-*/; do
+        [ -e "$run/metrics.csv" ] || continue
         name=${run#"$out"/}
         name=${name%/}
         case $name in

@@ -96,6 +96,42 @@ fn listing(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Growths that cannot be, and what is said of them.
+const GROWTHS: [(&str, &str); 23] = [
+    ("grow nowhere --width 2 -o new", "nowhere: neither a checkpoint"),
+    ("grow foreign --width 2 -o new", "foreign: neither a checkpoint (no state.json)"),
+    (
+        "grow run -o new",
+        "nothing grows: add --width, --d-model, --heads, --d-head, --d-ff or --depth",
+    ),
+    ("grow run --width 1 -o new", "--width 1: must be at least 2"),
+    ("grow run --width 2 --mode copy -o new", "--mode for the depth needs --depth"),
+    ("grow run --width 2 --mode split,fresh -o new", "takes one of duplicate, split and fresh"),
+    ("grow run --d-model 8 -o new", "--d-model 8: must be at least 16"),
+    ("grow run --d-model 20 -o new", "2 heads of 8 do not grow in proportion to it; say --heads"),
+    ("grow run --d-model 24 --mode split -o new", "--mode split: needs d_model, n_heads and d_ff"),
+    ("grow run --heads 4 --d-head 4 -o new", "--d-head 4: must be at least 8"),
+    ("grow run --d-model 16 --heads 4 -o new", "--d-head 4: must be at least 8"),
+    ("grow run --d-model 0 --heads 0 -o new", "d_model = 0: must be from 1 to 100000"),
+    ("grow run --depth 1 -o new", "must be larger than the model before the growth"),
+    ("grow run --depth 3 --placement 0,1,0 -o new", "must name blocks from 0 to 0"),
+    ("grow run --depth 3 --placement top -o new", "--placement top: must be interleave"),
+    (
+        "grow run --width 2 --mode split --split-strength 0 -o new",
+        "--split-strength 0: must be above 0",
+    ),
+    ("grow run --width 2 --split-strength 1 -o new", "--split-strength needs --mode split"),
+    ("grow run --width 2 --placement stack -o new", "--placement needs --depth"),
+    ("grow run --width 2 -o occupied", "occupied: is there already"),
+    ("grow flipped/checkpoints/step-00000004 --width 2 -o new", "model.safetensors: checksum"),
+    (
+        "grow momentless/checkpoints/step-00000004 --width 2 -o new",
+        "there are no moments to map; --moments zero",
+    ),
+    ("grow run --width 2 --d-ff 100000000 -o new", "cannot be used with"),
+    ("grow run --d-ff 100000000 -o new", "d_ff = 100000000: must be from 1 to 1000000"),
+];
+
 #[test]
 fn bad_input_is_explained_and_leaves_no_trace() {
     let world = world();
@@ -150,52 +186,14 @@ fn bad_input_is_explained_and_leaves_no_trace() {
         ("data inspect cut.bin", "the header promises 1060 tokens"),
         ("bench step --shape 4x128", "must be LAYERSxWIDTHxHEADS"),
         ("bench step --shape 1x10x3", "n_heads = 3: must divide d_model = 10"),
-        ("grow nowhere --width 2 -o new", "nowhere: neither a checkpoint"),
-        ("grow foreign --width 2 -o new", "foreign: neither a checkpoint (no state.json)"),
-        (
-            "grow run -o new",
-            "nothing grows: add --width, --d-model, --heads, --d-head, --d-ff or --depth",
-        ),
-        ("grow run --width 1 -o new", "--width 1: must be at least 2"),
-        ("grow run --width 2 --mode copy -o new", "--mode for the depth needs --depth"),
-        ("grow run --width 2 --mode split,fresh -o new", "takes one of duplicate, split and fresh"),
-        ("grow run --d-model 8 -o new", "--d-model 8: must be at least 16"),
-        (
-            "grow run --d-model 20 -o new",
-            "2 heads of 8 do not grow in proportion to it; say --heads",
-        ),
-        (
-            "grow run --d-model 24 --mode split -o new",
-            "--mode split: needs d_model, n_heads and d_ff",
-        ),
-        ("grow run --heads 4 --d-head 4 -o new", "--d-head 4: must be at least 8"),
-        ("grow run --d-model 16 --heads 4 -o new", "--d-head 4: must be at least 8"),
-        ("grow run --d-model 0 --heads 0 -o new", "--d-model 0: must be at least 16"),
         (
             "bench step --shape 1x8x100000-h100000",
             "n_heads * d_head = 10000000000: must be from 1 to 1000000",
         ),
-        ("grow run --depth 1 -o new", "must be larger than the model before the growth"),
-        ("grow run --depth 3 --placement 0,1,0 -o new", "must name blocks from 0 to 0"),
-        ("grow run --depth 3 --placement top -o new", "--placement top: must be interleave"),
-        (
-            "grow run --width 2 --mode split --split-strength 0 -o new",
-            "--split-strength 0: must be above 0",
-        ),
-        ("grow run --width 2 --split-strength 1 -o new", "--split-strength needs --mode split"),
-        ("grow run --width 2 --placement stack -o new", "--placement needs --depth"),
-        ("grow run --width 2 -o occupied", "occupied: is there already"),
-        ("grow flipped/checkpoints/step-00000004 --width 2 -o new", "model.safetensors: checksum"),
-        (
-            "grow momentless/checkpoints/step-00000004 --width 2 -o new",
-            "there are no moments to map; --moments zero",
-        ),
-        ("grow run --width 2 --d-ff 100000000 -o new", "cannot be used with"),
-        ("grow run --d-ff 100000000 -o new", "d_ff = 100000000: must be from 1 to 1000000"),
         ("demo --minutes 0 --out new", "must be from 0.5 to 10000"),
     ];
     let before = listing(world.root());
-    for (arguments, message) in cases {
+    for (arguments, message) in cases.iter().chain(&GROWTHS) {
         let output = world.staged(arguments);
         let text = lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");

@@ -214,12 +214,49 @@ fn what_cannot_be_compared_is_explained() {
     assert!(found.contains("their losses are not comparable"), "{found}");
 }
 
+/// A 2x32x4 recipe at a constant rate, in recipe.toml, and with a late decay, in stable.toml.
+fn write_recipes(world: &World) {
+    let recipe = STAGED.split("from_scratch").next().unwrap().to_string()
+        + "[[stages]]\nn_layers = 2\nd_model = 32\nn_heads = 4\nuntil = { steps = 400 }\n";
+    world.write("stable.toml", recipe.replace("constant", "wsd"));
+    world.write("recipe.toml", recipe);
+}
+
+/// A plan that grows otherwise says so.
+#[test]
+fn the_growth_whose_pace_is_measured_can_be_chosen() {
+    let world = world();
+    write_recipes(&world);
+    let grow = "--share 0.5 --sizes 2 --grow feed-forward";
+    let flat = json(&world, &format!("pilot stable.toml {grow} -o flat --json"));
+    assert!(world.path("flat/pilot-2x16x2-f16-to-2x16x2/growth-1.json").exists(), "{flat}");
+    let grew = &flat["grown"]["grew"];
+    let of = |kind: &str| grew[kind].as_bool() == Some(true);
+    assert!(of("feed_forward") && !of("heads") && !of("depth"), "{grew}");
+    let found = bad(&world, &format!("pilot recipe.toml {grow} -o constant"));
+    assert!(
+        found.contains("--grow feed-forward: the pace after a growth is measured where"),
+        "{found}"
+    );
+    let plan =
+        "plan --law flat/law.json --shape 2x32x4 --stop 2tpp --stages 2 --template stable.toml";
+    for (operators, warned) in [("width-integer", true), ("feed-forward", false)] {
+        let found = world.staged(&format!("{plan} --operators {operators} -o by_{operators}.toml"));
+        let text = lossy(&found.stderr);
+        assert!(found.status.success(), "{text}");
+        let warning = "measured on a growth of the kind feed-forward between pilot shapes, and is taken for width too";
+        assert_eq!(text.contains(warning), warned, "{text}");
+    }
+    assert!(
+        fs::read_to_string(world.path("by_feed-forward.toml")).unwrap().contains("d_ff = "),
+        "a thin stage"
+    );
+}
+
 #[test]
 fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     let world = world();
-    let recipe = STAGED.split("from_scratch").next().unwrap().to_string()
-        + "[[stages]]\nn_layers = 2\nd_model = 32\nn_heads = 4\nuntil = { steps = 400 }\n";
-    fs::write(world.path("recipe.toml"), recipe).unwrap();
+    write_recipes(&world);
     world.good("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
     let again = bad(&world, "pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
     assert!(again.contains("already holds a run"), "{again}");
@@ -249,8 +286,6 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     assert_eq!(paid.len(), 7);
     assert!((paid.iter().sum::<f64>() / spent - 1.0).abs() < 1e-9, "{paid:?} {spent}");
     // Where the rate is stable before it decays, the shorter runs are a part of the longer ones, and paid for once.
-    let stable = fs::read_to_string(world.path("recipe.toml")).unwrap().replace("constant", "wsd");
-    world.write("stable.toml", stable);
     let of_branches = json(&world, "pilot stable.toml --share 0.5 --sizes 2 -o branches --json");
     assert!(of_branches["compute"].as_f64().unwrap() < 0.51 * budget, "{of_branches}");
     let tokens = |law: &Value| law["ranges"][1]["greatest"].as_f64().unwrap();
@@ -258,31 +293,6 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     for branch in ["pilot-2x16x2", "pilot-2x16x2-x0.6", "pilot-2x8x1-to-2x16x2"] {
         assert!(world.path("branches").join(branch).join("branch.json").exists(), "{branch}");
     }
-    // The growth whose pace is measured may be another one, and a plan that grows otherwise says so.
-    let grow = "--share 0.5 --sizes 2 --grow feed-forward";
-    let flat = json(&world, &format!("pilot stable.toml {grow} -o flat --json"));
-    assert!(world.path("flat/pilot-2x16x2-f16-to-2x16x2/growth-1.json").exists(), "{flat}");
-    let grew = &flat["grown"]["grew"];
-    let of = |kind: &str| grew[kind].as_bool() == Some(true);
-    assert!(of("feed_forward") && !of("heads") && !of("depth"), "{grew}");
-    let found = bad(&world, &format!("pilot recipe.toml {grow} -o constant"));
-    assert!(
-        found.contains("--grow feed-forward: the pace after a growth is measured where"),
-        "{found}"
-    );
-    let plan =
-        "plan --law flat/law.json --shape 2x32x4 --stop 2tpp --stages 2 --template stable.toml";
-    for (operators, warned) in [("width-integer", true), ("feed-forward", false)] {
-        let found = world.staged(&format!("{plan} --operators {operators} -o by_{operators}.toml"));
-        let text = lossy(&found.stderr);
-        assert!(found.status.success(), "{text}");
-        let warning = "measured on a growth of the kind feed-forward between pilot shapes, and is taken for width too";
-        assert_eq!(text.contains(warning), warned, "{text}");
-    }
-    assert!(
-        fs::read_to_string(world.path("by_feed-forward.toml")).unwrap().contains("d_ff = "),
-        "a thin stage"
-    );
     let fitted = json(
         &world,
         "fit branches/pilot-2x16x2 branches/pilot-2x16x2-x0.6 branches/pilot-2x16x2-x0.36 branches/pilot-2x8x1 --form kaplan-tokens --last-only --bootstraps 0 --json",
