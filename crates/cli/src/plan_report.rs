@@ -33,6 +33,13 @@ fn warnings(planned: &Planned) -> Vec<String> {
     let last = &plan.stages[plan.stages.len() - 1];
     let tokens: f64 = plan.stages.iter().map(|stage| stage.tokens).sum();
     let mut warnings = planned.law.extrapolation(last.n_params, tokens);
+    if planned.ratio_from == RatioSource::Measured && plan.dynamics_ratio > 1.0 {
+        warnings.push(format!(
+            "a dynamics ratio of {:.2} has a grown model learn faster than one from scratch; what we measured so in a pilot run fell \
+             below 1 at twice its width, so --dynamics-ratio 1 is the most to count on",
+            plan.dynamics_ratio
+        ));
+    }
     if let Some(measured) =
         planned.law.grew().filter(|_| planned.ratio_from == RatioSource::Measured)
     {
