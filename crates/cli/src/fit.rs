@@ -283,7 +283,7 @@ pub fn report(law: &Law) -> Result<()> {
         let ratio = law.cost().and_then(|cost| grown.dynamics_ratio(&cost).ok());
         output::line(&format!(
             "growth ({}) from N = {:.3e} to {:.3e} after {:.3e} tokens: {:.4} after {:.3e} more, dynamics ratio {}",
-            grown.grew.kinds().join(", "),
+            grown.grew,
             grown.small,
             grown.large,
             grown.tokens_small,

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
-use scaling::plan::{Operators, Pilot as PlannedPilot, pilots};
+use scaling::plan::{Operators, Pilot as PlannedPilot, grown_from, pilots};
 use scaling::{Fit, GrownRun, StageStart};
 use schedule::{DataSource, Growth, Schedule, StageSpec};
 use serde::Serialize;
@@ -120,8 +120,7 @@ impl Pilot {
         let grow = self.grow.map(|kind| operators("--grow", &[kind])).transpose()?;
         if let Some(grow) = grow.filter(|_| !recipe.learning_rate().decays()) {
             bail!(
-                "--grow {}: the pace after a growth is measured where the learning rate decays, and that of the recipe does not",
-                grow.kinds().join(" and ")
+                "--grow {grow}: the pace after a growth is measured where the learning rate decays, and that of the recipe does not"
             );
         }
         let device = self.device.parse()?;
@@ -198,7 +197,13 @@ impl PilotRuns<'_> {
         if planned.len() < 2 * lengths.len() {
             bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
         }
-        let grown_from = self.grown_from(&planned[0].shape, planned[lengths.len()].shape)?;
+        let (largest, next) = (&planned[0].shape, planned[lengths.len()].shape);
+        let grown_from = match self.grow {
+            None => next,
+            Some(grow) => grown_from(largest, grow).with_context(|| {
+                format!("--grow {grow}: no shape grows so into {largest}, the largest pilot shape")
+            })?,
+        };
         let mut runs = Vec::new();
         for of_shape in planned.chunks(lengths.len()) {
             runs.extend(self.runs_of_shape(of_shape)?);
@@ -269,19 +274,6 @@ impl PilotRuns<'_> {
         }
         shortest_first.reverse();
         Ok(shortest_first)
-    }
-
-    /// The shape that the grown run begins with: of those that grow so into the largest pilot shape the one with nearest to a
-    /// quarter of its parameters.
-    fn grown_from(&self, large: &GptShape, next: GptShape) -> Result<GptShape> {
-        let Some(grow) = self.grow else { return Ok(next) };
-        let away =
-            |shape: &GptShape| (shape.n_params() as f64 / large.n_params() as f64 * 4.0).ln().abs();
-        let sources = grow.sources(large).into_iter();
-        sources.min_by(|a, b| away(a).total_cmp(&away(b))).with_context(|| {
-            let kind = grow.kinds().join(" and ");
-            format!("--grow {kind}: no shape grows so into {large}, the largest pilot shape")
-        })
     }
 
     /// The run that tells the pace after a growth: at the law's best point from one pilot shape to the next, to where the larger

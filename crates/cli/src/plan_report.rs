@@ -33,27 +33,25 @@ fn warnings(planned: &Planned) -> Vec<String> {
     let last = &plan.stages[plan.stages.len() - 1];
     let tokens: f64 = plan.stages.iter().map(|stage| stage.tokens).sum();
     let mut warnings = planned.law.extrapolation(last.n_params, tokens);
-    if planned.ratio_from == RatioSource::Measured && plan.dynamics_ratio > 1.0 {
+    let Some(measured) = planned.law.grew().filter(|_| planned.ratio_from == RatioSource::Measured)
+    else {
+        return warnings;
+    };
+    if plan.dynamics_ratio > 1.0 {
         warnings.push(format!(
             "a dynamics ratio of {:.2} has a grown model learn faster than one from scratch; what we measured so in a pilot run fell \
              below 1 at twice its width, so --dynamics-ratio 1 is the most to count on",
             plan.dynamics_ratio
         ));
     }
-    if let Some(measured) =
-        planned.law.grew().filter(|_| planned.ratio_from == RatioSource::Measured)
-    {
-        let pairs = plan.stages.windows(2);
-        let grew =
-            pairs.flat_map(|pair| Operators::between(&pair[0].shape, &pair[1].shape).kinds());
-        let other: BTreeSet<&str> = grew.filter(|kind| !measured.kinds().contains(kind)).collect();
-        if !other.is_empty() {
-            warnings.push(format!(
-                "the dynamics ratio was measured on a growth of the kind {} between pilot shapes, and is taken for {} too",
-                measured.kinds().join(" and "),
-                Vec::from_iter(other).join(" and "),
-            ));
-        }
+    let pairs = plan.stages.windows(2);
+    let grew = pairs.flat_map(|pair| Operators::between(&pair[0].shape, &pair[1].shape).kinds());
+    let other: BTreeSet<&str> = grew.filter(|kind| !measured.kinds().contains(kind)).collect();
+    if !other.is_empty() {
+        warnings.push(format!(
+            "the dynamics ratio was measured on a growth of the kind {measured} between pilot shapes, and is taken for {} too",
+            Vec::from_iter(other).join(" and "),
+        ));
     }
     warnings
 }

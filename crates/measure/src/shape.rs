@@ -56,14 +56,12 @@ impl From<ShapeFile> for GptShape {
 
 impl From<GptShape> for ShapeFile {
     fn from(shape: GptShape) -> Self {
-        let GptShape { n_layers, d_model, n_heads, d_head, d_ff, .. } = shape;
-        let plain = GptShape::gpt2(n_layers, d_model, n_heads);
         Self {
-            n_layers,
-            d_model,
-            n_heads,
-            d_head: (d_head != plain.d_head).then_some(d_head),
-            d_ff,
+            n_layers: shape.n_layers,
+            d_model: shape.d_model,
+            n_heads: shape.n_heads,
+            d_head: shape.inside().0,
+            d_ff: shape.d_ff,
             n_vocab: shape.n_vocab,
             context_len: shape.context_len,
             tied_head: shape.tied_head,
@@ -125,6 +123,13 @@ impl GptShape {
     pub fn with_inside(self, d_head: Option<usize>, d_ff: Option<usize>) -> Self {
         let (d_head, d_ff) = (d_head.unwrap_or(self.d_head), d_ff.unwrap_or(self.d_ff));
         Self { d_head, d_ff, ..self }
+    }
+
+    /// What [`GptShape::with_inside`] takes to these widths from GPT-2's: of a head and of the feed-forward layer, where they differ.
+    pub fn inside(&self) -> (Option<usize>, Option<usize>) {
+        let plain = Self::gpt2(self.n_layers, self.d_model, self.n_heads);
+        let other = |found: usize, plain: usize| (found != plain).then_some(found);
+        (other(self.d_head, plain.d_head), other(self.d_ff, plain.d_ff))
     }
 
     /// Width of all heads of a block together, `d_model` in GPT-2.
@@ -201,13 +206,9 @@ impl GptShape {
 impl fmt::Display for GptShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}x{}x{}", self.n_layers, self.d_model, self.n_heads)?;
-        if self.d_attention() != self.d_model {
-            write!(f, "-h{}", self.d_head)?;
-        }
-        if self.d_ff != self.d_model.saturating_mul(4) {
-            write!(f, "-f{}", self.d_ff)?;
-        }
-        Ok(())
+        let (d_head, d_ff) = self.inside();
+        d_head.map_or(Ok(()), |d_head| write!(f, "-h{d_head}"))?;
+        d_ff.map_or(Ok(()), |d_ff| write!(f, "-f{d_ff}"))
     }
 }
 

@@ -73,22 +73,16 @@ pub(crate) struct StageFile {
 impl StageFile {
     /// A stage of so many steps.
     pub fn new(shape: &GptShape, steps: u64, growth: Option<Growth>) -> Self {
+        let (d_head, d_ff) = shape.inside();
         Self {
             n_layers: shape.n_layers,
             d_model: shape.d_model,
             n_heads: shape.n_heads,
-            d_head: Some(shape.d_head),
-            d_ff: Some(shape.d_ff),
+            d_head,
+            d_ff,
             until: Until { steps: Some(steps), ..Until::default() },
             growth,
         }
-    }
-
-    /// Leaves out widths that are GPT-2's, so that one stage is written in one way.
-    pub fn leave_out_defaults(&mut self) {
-        let plain = GptShape::gpt2(self.n_layers, self.d_model, self.n_heads);
-        self.d_head.take_if(|d_head| *d_head == plain.d_head);
-        self.d_ff.take_if(|d_ff| *d_ff == plain.d_ff);
     }
 }
 

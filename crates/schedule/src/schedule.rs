@@ -166,7 +166,12 @@ impl Schedule {
 
     pub(crate) fn check(mut file: ScheduleFile, path: &Path) -> Result<Self, ScheduleError> {
         Checker { path }.check(&file)?;
-        file.stages.iter_mut().for_each(StageFile::leave_out_defaults);
+        let shapes: Vec<GptShape> =
+            file.stages.iter().map(|stage| stage_shape(&file, stage)).collect();
+        // One stage is written in one way, so that files can be compared.
+        for (stage, shape) in file.stages.iter_mut().zip(&shapes) {
+            (stage.d_head, stage.d_ff) = shape.inside();
+        }
         let tokens = file.batch.tokens;
         let (from, steps) =
             file.batch.ramp.as_ref().map_or((tokens, 0), |ramp| (ramp.from_tokens, ramp.steps));
@@ -174,8 +179,9 @@ impl Schedule {
         let stages = file
             .stages
             .iter()
-            .map(|stage| Stage {
-                shape: stage_shape(&file, stage),
+            .zip(shapes)
+            .map(|(stage, shape)| Stage {
+                shape,
                 until: stage.until,
                 growth: stage.growth.clone().unwrap_or_default(),
             })

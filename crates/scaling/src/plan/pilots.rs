@@ -1,6 +1,6 @@
 //! Small runs that a law is fitted from.
 
-use super::shapes::{Operators, spread};
+use super::shapes::{Operators, nearest, spread};
 use measure::GptShape;
 
 /// N of each pilot's shape over that of the next smaller one.
@@ -39,11 +39,12 @@ pub fn pilots(
     let mut chosen: Vec<GptShape> = Vec::new();
     for k in 1..=n_sizes {
         let goal = last.n_params() as f64 / SIZE_RATIO.powi(k as i32);
-        let away = |shape: &&GptShape| (shape.n_params() as f64 / goal).ln().abs();
         let smaller = shapes
             .iter()
+            .copied()
             .filter(|shape| chosen.iter().all(|other| other.n_params() > shape.n_params()));
-        chosen.extend(smaller.min_by(|a, b| away(a).total_cmp(&away(b))));
+        let next = nearest(smaller, goal);
+        chosen.extend(next);
     }
     let longest = lengths.iter().copied().fold(0.0, f64::max);
     let of_lengths = longest + own_share * (lengths.iter().sum::<f64>() - longest);
@@ -59,6 +60,12 @@ pub fn pilots(
         })
     };
     chosen.into_iter().flat_map(runs).collect()
+}
+
+/// The shape that a grown pilot run begins with, of those that grow so into the largest pilot shape: near a quarter of its
+/// parameters, as the next pilot shape is. `None` where none grows so.
+pub fn grown_from(large: &GptShape, operators: Operators) -> Option<GptShape> {
+    nearest(operators.sources(large).into_iter(), large.n_params() as f64 / SIZE_RATIO)
 }
 
 #[cfg(test)]

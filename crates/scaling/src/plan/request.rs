@@ -81,7 +81,7 @@ pub enum PlanError {
     },
     /// More stages than the operators allow.
     #[error(
-        "{wanted} stages to {shape}: no chain of {operators} has so many, each with something to do"
+        "{wanted} stages to {shape}: no chain of {operators} growths has so many, each with something to do"
     )]
     NoChain {
         /// Stages asked for, at least.
@@ -89,7 +89,7 @@ pub enum PlanError {
         /// The last shape.
         shape: GptShape,
         /// The growths allowed.
-        operators: String,
+        operators: Operators,
     },
     /// Given shapes that make no chain.
     #[error(
@@ -258,18 +258,13 @@ impl Plan {
         let path = in_range
             .filter_map(|(_, path)| path)
             .max_by(|a, b| a.spared.total_cmp(&b.spared))
-            .ok_or_else(|| PlanError::NoChain {
+            .ok_or(PlanError::NoChain {
                 wanted: least,
                 shape: last,
-                operators: operators_text(request.operators),
+                operators: request.operators,
             })?;
         build(request, &path, without_growth, least > 1, batch_tokens)
     }
-}
-
-fn operators_text(operators: Operators) -> String {
-    let kinds = operators.kinds();
-    if kinds.is_empty() { "no growths".into() } else { format!("{} growths", kinds.join(" and ")) }
 }
 
 /// The last shape of the best plan of a family, and the best plan without growth.

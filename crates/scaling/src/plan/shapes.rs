@@ -1,5 +1,6 @@
 use measure::GptShape;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Which widths a growth may start from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +129,20 @@ fn heads_in_proportion(small: &GptShape, large: &GptShape) -> bool {
 /// To whole units, to which both may be rounded.
 fn feed_forward_in_proportion(small: &GptShape, large: &GptShape) -> bool {
     (small.d_ff * large.d_model).abs_diff(large.d_ff * small.d_model) <= large.d_model
+}
+
+/// The kinds joined, as "width and depth"; "no" without any.
+impl fmt::Display for Operators {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = self.kinds();
+        f.write_str(&if kinds.is_empty() { "no".to_string() } else { kinds.join(" and ") })
+    }
+}
+
+/// Of some shapes the one whose N is nearest to a number, by their ratio.
+pub(crate) fn nearest(shapes: impl Iterator<Item = GptShape>, n_params: f64) -> Option<GptShape> {
+    let away = |shape: &GptShape| (shape.n_params() as f64 / n_params).ln().abs();
+    shapes.min_by(|a, b| away(a).total_cmp(&away(b)))
 }
 
 /// Of many shapes those that are nearest in proportion to `last`, a few for each doubling of N.
