@@ -183,6 +183,18 @@ fn a_finished_run_is_left_as_it_is() {
 }
 
 #[test]
+fn a_run_whose_checkpoints_are_gone_keeps_its_record() {
+    let folder = tempfile::tempdir().unwrap();
+    run_through(folder.path());
+    fs::remove_dir_all(folder.path().join("checkpoints")).unwrap();
+    let metrics = || fs::read_to_string(folder.path().join("metrics.csv")).unwrap();
+    let before = metrics();
+    let refused = run_schedule(folder.path(), schedule(), &mut |_, _| ()).unwrap_err().to_string();
+    assert!(refused.contains("its checkpoints are gone"), "{refused}");
+    assert_eq!(metrics(), before);
+}
+
+#[test]
 fn a_target_loss_ends_the_run_and_stays_reached() {
     let text = SCHEDULE.replace("{ steps = 14 }", "{ steps = 14, loss = 10.0 }");
     let schedule = Schedule::parse(&text, Path::new("target.toml")).unwrap();
@@ -261,6 +273,8 @@ fn a_branch_is_the_run_that_began_at_the_start() {
     let cases = [
         (other, "`seed = 5` there, `seed = 6` here"),
         (stable(12), "the learning rate of step 7 is 0.01 there"),
+        // A stage's end is evaluated, and step 8 of the trunk was not.
+        (grown(8, 12), "at step 8: this run is evaluated there, the other was not"),
     ];
     for (schedule, reason) in cases {
         let refused = branched(&at("other"), schedule, &at("trunk")).unwrap_err().to_string();

@@ -5,13 +5,13 @@ use crate::{GrowthReport, RunFolder, TrainError};
 use measure::{CurvePoint, CurveWriter, LearningCurve};
 use schedule::Schedule;
 use serde::{Deserialize, Serialize};
-use state::{CheckpointInfo, CheckpointStore, Origin, Skipped, TrainingState};
+use state::{CheckpointInfo, CheckpointStore, Origin, Position, Skipped, TrainingState};
 use std::path::{Path, PathBuf};
 
 /// Where a run has its first steps from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Branch {
-    /// The run's folder that it branched off from.
+    /// The run's folder that it branched off from, from the root of the file system.
     pub of: PathBuf,
     /// Steps that it has from there.
     pub step: u64,
@@ -42,11 +42,23 @@ impl CommonPart {
         origin: &Origin,
     ) -> Result<Self, TrainError> {
         let theirs = RunFolder::schedule_of(source)?;
+        let curve = LearningCurve::read(&RunFolder::metrics_of(source))?;
+        let evaluated = |step: u64| curve.evaluated().any(|(row, _)| row.step == step);
+        let due = |position: &Position| {
+            let steps = schedule.steps_of(position.stage, position.step - position.stage_step);
+            position.step.is_multiple_of(schedule.evaluation().every_steps)
+                || position.stage_step >= steps
+        };
         let mut parted = None;
         let mut shared = |info: &CheckpointInfo| {
             let position = &info.position;
             let before = position.step - position.stage_step;
             match schedule.same_until(&theirs, position.stage, before, position.step) {
+                Ok(()) if due(position) && !evaluated(position.step) => {
+                    let reason = "this run is evaluated there, the other was not";
+                    parted = Some(format!("at step {}: {reason}", position.step));
+                    false
+                }
                 Ok(()) => position.step > 0,
                 Err(reason) => {
                     parted = Some(format!("at step {}: {reason}", position.step));
@@ -69,7 +81,8 @@ impl CommonPart {
         };
         let state = loaded(&checkpoint, schedule, n_vocab, origin)?;
         let position = &state.position;
-        let mut rows = LearningCurve::read(&RunFolder::metrics_of(source))?.points;
+        let due = due(position);
+        let mut rows = curve.points;
         rows.retain(|row| row.step <= position.step);
         if rows.last().map(|row| row.step) != Some(position.step) {
             let reason = format!(
@@ -78,19 +91,15 @@ impl CommonPart {
             );
             return Err(TrainError::folder(source, reason));
         }
-        let steps = schedule.steps_of(position.stage, position.step - position.stage_step);
-        let due = position.step.is_multiple_of(schedule.evaluation().every_steps);
-        if let (Some(last), false) = (rows.last_mut(), due || position.stage_step >= steps) {
+        if let (Some(last), false) = (rows.last_mut(), due) {
             // The other run may end here, and be evaluated for that.
             last.val_loss = None;
         }
         let mut growths = RunFolder::growths_of(source)?;
         growths.retain(|report| report.stage <= position.stage);
-        let branch = Branch {
-            of: source.to_path_buf(),
-            step: position.step,
-            compute_flops: position.compute_flops,
-        };
+        let absolute = std::path::absolute(source).map_err(TrainError::io(source))?;
+        let branch =
+            Branch { of: absolute, step: position.step, compute_flops: position.compute_flops };
         Ok(Self { branch, state, rows, growths, skipped })
     }
 

@@ -96,7 +96,7 @@ pub enum Event {
 pub enum Outcome {
     /// All steps are made.
     Finished,
-    /// The target loss is reached.
+    /// The loss or the slope that ends the last stage is reached.
     TargetReached,
     /// The run was asked to stop; its state is saved.
     Interrupted,

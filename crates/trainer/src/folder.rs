@@ -61,7 +61,7 @@ impl RunFolder {
             }
         }
         lock.write_all(LOCK_CONTENT).map_err(TrainError::io(&lock_path))?;
-        let begun = root.join(SCHEDULE_FILE).exists();
+        let begun = Self::is_run(root);
         if begun {
             check_held_run(root, schedule, resume)?;
         }
@@ -147,6 +147,16 @@ impl RunFolder {
         self.begun
     }
 
+    /// Whether the run has told of a checkpoint.
+    pub(crate) fn has_saved(&self) -> bool {
+        let events = fs::read_to_string(self.root.join(EVENTS_FILE)).unwrap_or_default();
+        let is_saved = |line: &str| {
+            serde_json::from_str::<serde_json::Value>(line)
+                .is_ok_and(|event| event["event"] == "saved")
+        };
+        events.lines().any(is_saved)
+    }
+
     /// Gives up a folder whose run did not begin: what was made there goes again.
     pub fn abandon(self) {
         if self.begun || !self.made {
@@ -189,6 +199,11 @@ impl RunFolder {
         root.join(METRICS_FILE)
     }
 
+    /// events.jsonl of any run.
+    pub fn events_of(root: &Path) -> PathBuf {
+        root.join(EVENTS_FILE)
+    }
+
     /// The folder of checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         Self::checkpoints_of(&self.root)
@@ -209,13 +224,23 @@ impl RunFolder {
         root.join(DATA_FOLDER).join("tokens.bin")
     }
 
+    /// The file of losses that a path stands for: a run's folder for its metrics.csv, any other for itself.
+    pub fn curve_file(path: &Path) -> PathBuf {
+        if path.is_dir() { Self::metrics_of(path) } else { path.to_path_buf() }
+    }
+
+    /// Whether a folder holds a run.
+    pub fn is_run(root: &Path) -> bool {
+        root.join(SCHEDULE_FILE).exists()
+    }
+
     /// The schedule of a run.
     ///
     /// # Errors
     /// The folder holds no run, or its schedule is broken.
     pub fn schedule_of(root: &Path) -> Result<Schedule, TrainError> {
         let path = root.join(SCHEDULE_FILE);
-        if !path.exists() {
+        if !Self::is_run(root) {
             return Err(TrainError::folder(root, "holds no run (no schedule.toml)"));
         }
         Ok(Schedule::read(&path)?)

@@ -156,6 +156,10 @@ impl<'a> Run<'a> {
             );
             return Err(TrainError::folder(&folder.checkpoints(), reason));
         }
+        if checkpoint.is_none() && folder.has_saved() {
+            let reason = "its checkpoints are gone, and without one it would begin again over what it has measured; choose another --out";
+            return Err(TrainError::folder(folder.root(), reason));
+        }
         tell_skipped(&mut folder, observe, skipped)?;
         let newest_checkpoint = checkpoint.as_ref().map(|found| found.path().to_path_buf());
         let state = match checkpoint {
