@@ -20,8 +20,8 @@ pub struct FitBench {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     repeats: u64,
     /// Resamples of each fit
-    #[arg(long, default_value_t = 1000)]
-    bootstraps: usize,
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
+    bootstraps: u64,
     /// Standard deviation of the noise in ln L
     #[arg(long, default_value_t = 0.002)]
     noise: f64,
@@ -88,7 +88,7 @@ impl FitBench {
         for repeat in 0..self.repeats {
             let data = self.observations(truth, repeat)?;
             points = data.len();
-            let options = FitOptions { form, n_bootstraps: self.bootstraps, seed: repeat };
+            let options = FitOptions { form, n_bootstraps: self.bootstraps as usize, seed: repeat };
             let fit = Fit::new(&data, options)?;
             for (name, value) in form.parameter_names().iter().zip(form.values_of(&truth)) {
                 let one = fit.parameters[*name];

@@ -15,7 +15,6 @@ use schedule::{
 use serde::{Deserialize, Serialize};
 use state::{Origin, ParamId, ParamRole, TrainingState};
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -500,17 +499,16 @@ impl Measured {
         self.curves.contains_key(&(seed, case.to_string()))
     }
 
+    /// Keeps a case whole, or not at all.
     fn add(&mut self, rows: Vec<Row>) -> Result<()> {
-        let name = self.path.display().to_string();
-        let new = !self.path.exists();
-        let file = OpenOptions::new().create(true).append(true).open(&self.path);
-        let file = file.with_context(|| name.clone())?;
-        let mut writer = csv::WriterBuilder::new().has_headers(new).from_writer(file);
         for row in rows {
-            writer.serialize(&row).with_context(|| name.clone())?;
             self.curves.entry((row.seed, row.case.clone())).or_default().push(row);
         }
-        writer.flush().with_context(|| name)
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        for row in self.curves.values().flatten() {
+            writer.serialize(row)?;
+        }
+        output::write_file(&self.path, &String::from_utf8(writer.into_inner()?)?)
     }
 
     fn row(&self, seed: u64, case: &str, updates: u64) -> Option<&Row> {

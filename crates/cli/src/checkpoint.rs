@@ -73,9 +73,9 @@ pub fn locate(path: &Path) -> Result<(PathBuf, Option<PathBuf>)> {
     if path.join("state.json").exists() {
         let whole = path.canonicalize().with_context(|| path.display().to_string())?;
         let root = whole.parent().and_then(Path::parent).map(Path::to_path_buf);
-        let run = root.filter(|root| root.join("schedule.toml").exists());
+        let run = root.filter(|root| RunFolder::is_run(root));
         Ok((path.to_path_buf(), run))
-    } else if path.join("schedule.toml").exists() {
+    } else if RunFolder::is_run(path) {
         Ok((newest(path)?.path().to_path_buf(), Some(path.to_path_buf())))
     } else {
         bail!(

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use measure::Flops;
 use std::path::{Path, PathBuf};
+use trainer::RunFolder;
 
 /// Arguments of `staged compare`.
 #[derive(Args)]
@@ -54,7 +55,7 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
     } else {
         let mut folders = Vec::new();
         for path in pilots {
-            if path.join("schedule.toml").exists() {
+            if RunFolder::is_run(path) {
                 folders.push(path.clone());
             } else {
                 folders.extend(run_folders(path)?);
@@ -118,7 +119,7 @@ pub fn print(found: &Comparison) -> Result<()> {
         let ratio = match growth.ratio_over_seeds() {
             Some(ratio) => format!("dynamics ratio {ratio}"),
             _ if found.decays => "no dynamics ratio where the rate decays".to_string(),
-            _ => "no run from scratch of this size to compare with".to_string(),
+            _ => "no run from scratch of this size that goes on from that loss for long enough to compare with".to_string(),
         };
         output::line(&format!(
             "growth into stage {} at step {:.0}: {}; loss {:.4} -> {:.4}; {ratio}",

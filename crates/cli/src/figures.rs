@@ -8,6 +8,7 @@ use scaling::plan::{Goal, Stop};
 use scaling::{Fit, StageStart, TrainingCost};
 use schedule::Schedule;
 use std::path::Path;
+use trainer::RunFolder;
 
 pub const COMPUTE: &str = "compute, 6 N D (FLOPs)";
 pub const LOSS: &str = "loss (nats per token)";
@@ -366,7 +367,7 @@ fn points_of(fit: &Fit, path: &Path) -> Result<Vec<[f64; 4]>> {
 pub fn runs(paths: &[std::path::PathBuf]) -> Result<Figure> {
     let mut layers = Vec::new();
     for (i, path) in paths.iter().enumerate() {
-        let file = if path.is_dir() { path.join("metrics.csv") } else { path.clone() };
+        let file = RunFolder::curve_file(path);
         let curve = LearningCurve::read(&file)?;
         let points: Vec<(f64, f64)> =
             curve.evaluated().map(|(point, loss)| (point.compute_flops, loss)).collect();

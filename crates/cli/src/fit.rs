@@ -37,7 +37,7 @@ pub struct Fit {
     #[arg(long, default_value_t = 0)]
     drop_highest: usize,
     /// Fit the compute-optimal size N_opt(C) to runs of equal compute instead of a law
-    #[arg(long)]
+    #[arg(long, conflicts_with = "figure")]
     isoflop: bool,
     /// Resamples for the 95 % intervals
     #[arg(long, default_value_t = 1000)]

@@ -6,7 +6,8 @@ use scaling::published::{
     AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
 };
 use scaling::{
-    BatchPolicy, Fit, FittedLaw, GrownRun, LawForm, Quantity, StepLaw, TokenLaw, TrainingCost,
+    BatchPolicy, Fit, FittedLaw, GrownRun, LawForm, Quantity, StepLaw, Throughput, TokenLaw,
+    TrainingCost,
 };
 use serde::Serialize;
 use std::fmt;
@@ -149,6 +150,7 @@ impl PlanningLaw {
                 Ok(Costs {
                     cost: TrainingCost::tokens(law).with_dynamics_ratio(ratio),
                     resampled,
+                    policies: Vec::new(),
                     batch: BatchChoice::Fixed(batch_tokens),
                     ratio_from,
                 })
@@ -159,6 +161,7 @@ impl PlanningLaw {
                     cost: TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(batch))
                         .with_dynamics_ratio(ratio),
                     resampled: Vec::new(),
+                    policies: policies(law, ratio),
                     batch,
                     ratio_from,
                 })
@@ -197,24 +200,16 @@ impl PlanningLaw {
         self.fit.as_ref()?.grown.map(|grown| grown.grew)
     }
 
-    /// The cost under every batch policy, for a law in steps.
-    pub fn policies(&self) -> Vec<(String, TrainingCost)> {
-        let Law::Steps(law) = self.law else { return Vec::new() };
-        let policies = [
-            ("critical-at-end".to_string(), BatchChoice::CriticalAtEnd),
-            ("critical".to_string(), BatchChoice::Critical),
-            (format!("fixed {DEFAULT_BATCH} tokens"), BatchChoice::Fixed(DEFAULT_BATCH)),
-        ];
-        let cost = |choice| TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(choice));
-        policies.into_iter().map(|(name, choice)| (name, cost(choice))).collect()
-    }
-
     /// How far a plan goes beyond the data of its law.
-    pub fn extrapolation(&self, n_params: f64, tokens: f64) -> Vec<String> {
+    pub fn extrapolation(&self, sizes: &[f64], tokens: f64) -> Vec<String> {
         const FAR: f64 = 2.0;
         let Some(fit) = &self.fit else { return Vec::new() };
-        [(Quantity::Params, n_params), (Quantity::Tokens, tokens)]
-            .into_iter()
+        // A law in steps is fitted to runs of one batch.
+        let steps = fit.batch_tokens.map_or(1.0, |batch| tokens / batch);
+        let ends = [sizes.first(), sizes.last().filter(|_| sizes.len() > 1)];
+        let sizes = ends.into_iter().flatten().map(|n_params| (Quantity::Params, *n_params));
+        sizes
+            .chain([(Quantity::Tokens, tokens), (Quantity::Steps, steps)])
             .map(|(quantity, value)| (quantity, value, fit.extrapolation(quantity, value)))
             .filter(|(_, _, factor)| *factor > FAR)
             .map(|(quantity, value, factor)| {
@@ -231,6 +226,8 @@ impl PlanningLaw {
 pub struct Costs {
     pub cost: TrainingCost,
     pub resampled: Vec<TrainingCost>,
+    /// The cost under every batch policy, for a law in steps.
+    pub policies: Vec<(String, TrainingCost)>,
     pub batch: BatchChoice,
     pub ratio_from: RatioSource,
 }
@@ -253,6 +250,17 @@ fn resampled_ratio(grown: &GrownRun, cost: &TrainingCost) -> f64 {
 }
 
 impl Costs {
+    /// The same in seconds at a measured speed.
+    pub fn in_seconds(self, speed: Throughput) -> Self {
+        let timed = |cost: TrainingCost| cost.in_seconds(speed.clone());
+        Self {
+            cost: timed(self.cost),
+            resampled: self.resampled.into_iter().map(timed).collect(),
+            policies: self.policies.into_iter().map(|(name, cost)| (name, timed(cost))).collect(),
+            ..self
+        }
+    }
+
     /// The batch in tokens for a final loss of the last shape.
     pub fn batch_tokens(&self, n_params: f64, final_loss: f64) -> f64 {
         match self.batch {
@@ -269,6 +277,18 @@ impl Costs {
             }
         }
     }
+}
+
+fn policies(law: StepLaw, ratio: f64) -> Vec<(String, TrainingCost)> {
+    let policies = [
+        ("critical-at-end".to_string(), BatchChoice::CriticalAtEnd),
+        ("critical".to_string(), BatchChoice::Critical),
+        (format!("fixed {DEFAULT_BATCH} tokens"), BatchChoice::Fixed(DEFAULT_BATCH)),
+    ];
+    let cost = |choice| {
+        TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(choice)).with_dynamics_ratio(ratio)
+    };
+    policies.into_iter().map(|(name, choice)| (name, cost(choice))).collect()
 }
 
 fn policy(choice: BatchChoice) -> BatchPolicy {

@@ -6,6 +6,7 @@ use measure::{LearningCurve, SmoothCurve};
 use scaling::plan::{MeasuredGrowth, measured_growths};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use trainer::RunFolder;
 
 #[derive(Serialize)]
 struct Report {
@@ -16,7 +17,7 @@ struct Report {
 /// A run's held-out loss over compute, smoothed, with a warning where the learning rate falls: losses from there on are no
 /// points of one curve.
 fn steady_curve(path: &Path) -> Result<SmoothCurve> {
-    let file = if path.is_dir() { path.join("metrics.csv") } else { path.to_path_buf() };
+    let file = RunFolder::curve_file(path);
     let curve = LearningCurve::read(&file)?;
     let peak = curve.peak_rate();
     if curve.points.last().is_some_and(|end| !end.is_at_rate(peak)) {

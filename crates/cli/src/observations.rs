@@ -53,7 +53,7 @@ impl Source {
         let mut compute = Some(0.0);
         let folders: Vec<PathBuf> = self.files.iter().map(|file| run_of(file)).collect();
         for file in &self.files {
-            let path = if file.is_dir() { RunFolder::metrics_of(file) } else { file.clone() };
+            let path = RunFolder::curve_file(file);
             let header = header(&path)?;
             let is_metrics = header.iter().any(|name| name == "compute_flops")
                 && header.iter().any(|name| name == "val_loss");
@@ -90,6 +90,10 @@ impl Source {
         batches: &mut Vec<f64>,
     ) -> Result<f64> {
         let curve = LearningCurve::read(path)?;
+        let folder = run_of(path);
+        if self.last_only && RunFolder::is_run(&folder) {
+            check_ended(&folder, &curve)?;
+        }
         let run = next_run(&found.points);
         let name = path.display();
         if curve.points.iter().any(|point| point.stage > 0) {
@@ -265,6 +269,20 @@ impl Source {
 /// The folder of a run that was named, or whose metrics.csv was.
 fn run_of(file: &Path) -> PathBuf {
     if file.is_dir() { file } else { file.parent().unwrap_or(file) }.to_path_buf()
+}
+
+/// Errs if the learning rate of a run's only stage decays and the run is not at its end, which alone counts then.
+fn check_ended(folder: &Path, curve: &LearningCurve) -> Result<()> {
+    let schedule = RunFolder::schedule_of(folder)?;
+    let due = schedule.n_steps_from(0, 0);
+    let at = curve.evaluated().last().map_or(0, |(point, _)| point.step);
+    if schedule.stages().len() == 1 && schedule.learning_rate().decays() && at != due {
+        bail!(
+            "--last-only: {} was last evaluated at step {at} of {due}; its learning rate decays, so that only its end counts",
+            folder.display()
+        );
+    }
+    Ok(())
 }
 
 fn header(path: &Path) -> Result<StringRecord> {

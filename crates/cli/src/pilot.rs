@@ -7,8 +7,9 @@ use measure::{Flops, GptShape};
 use model::DeviceChoice;
 use scaling::plan::{Operators, Pilot as PlannedPilot, grown_from, pilots};
 use scaling::{Fit, GrownRun, StageStart};
-use schedule::{DataSource, Growth, Schedule, StageSpec};
-use serde::Serialize;
+use schedule::{DataSource, Growth, Schedule, StageSpec, TextData};
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use trainer::{RunFolder, RunOptions, RunSummary, prepare_text};
@@ -124,7 +125,6 @@ impl Pilot {
             );
         }
         let device = self.device.parse()?;
-        let recipe = with_prepared_tokens(recipe, &folder, self.resume)?;
         let runs = PilotRuns {
             recipe: &recipe,
             compute: self.share * budget,
@@ -135,6 +135,9 @@ impl Pilot {
             device,
             resume: self.resume,
         };
+        runs.shapes()?;
+        let prepared = with_prepared_tokens(recipe.clone(), &folder, self.resume)?;
+        let runs = PilotRuns { recipe: &prepared, ..runs };
         let Some((law, made)) = runs.law()? else {
             output::note("interrupted; add --resume to the same command to go on");
             return Ok(());
@@ -164,9 +167,7 @@ pub fn law_path(folder: &Path) -> PathBuf {
 
 /// The same recipe with its text made into one token file for all runs, in `folder`/data.
 pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Result<Schedule> {
-    if !matches!(recipe.data(), DataSource::Text(_)) {
-        return Ok(recipe);
-    }
+    let DataSource::Text(text) = recipe.data() else { return Ok(recipe) };
     let tokens = RunFolder::tokens_of(folder);
     if tokens.exists() && !resume {
         bail!(
@@ -174,24 +175,80 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
             folder.display()
         );
     }
+    let record = TextRecord::of(text)?;
+    let path = tokens.with_file_name("text.json");
+    if tokens.exists() && path.exists() {
+        let held: TextRecord = serde_json::from_slice(&std::fs::read(&path)?)
+            .with_context(|| path.display().to_string())?;
+        if held != record {
+            bail!(
+                "{}: holds runs on {held}, not on {record}; choose another folder",
+                folder.display()
+            );
+        }
+    } else {
+        output::write_file(&path, &serde_json::to_string_pretty(&record)?)?;
+    }
     prepare_text(&recipe, folder, resume, &mut |_| (), &AtomicBool::new(false))?;
     Ok(recipe.with_tokens(tokens)?)
 }
 
+/// The text that a token file for several runs was made of.
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TextRecord {
+    /// Names, without folders, and sizes in bytes.
+    files: Vec<(String, u64)>,
+    tokenizer: String,
+    strip_cr: bool,
+    lossy: bool,
+}
+
+impl TextRecord {
+    fn of(text: &TextData) -> Result<Self> {
+        let file = |path: &PathBuf| {
+            let size = std::fs::metadata(path);
+            let size = size.with_context(|| format!("{} cannot be read", path.display()))?.len();
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            Ok((name.to_string_lossy().into_owned(), size))
+        };
+        Ok(Self {
+            files: text.files.iter().map(file).collect::<Result<_>>()?,
+            tokenizer: text.tokenizer.clone(),
+            strip_cr: text.strip_cr,
+            lossy: text.lossy,
+        })
+    }
+}
+
+impl fmt::Display for TextRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, size) in &self.files {
+            write!(f, "{name} ({size} bytes), ")?;
+        }
+        let Self { tokenizer, strip_cr, lossy, .. } = self;
+        write!(f, "tokenizer = {tokenizer}, strip_cr = {strip_cr}, lossy = {lossy}")
+    }
+}
+
 impl PilotRuns<'_> {
-    /// Makes the runs and fits L(N, D) to them; `None` when a signal stopped them.
-    pub fn law(&self) -> Result<Option<(Fit, Vec<PilotMade>)>> {
+    /// Lengths of each shape's runs over that of the longest.
+    fn lengths(&self) -> &'static [f64] {
+        if self.recipe.learning_rate().decays() { &LENGTHS } else { &[1.0] }
+    }
+
+    /// The runs from scratch, shape by shape, the largest shape first, and the shape that grows in the grown run.
+    fn shapes(&self) -> Result<(Vec<PlannedPilot>, GptShape)> {
         let last = self.recipe.stages().last().context("no stages")?.shape(1);
         let rate = self.recipe.learning_rate();
-        let ends_count = rate.decays();
-        let lengths = if ends_count { &LENGTHS[..] } else { &[1.0] };
+        let lengths = self.lengths();
         let planned = pilots(
             &last,
             self.operators,
             self.n_sizes,
             lengths,
             rate.decaying_share(),
-            ends_count,
+            rate.decays(),
             self.compute,
         );
         if planned.len() < 2 * lengths.len() {
@@ -204,6 +261,14 @@ impl PilotRuns<'_> {
                 format!("--grow {grow}: no shape grows so into {largest}, the largest pilot shape")
             })?,
         };
+        Ok((planned, grown_from))
+    }
+
+    /// Makes the runs and fits L(N, D) to them; `None` when a signal stopped them.
+    pub fn law(&self) -> Result<Option<(Fit, Vec<PilotMade>)>> {
+        let (planned, grown_from) = self.shapes()?;
+        let ends_count = self.recipe.learning_rate().decays();
+        let lengths = self.lengths();
         let mut runs = Vec::new();
         for of_shape in planned.chunks(lengths.len()) {
             runs.extend(self.runs_of_shape(of_shape)?);

@@ -2,18 +2,22 @@ use crate::law::{BatchChoice, Costs, MOST_RATIO, PlanningLaw, RatioSource};
 use crate::{figures, measured, output, plan_report, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use corpus::TokenizerChoice;
 use measure::{Flops, GptShape, PfDays};
-use scaling::Throughput;
 use scaling::plan::{
     Family, FinalShape, Goal, Operators, Plan as StagedPlan, Request, Stop, WidthRule,
 };
-use schedule::{PlannedRun, PlannedStage, PredictedCurve, Prediction, Schedule};
+use scaling::{Throughput, TrainingCost};
+use schedule::{DataSource, PlannedRun, PlannedStage, PredictedCurve, Prediction, Schedule};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// What a planned schedule is where the plan says nothing: mu-P at the base width and peak learning
 /// rate of our own small runs, GPT-2's vocabulary in a token file.
 const TEMPLATE: &str = include_str!("plan_template.toml");
+
+const BYTES: usize = 256;
+const GPT2_VOCABULARY: usize = 50_257;
 
 /// Arguments of `staged plan`.
 #[derive(Args)]
@@ -68,11 +72,11 @@ pub struct Plan {
     #[arg(long, value_name = "RATIO", value_parser = dynamics_ratio)]
     dynamics_ratio: Option<f64>,
     /// Find the growth points between measured curves instead, smallest model first
-    #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "throughput", "dynamics_ratio"])]
+    #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "throughput", "dynamics_ratio", "out", "figure"])]
     curves: Vec<PathBuf>,
-    /// Vocabulary, for exact FLOPs and the loss of an untrained model
-    #[arg(long, default_value_t = 50_257, value_parser = clap::value_parser!(u64).range(2..=10_000_000))]
-    vocab: u64,
+    /// Vocabulary, for exact FLOPs and the loss of an untrained model [default: the template's, where it says one, else 50257]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..=10_000_000))]
+    vocab: Option<u64>,
     /// Positions in a sequence [default: that of the template]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     context: Option<u64>,
@@ -118,9 +122,18 @@ impl Ask {
             operators: self.operators,
             through: self.through,
         };
-        let plan = StagedPlan::new(&request, |n_params, loss| costs.batch_tokens(n_params, loss))?;
-        let schedule = schedule(template, &plan, &law, &costs.batch.to_string())?;
-        Ok(Planned { plan, schedule, law, ratio_from: costs.ratio_from })
+        // A schedule's batch is of whole sequences.
+        let context_len = template.context_len() as f64;
+        let whole = |tokens: f64| (tokens / context_len).round().max(1.0) * context_len;
+        let plan =
+            StagedPlan::new(&request, |n_params, loss| whole(costs.batch_tokens(n_params, loss)))?;
+        let batch = match costs.batch {
+            BatchChoice::Fixed(_) => BatchChoice::Fixed(plan.batch_tokens),
+            other => other,
+        };
+        let schedule = schedule(template, &plan, &law, &batch.to_string())?;
+        let (policies, ratio_from) = (costs.policies.clone(), costs.ratio_from);
+        Ok(Planned { plan, schedule, law, policies, ratio_from })
     }
 }
 
@@ -129,6 +142,8 @@ pub struct Planned {
     pub plan: StagedPlan,
     pub schedule: Schedule,
     pub law: PlanningLaw,
+    /// What training costs under every batch policy, where the law tells them apart.
+    pub policies: Vec<(String, TrainingCost)>,
     pub ratio_from: RatioSource,
 }
 
@@ -195,13 +210,16 @@ impl Plan {
         let law = PlanningLaw::open(&self.law)?;
         let mut costs = law.cost(self.batch, self.dynamics_ratio)?;
         if let Some(path) = &self.throughput {
-            let speed = throughput(path)?;
-            costs.cost = costs.cost.clone().in_seconds(speed.clone());
-            let resampled = costs.resampled.into_iter();
-            costs.resampled = resampled.map(|cost| cost.in_seconds(speed.clone())).collect();
+            costs = costs.in_seconds(throughput(path)?);
         }
         let context_len = template.context_len();
-        let last = self.last(context_len)?;
+        if let Some(BatchChoice::Fixed(tokens)) = self.batch
+            && tokens % context_len as f64 != 0.0
+        {
+            bail!("--batch {tokens}: must be a multiple of the context length, {context_len}");
+        }
+        let n_vocab = self.vocab.map_or_else(|| vocabulary(&template), |vocab| vocab as usize);
+        let last = self.last(n_vocab, context_len)?;
         let ask = Ask {
             goal: self.goal()?,
             last,
@@ -210,7 +228,7 @@ impl Plan {
             through: self
                 .through
                 .iter()
-                .map(|text| shapes::shape(text, self.vocab as usize, context_len))
+                .map(|text| shapes::shape(text, n_vocab, context_len))
                 .collect::<Result<_>>()?,
         };
         ask.planned(template, law, &costs)
@@ -250,11 +268,10 @@ impl Plan {
         }
     }
 
-    fn last(&self, context_len: usize) -> Result<FinalShape> {
+    fn last(&self, n_vocab: usize, context_len: usize) -> Result<FinalShape> {
         if !(self.aspect > 0.0 && self.aspect.is_finite()) {
             bail!("--aspect {}: must be positive", self.aspect);
         }
-        let n_vocab = self.vocab as usize;
         Ok(match &self.shape {
             Some(text) => FinalShape::Given(shapes::shape(text, n_vocab, context_len)?),
             None => FinalShape::Best(Family {
@@ -285,6 +302,19 @@ pub fn operators(option: &str, names: &[String]) -> Result<Operators> {
     Ok(operators)
 }
 
+/// Tokens in the vocabulary of a schedule's data, as far as the schedule tells.
+pub fn vocabulary(schedule: &Schedule) -> usize {
+    match schedule.data() {
+        DataSource::Synthetic(language) => language.n_words,
+        DataSource::Text(text) => match text.tokenizer.parse() {
+            Ok(TokenizerChoice::Bytes) => BYTES,
+            Ok(TokenizerChoice::Bpe(size)) => size,
+            _ => GPT2_VOCABULARY,
+        },
+        DataSource::Tokens(_) => GPT2_VOCABULARY,
+    }
+}
+
 /// The schedule that runs a plan.
 fn schedule(
     template: Schedule,
@@ -298,14 +328,20 @@ fn schedule(
         tokens_before: stage.resumed_step * plan.batch_tokens,
     };
     let curve = &plan.curve;
+    let in_compute = plan.seconds.is_none();
     let prediction = Prediction {
         law: law.name.clone(),
         batch: batch.to_string(),
         final_loss: plan.final_loss,
         compute: plan.compute,
         compute_from_scratch: plan.compute_from_scratch,
-        saving: plan.saving,
-        saving_interval: plan.saving_interval,
+        // A run's saving is measured in compute, whatever was planned in.
+        saving: if in_compute {
+            plan.saving
+        } else {
+            1.0 - plan.compute / plan.compute_from_scratch
+        },
+        saving_interval: plan.saving_interval.filter(|_| in_compute),
         dynamics_ratio: (plan.dynamics_ratio != 1.0).then_some(plan.dynamics_ratio),
         pilot_compute: law.pilot_compute(),
         curve: PredictedCurve {

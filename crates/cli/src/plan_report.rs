@@ -5,6 +5,7 @@ use crate::output;
 use crate::plan::Planned;
 use anyhow::Result;
 use measure::{Flops, PfDays};
+use scaling::TrainingCost;
 use scaling::plan::{Operators, Plan};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -30,9 +31,9 @@ pub fn json(planned: &Planned) -> Value {
 
 fn warnings(planned: &Planned) -> Vec<String> {
     let plan = &planned.plan;
-    let last = &plan.stages[plan.stages.len() - 1];
+    let sizes: Vec<f64> = plan.stages.iter().map(|stage| stage.n_params).collect();
     let tokens: f64 = plan.stages.iter().map(|stage| stage.tokens).sum();
-    let mut warnings = planned.law.extrapolation(last.n_params, tokens);
+    let mut warnings = planned.law.extrapolation(&sizes, tokens);
     let Some(measured) = planned.law.grew().filter(|_| planned.ratio_from == RatioSource::Measured)
     else {
         return warnings;
@@ -63,13 +64,9 @@ fn other_policies(planned: &Planned) -> Vec<(String, Option<f64>)> {
     if sizes.len() < 2 {
         return Vec::new();
     }
-    let saving = |cost: scaling::TrainingCost| {
-        cost.with_dynamics_ratio(plan.dynamics_ratio)
-            .chain(&sizes, plan.final_loss)
-            .ok()
-            .map(|chain| chain.saving)
-    };
-    planned.law.policies().into_iter().map(|(name, cost)| (name, saving(cost))).collect()
+    let saving =
+        |cost: &TrainingCost| cost.chain(&sizes, plan.final_loss).ok().map(|chain| chain.saving);
+    planned.policies.iter().map(|(name, cost)| (name.clone(), saving(cost))).collect()
 }
 
 fn percent(share: f64) -> String {
@@ -107,11 +104,12 @@ fn pace(planned: &Planned) -> Option<String> {
 /// The first lines of a planned schedule.
 pub fn comment(planned: &Planned) -> String {
     let plan = &planned.plan;
+    let what = if plan.seconds.is_some() { "Saving of time" } else { "Saving" };
     let mut lines = vec![
         format!("Planned under {}: {}", planned.law.name, planned.law.equation),
         format!("Cost: {}", compute(plan.compute)),
         format!("Predicted: loss {:.4} nats per token at the end", plan.final_loss),
-        format!("Saving against the last shape from scratch: {}", saving(plan)),
+        format!("{what} against the last shape from scratch: {}", saving(plan)),
     ];
     if let Some(pace) = pace(planned) {
         lines.push(pace);

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use scaling::Fit;
 use schedule::Schedule;
 use std::path::{Path, PathBuf};
+use trainer::RunFolder;
 
 /// Arguments of `staged plot`.
 #[derive(Args)]
@@ -82,13 +83,13 @@ impl Plot {
 
 /// Whether a folder holds a run of several stages or with a prediction, or such runs.
 fn is_staged(path: &Path) -> bool {
-    let first = if path.join("schedule.toml").exists() {
+    let first = if RunFolder::is_run(path) {
         Some(path.to_path_buf())
     } else {
         run_folders(path).ok().and_then(|runs| runs.into_iter().next())
     };
     first
-        .and_then(|run| Schedule::read(&run.join("schedule.toml")).ok())
+        .and_then(|run| RunFolder::schedule_of(&run).ok())
         .is_some_and(|schedule| schedule.stages().len() > 1 || schedule.prediction().is_some())
 }
 

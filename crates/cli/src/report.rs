@@ -10,6 +10,7 @@ use measure::{Flops, PfDays};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use trainer::RunFolder;
 
 /// Arguments of `staged report`.
 #[derive(Args)]
@@ -210,7 +211,7 @@ fn growths(sides: &Sides, found: &Comparison) -> String {
 fn provenance(sides: &Sides) -> Result<String> {
     let mut rows = Vec::new();
     for run in sides.staged.iter().chain(&sides.scratch) {
-        let path = run.folder.join("events.jsonl");
+        let path = RunFolder::events_of(&run.folder);
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("{} cannot be read", path.display()))?;
         let started = text

@@ -1,7 +1,8 @@
 //! What a run left in its folder, for comparisons, figures and reports.
 
+use crate::output;
 use anyhow::{Context, Result, bail};
-use measure::{CurvePoint, LearningCurve, RunEnd, SmoothCurve};
+use measure::{CurvePoint, Flops, LearningCurve, RunEnd, SmoothCurve};
 use schedule::Schedule;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -40,7 +41,7 @@ impl RunRecord {
     }
 
     fn read_folder(path: &Path, any_length: bool) -> Result<Vec<Self>> {
-        if path.join("schedule.toml").exists() {
+        if RunFolder::is_run(path) {
             return Ok(vec![Self::read(path)?]);
         }
         let runs: Vec<Self> =
@@ -48,20 +49,25 @@ impl RunRecord {
         let Some(first) = runs.first() else {
             bail!("{}: neither a run (no schedule.toml) nor a folder of runs", path.display());
         };
-        for run in &runs[1..] {
-            let lengths =
-                any_length && first.decays() && first.is_from_scratch() && run.is_from_scratch();
-            let same = if lengths {
-                run.schedule.stages()[0].shape(1) == first.schedule.stages()[0].shape(1)
-            } else {
-                run.schedule.stages() == first.schedule.stages()
-            };
-            if !same {
+        let of_any_length = any_length && first.decays() && first.is_from_scratch();
+        let kind = if of_any_length { "several seeds and lengths" } else { "several seeds" };
+        for (i, run) in runs.iter().enumerate() {
+            if let Some(difference) =
+                first.schedule.difference_in_kind(&run.schedule, of_any_length)
+            {
                 bail!(
-                    "{}: its stages are not those of {}; a folder of runs holds one schedule under \
-                     several seeds",
+                    "{}: is no run of the schedule of {} ({difference}); a folder of runs holds one schedule under {kind}",
                     run.folder.display(),
                     first.folder.display()
+                );
+            }
+            let key = |run: &Self| (run.schedule.seed(), run.schedule.n_steps());
+            if let Some(twin) = runs[..i].iter().find(|other| key(other) == key(run)) {
+                bail!(
+                    "{}: has seed {} like {}; a folder of runs holds one schedule under {kind}",
+                    run.folder.display(),
+                    run.schedule.seed(),
+                    twin.folder.display()
                 );
             }
         }
@@ -144,11 +150,27 @@ pub fn by_seed(runs: &[RunRecord]) -> Vec<Vec<&RunRecord>> {
     found.into_values().collect()
 }
 
-/// Compute that a run has from another one of these, FLOPs: it was spent once.
+/// Compute that a run has from another one of these, FLOPs: it was spent once. A run that was moved is looked for beside the one
+/// that branched off from it.
 pub fn shared_compute(run: &Path, runs: &[PathBuf]) -> Result<f64> {
     let Some(branch) = RunFolder::branch_of(run)? else { return Ok(0.0) };
-    let same = |other: &PathBuf| matches!((other.canonicalize(), branch.of.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    Ok(if runs.iter().any(same) { branch.compute_flops } else { 0.0 })
+    let beside = run
+        .canonicalize()
+        .ok()
+        .zip(branch.of.file_name())
+        .map(|(run, name)| run.with_file_name(name));
+    let of = branch.of.canonicalize().ok().or_else(|| beside?.canonicalize().ok());
+    let Some(of) = of else {
+        output::note(&format!(
+            "warning: {} begins with {} of {}, which is not there: they count as its own",
+            run.display(),
+            Flops(branch.compute_flops),
+            branch.of.display()
+        ));
+        return Ok(0.0);
+    };
+    let is_given = runs.iter().any(|other| other.canonicalize().is_ok_and(|other| other == of));
+    Ok(if is_given { branch.compute_flops } else { 0.0 })
 }
 
 /// The runs in a folder, by name.
@@ -158,7 +180,7 @@ pub fn run_folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| folder.display().to_string())?.path();
-        if path.join("schedule.toml").exists() {
+        if RunFolder::is_run(&path) {
             found.push(path);
         }
     }

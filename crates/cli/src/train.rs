@@ -119,7 +119,7 @@ pub fn use_threads(threads: Option<usize>) -> Result<()> {
 pub fn report(summary: &RunSummary) -> Result<()> {
     let how = match summary.outcome {
         Outcome::Finished => "finished",
-        Outcome::TargetReached => "target loss reached",
+        Outcome::TargetReached => "target reached",
         Outcome::Interrupted => "interrupted",
     };
     let flops = Flops(summary.compute_flops);

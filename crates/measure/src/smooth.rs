@@ -30,7 +30,8 @@ impl SmoothCurve {
     }
 
     /// The held-out loss of a run over its compute. Each stage is smoothed by itself, for the slope jumps
-    /// where a model grows; a stage of fewer than four evaluations is smoothed with the one before it.
+    /// where a model grows; a stage of fewer than four evaluations is smoothed with the one after it, the last one with the one
+    /// before it.
     ///
     /// # Errors
     /// Fewer than four evaluations, or a number that is not positive.

@@ -39,12 +39,6 @@ impl StepLaw {
         let excess = excess(loss, n_params, self.asymptote(n_params))?;
         Ok(-self.steps.amount_at(excess) / (self.steps.exponent * excess))
     }
-
-    /// d ln L / d ln S_min at a number of steps.
-    pub fn slope_in_steps(&self, n_params: f64, steps_min: f64) -> f64 {
-        let above = self.steps.loss_at(steps_min);
-        -self.steps.exponent * above / (self.asymptote(n_params) + above)
-    }
 }
 
 /// How far a loss is above the asymptote.

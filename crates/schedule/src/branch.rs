@@ -62,19 +62,41 @@ impl Schedule {
         difference(&there.file, &self.file)
     }
 
+    /// The first line in which a run of `there` is of another kind: not of this schedule under another seed or, with `any_length`, to
+    /// another length. Where its data lie, its name, evaluations, checkpoints and machine do not count.
+    pub fn difference_in_kind(&self, there: &Self, any_length: bool) -> Option<String> {
+        let kind = |schedule: &Self| {
+            let mut file = schedule.file.clone();
+            (file.seed, file.data) = (0, self.file.data.clone());
+            file.evaluation = self.file.evaluation;
+            file.machine = self.file.machine.clone();
+            for stage in file.stages.iter_mut().filter(|_| any_length) {
+                stage.until = Until::default();
+            }
+            without_incidentals(&mut file);
+            file
+        };
+        difference(&kind(there), &kind(self))
+    }
+
     /// What decides the course of a run up to a step in this stage, but for the learning rate and the stage's length.
     fn common_part(&self, stage: usize) -> Option<ScheduleFile> {
         let mut file = self.file.clone();
-        file.name.clear();
-        file.from_scratch = None;
-        file.prediction = None;
-        file.machine.recompute = false;
-        file.checkpoint = CheckpointSettings { every_steps: 1, keep: 1 };
+        without_incidentals(&mut file);
         file.stages.truncate(stage + 1);
         let last = file.stages.get_mut(stage)?;
         last.until = Until { loss: last.until.loss, slope: last.until.slope, ..Until::default() };
         Some(file)
     }
+}
+
+/// Takes from a schedule what changes no number of its run.
+fn without_incidentals(file: &mut ScheduleFile) {
+    file.name.clear();
+    file.from_scratch = None;
+    file.prediction = None;
+    file.machine.recompute = false;
+    file.checkpoint = CheckpointSettings { every_steps: 1, keep: 1 };
 }
 
 fn difference(there: &ScheduleFile, here: &ScheduleFile) -> Option<String> {

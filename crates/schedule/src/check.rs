@@ -319,6 +319,20 @@ impl Checker<'_> {
                 self.positive(&key("low"), curve.low[i])?;
                 self.positive(&key("high"), curve.high[i])?;
             }
+            if i > 0 {
+                let expected = "must not be below the stage before it";
+                let in_order = curve.stage[i - 1] <= curve.stage[i];
+                self.require(in_order, &key("stage"), curve.stage[i], expected)?;
+                let expected =
+                    format!("must be above the value before it, {}", curve.compute[i - 1]);
+                let rises = curve.compute[i - 1] < curve.compute[i];
+                self.require(rises, &key("compute"), curve.compute[i], expected)?;
+            }
+        }
+        for stage in 0..=last {
+            let points = curve.stage.iter().filter(|of| **of == stage).count();
+            let expected = format!("must have at least two points of stage {stage}");
+            self.require(points >= 2, "prediction.curve.stage", points, expected)?;
         }
         Ok(())
     }

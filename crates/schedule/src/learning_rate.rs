@@ -41,7 +41,7 @@ fn default_decay_fraction() -> f64 {
 impl LearningRate {
     /// Whether the rate falls before the end of a run, so that no loss but the last tells what the run has learnt.
     pub fn decays(&self) -> bool {
-        self.shape != DecayShape::Constant && self.final_fraction < 1.0
+        self.decaying_share() > 0.0 && self.final_fraction < 1.0
     }
 
     /// Share of a run's steps whose rate depends on the run's length: the decay's, or all.

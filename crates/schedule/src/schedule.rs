@@ -90,17 +90,6 @@ impl Schedule {
         Self::check(self.file, Path::new("--text"))
     }
 
-    /// The same run with another number of steps as its only limit.
-    ///
-    /// # Errors
-    /// No steps at all.
-    pub fn with_steps(mut self, steps: u64) -> Result<Self, ScheduleError> {
-        for stage in &mut self.file.stages {
-            stage.until = Until { steps: Some(steps), ..Until::default() };
-        }
-        Self::check(self.file, Path::new("--steps"))
-    }
-
     /// The last shape alone, under the same file: the run that the stages are compared with. It ends where
     /// `from_scratch.until` says; otherwise at the compute that the plan predicts for it, or without a
     /// plan at the most that the stages may take.
@@ -462,6 +451,35 @@ until = { steps = 1200 }
     pub(crate) fn second(stage: &str) -> String {
         let stage = stage.replace(';', "\n");
         GOOD.replace("{ steps = 1200 }", "{ steps = 1200 }\n\n[[stages]]\n") + &stage
+    }
+
+    #[test]
+    fn a_predicted_curve_has_points_of_every_stage_in_order() {
+        let grown = second("n_layers = 6;d_model = 256;n_heads = 8;until = { tokens = 40960 };");
+        let found = |stage: &str, compute: &str| {
+            let text = format!(
+                "{grown}\n[prediction]\nlaw = \"x\"\nbatch = \"1\"\nfinal_loss = 2\ncompute = 3e9\n\
+                 compute_from_scratch = 3e9\nsaving = 0\n[prediction.curve]\nstage = {stage}\n\
+                 tokens = [1, 2, 3, 4]\ncompute = {compute}\nloss = [5, 4, 3, 2]\n"
+            );
+            parse(&text).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let rising = "[1, 2, 3, 4]";
+        assert_eq!(found("[0, 0, 1, 1]", rising), "");
+        let cases = [
+            ("[0, 0, 1, 1]", "[1, 2, 2, 4]", "prediction.curve.compute[2] = 2: must be above"),
+            ("[0, 1, 0, 1]", rising, "prediction.curve.stage[2] = 0: must not be below"),
+            (
+                "[0, 0, 0, 1]",
+                rising,
+                "prediction.curve.stage = 1: must have at least two points of",
+            ),
+            ("[0, 0, 0, 2]", rising, "prediction.curve.stage[3] = 2: must be a stage, from 0 to 1"),
+        ];
+        for (stage, compute, message) in cases {
+            let found = found(stage, compute);
+            assert!(found.contains(message), "{found}");
+        }
     }
 
     #[test]

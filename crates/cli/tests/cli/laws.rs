@@ -178,7 +178,8 @@ fn runs_are_fitted_and_compared_without_a_law() {
     assert_eq!(steps["batch_tokens"], 1e5);
     // A law in steps at one batch is one in tokens.
     let plan = json(&world, "plan --shape gpt2 --stop 1.2x --law steps.json --stages 2");
-    assert_eq!(plan["batch_tokens"], 1e5);
+    // In whole sequences.
+    assert_eq!(plan["batch_tokens"], 98.0 * 1024.0);
     let growth = json(&world, "plan --curves small big");
     assert!(growth["growths"][0]["saving"].as_f64().unwrap() > 0.0, "{growth}");
     for (large, warned) in [("big", false), ("decayed", true)] {
@@ -231,6 +232,12 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         ("plan --budget 1e19 --law law.txt".into(), "law.txt: no law of staged fit"),
         ("plan --budget 1e19 --law none".into(), "neither kaplan, kaplan-authors"),
         ("plan --budget 1e19 --batch critical".into(), "knows no critical batch"),
+        (
+            "plan --budget 1e19 --batch 1000".into(),
+            "--batch 1000: must be a multiple of the context length, 1024",
+        ),
+        ("plan --curves small points.csv -o new.toml".into(), "cannot be used with"),
+        ("fit points.csv --isoflop -o new.json --figure new.svg".into(), "cannot be used with"),
         ("plan --budget 1e19 --stages 4..2".into(), "must be a number of stages"),
         ("plan --budget 1e19 --operators up".into(), "--operators up: must be width"),
         ("plan --target-loss 1.5".into(), "stays above"),

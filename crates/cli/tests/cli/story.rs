@@ -152,6 +152,15 @@ fn decayed_runs_are_compared_by_their_ends() {
     world.good("report staged scratch -o ends.html");
     assert!(fs::read_to_string(world.path("ends.html")).unwrap().contains("Only the ends of runs"));
 
+    let cut = &rows[..50];
+    write_run(
+        &world.path("cut"),
+        &fs::read_to_string(world.path("scratch/60/schedule.toml")).unwrap(),
+        cut,
+    );
+    let found = bad(&world, "fit scratch/120 scratch/240 cut --form compute --last-only");
+    assert!(found.contains("cut was last evaluated at step 50 of 60"), "{found}");
+
     let one_length = json(&world, "compare staged scratch/60 --json");
     assert_eq!(one_length["savings"].as_array().unwrap().len(), 0);
     assert!(one_length["no_saving"].as_str().unwrap().contains("several lengths"));
@@ -204,6 +213,20 @@ fn what_cannot_be_compared_is_explained() {
     write_run(&world.path("far"), &wide.replace("context_len = 16", "context_len = 8"), &rows);
     let found = bad(&world, "compare staged far");
     assert!(found.contains("far: has another context"), "{found}");
+    // Folders of runs that are not of one schedule.
+    for (name, schedule) in [("1", wide.clone()), ("2", wide.replace("seed = 1\n", "seed = 2\n"))] {
+        for folder in ["seeds", "twins", "rates"] {
+            write_run(&world.path(&format!("{folder}/{name}")), &schedule, &rows);
+        }
+    }
+    assert!(world.staged("compare staged seeds").status.success());
+    write_run(&world.path("twins/3"), &wide, &rows);
+    let found = bad(&world, "compare staged twins");
+    assert!(found.contains("twins/3: has seed 1 like twins/1"), "{found}");
+    let slow = wide.replace("seed = 1\n", "seed = 3\n").replace("peak = 0.01", "peak = 0.02");
+    write_run(&world.path("rates/3"), &slow, &rows);
+    let found = bad(&world, "compare staged rates");
+    assert!(found.contains("`peak = 0.02` there, `peak = 0.01` here"), "{found}");
     world.good("train tiny.toml --from-scratch --seed 9 --out foreign");
     let state = fs::read_dir(world.path("foreign/checkpoints")).unwrap().last().unwrap().unwrap();
     let state = state.path().join("state.json");
@@ -273,6 +296,27 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     let again = bad(&world, "pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
     assert!(again.contains("already holds a run"), "{again}");
     let law = json(&world, "pilot recipe.toml --share 0.5 --sizes 2 -o pilots --resume --json");
+    // Pilot runs go on with the text that they began with, and what cannot be planned leaves nothing behind.
+    let text = fs::read_to_string(world.path("recipe.toml")).unwrap();
+    let source = "{ source = \"synthetic\", n_words = 16, language_seed = 1 }";
+    let text = text.replace(source, "{ source = \"text\", tokenizer = \"bytes\" }");
+    world.write("text.toml", &text);
+    let small = text.replace(
+        "n_layers = 2\nd_model = 32\nn_heads = 4",
+        "n_layers = 1\nd_model = 16\nn_heads = 1",
+    );
+    world.write("small.toml", small);
+    world.write("a.txt", "All that is gold does not glitter. ".repeat(100));
+    world.write("b.txt", "Not all those who wander are lost. ".repeat(100));
+    let found = bad(&world, "pilot small.toml --text a.txt -o texts");
+    assert!(found.contains("too small for pilot runs"), "{found}");
+    assert!(!world.path("texts").exists());
+    world.good("pilot text.toml --text a.txt --share 0.2 --sizes 2 -o texts");
+    let found = bad(&world, "pilot text.toml --text b.txt --share 0.2 --sizes 2 -o texts --resume");
+    assert!(
+        found.contains("texts: holds runs on a.txt (3500 bytes), tokenizer = bytes"),
+        "{found}"
+    );
     let budget = 6.0 * f64::from(12 * 2 * 32 * 32) * 64.0 * 400.0;
     let spent = law["compute"].as_f64().unwrap();
     assert!((spent / (0.5 * budget) - 1.0).abs() < 0.02, "{spent} of {budget}");

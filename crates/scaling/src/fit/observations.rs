@@ -80,8 +80,16 @@ impl Points {
 
     /// How many values of a quantity there are.
     pub fn distinct(&self, k: usize) -> usize {
-        self.ln_quantities.iter().map(|x| x[k].to_bits()).collect::<BTreeSet<_>>().len()
+        let mut values: Vec<f64> = self.ln_quantities.iter().map(|x| x[k]).collect();
+        values.sort_by(f64::total_cmp);
+        1 + values.windows(2).filter(|pair| !same(pair[0], pair[1])).count()
     }
+}
+
+/// Whether two values of ln x are of one x, up to the rounding of a table.
+pub(crate) fn same(a: f64, b: f64) -> bool {
+    const ROUNDING: f64 = 1e-4;
+    (a - b).abs() <= ROUNDING
 }
 
 fn positive_ln(name: &str, value: f64, point: usize) -> Result<f64, FitError> {

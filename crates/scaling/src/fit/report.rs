@@ -1,7 +1,7 @@
 use super::FitError;
 use super::bootstrap::{bootstrap, interval, quantile};
 use super::form::{LawForm, Quantity};
-use super::observations::{Observation, Points};
+use super::observations::{Observation, Points, same};
 use super::problem::Problem;
 use super::search::{Search, plain_search, search};
 use crate::{FittedLaw, GrownRun, TrainingCost};
@@ -346,8 +346,9 @@ fn leave_largest_out(form: LawForm, points: &Points) -> Option<LeftOut> {
         return None;
     }
     let largest = points.ln_quantities.iter().map(|x| x[0]).fold(f64::NEG_INFINITY, f64::max);
+    let is_largest = |ln_params: f64| same(ln_params, largest);
     let smaller: Vec<usize> =
-        (0..points.runs.len()).filter(|i| points.ln_quantities[*i][0] < largest).collect();
+        (0..points.runs.len()).filter(|i| !is_largest(points.ln_quantities[*i][0])).collect();
     let sizes_left = points.distinct(0) - 1;
     if sizes_left < 2 || smaller.len() < form.parameter_names().len() {
         return None;
@@ -360,7 +361,7 @@ fn leave_largest_out(form: LawForm, points: &Points) -> Option<LeftOut> {
     for (i, run) in points.runs.iter().enumerate() {
         let (x, y) = of(&i);
         let is_later = last.get(run).is_none_or(|(before, _)| before[1] < x[1]);
-        if x[0] >= largest && is_later {
+        if is_largest(x[0]) && is_later {
             last.insert(*run, (x, y));
         }
     }

@@ -251,7 +251,7 @@ impl Plan {
             let path = evaluate(&request.cost, shapes.clone(), Operators::ALL, &end);
             let names: Vec<String> = shapes.iter().map(ToString::to_string).collect();
             let path = path.ok_or(PlanError::NoSuchChain { chain: names.join(", ") })?;
-            return build(request, &path, without_growth, true, batch_tokens);
+            return build(request, &path, without_growth, batch_tokens);
         }
         let paths = best_paths(&request.cost, &last, request.operators, most - 1, end);
         let in_range = paths.into_iter().enumerate().skip(least - 1);
@@ -263,7 +263,7 @@ impl Plan {
                 shape: last,
                 operators: request.operators,
             })?;
-        build(request, &path, without_growth, least > 1, batch_tokens)
+        build(request, &path, without_growth, batch_tokens)
     }
 }
 
@@ -340,7 +340,6 @@ fn build(
     request: &Request,
     path: &Path,
     without_growth: Option<Unstaged>,
-    must_grow: bool,
     batch_tokens: impl Fn(f64, f64) -> f64,
 ) -> Result<Plan, PlanError> {
     let cost = &request.cost;
@@ -373,7 +372,7 @@ fn build(
         saving,
         saving_interval,
         batch_tokens,
-        advice: advice(saving, saving_interval, stages.len(), must_grow),
+        advice: advice(saving, saving_interval, stages.len()),
         stages,
         without_growth,
         baselines: baselines(cost, &path.shapes, final_loss),
@@ -381,7 +380,7 @@ fn build(
     })
 }
 
-fn advice(saving: f64, interval: Option<[f64; 2]>, n_stages: usize, must_grow: bool) -> Advice {
+fn advice(saving: f64, interval: Option<[f64; 2]>, n_stages: usize) -> Advice {
     let reason = if n_stages == 1 {
         Some("no growth spares compute here".to_string())
     } else if saving < 0.0 {
@@ -392,12 +391,8 @@ fn advice(saving: f64, interval: Option<[f64; 2]>, n_stages: usize, must_grow: b
             100.0 * low,
             100.0 * high
         ))
-    } else if saving < LEAST_SAVING && !must_grow {
-        Some(format!(
-            "the saving, {:.2} %, is below {:.0} %: the run ends too close to its asymptote",
-            100.0 * saving,
-            100.0 * LEAST_SAVING
-        ))
+    } else if saving < LEAST_SAVING {
+        Some(format!("the saving, {:.2} %, is below {:.0} %", 100.0 * saving, 100.0 * LEAST_SAVING))
     } else {
         None
     };

@@ -32,8 +32,6 @@ type Ending = (f64, Option<usize>);
 pub(crate) struct Path {
     pub shapes: Vec<GptShape>,
     pub spared: f64,
-    /// Loss at the last growth; infinite without one.
-    pub last_growth: f64,
 }
 
 /// Growths between shapes that are sorted by N, and the best paths over them.
@@ -109,11 +107,7 @@ impl Graph {
         end: impl Fn(f64) -> Option<End>,
     ) -> Option<Path> {
         if n_growths == 0 {
-            return Some(Path {
-                shapes: vec![self.shapes[to]],
-                spared: 0.0,
-                last_growth: f64::INFINITY,
-            });
+            return Some(Path { shapes: vec![self.shapes[to]], spared: 0.0 });
         }
         let best = &self.best[n_growths - 1];
         let ends = self.into[to].iter().filter_map(|i| {
@@ -128,7 +122,7 @@ impl Graph {
             shapes.insert(0, self.shapes[self.edges[i].from]);
             at = self.best[k][i]?.1;
         }
-        Some(Path { shapes, spared, last_growth: self.edges[last].growth(n_growths)?.loss })
+        Some(Path { shapes, spared })
     }
 }
 
@@ -223,5 +217,5 @@ pub(crate) fn evaluate(
         last_growth = growth.loss;
     }
     let (spared, final_loss) = end(spared)?;
-    (last_growth > final_loss).then_some(Path { shapes, spared, last_growth })
+    (last_growth > final_loss).then_some(Path { shapes, spared })
 }

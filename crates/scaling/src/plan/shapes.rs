@@ -261,5 +261,11 @@ mod tests {
         let few = spread(&all, &last);
         assert!(few.len() > 40 && few.len() < 64, "{} of {}", few.len(), all.len());
         assert!(few.is_sorted_by_key(GptShape::n_params));
+        let blocks_per_width = |shape: &GptShape| shape.n_layers as f64 / shape.d_model as f64;
+        let wide = few.iter().filter(|shape| shape.d_model >= last.d_model / 4);
+        for shape in wide {
+            let ratio = blocks_per_width(shape) / blocks_per_width(&last);
+            assert!((0.7..1.5).contains(&ratio), "{shape}: {ratio}");
+        }
     }
 }

@@ -282,7 +282,9 @@ fn intervals_come_from_resampled_laws_and_decide_the_advice() {
     assert!(low <= sure.saving && sure.saving <= high && low > 0.0, "{low} {high}");
     assert!(sure.advice.grow);
     let unsure = with(1.9);
-    assert!(unsure.saving_interval.unwrap()[0] < low);
+    assert!(unsure.saving_interval.unwrap()[0] <= 0.0 && unsure.saving > 0.01, "{unsure:?}");
+    assert!(!unsure.advice.grow);
+    assert!(unsure.advice.reason.unwrap().contains("includes zero"));
 }
 
 #[test]
