@@ -2,11 +2,15 @@
 
 use model::DeviceChoice;
 use schedule::Schedule;
+use state::Origin;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use trainer::{Event, Outcome, RunFolder, RunOptions, RunSummary, TrainError, train};
+use trainer::{
+    Event, Learner, Outcome, RunFolder, RunOptions, RunSummary, TrainError, open_corpus, train,
+};
 
 const SCHEDULE: &str = r#"
 version = 1
@@ -180,6 +184,27 @@ fn a_finished_run_is_left_as_it_is() {
     let summary = run_through(folder.path());
     assert_eq!((summary.outcome, summary.step), (Outcome::Finished, 14));
     assert_eq!(record(folder.path()), before);
+}
+
+/// A step that is given up half-way is made again, as if nothing had been.
+#[test]
+fn a_step_that_is_given_up_leaves_no_trace() {
+    let schedule = schedule();
+    let root = tempfile::tempdir().unwrap();
+    let corpus = Arc::new(open_corpus(&schedule, root.path()).unwrap());
+    let device = DeviceChoice::Cpu.open(schedule.machine().precision).unwrap();
+    let learner = || {
+        let state = Learner::initial_state(&schedule, &corpus, Origin::of_no_run(5));
+        Learner::new(schedule.clone(), Arc::clone(&corpus), device.clone(), state)
+    };
+    let (mut straight, mut stopped) = (learner(), learner());
+    let (never, now) = (AtomicBool::new(false), AtomicBool::new(true));
+    for step in 1..4 {
+        assert!(stopped.advance(&now).unwrap().is_none());
+        let made = [&mut straight, &mut stopped].map(|one| one.advance(&never).unwrap().unwrap());
+        assert_eq!(made[0].train_loss.to_bits(), made[1].train_loss.to_bits(), "{step}");
+        assert_eq!(stopped.position().step, step);
+    }
 }
 
 #[test]

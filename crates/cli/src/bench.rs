@@ -48,8 +48,8 @@ struct Step {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     steps: u64,
     /// Threads on the CPU [default: all cores]
-    #[arg(long)]
-    threads: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    threads: Option<u64>,
     /// cpu, cuda or cuda:NUMBER
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -77,7 +77,7 @@ impl Bench {
 impl Step {
     fn run(self) -> Result<()> {
         let shape = self.shape()?;
-        train::use_threads(self.threads)?;
+        train::use_threads(self.threads.map(|threads| threads as usize))?;
         let threads = rayon::current_num_threads() as u64;
         let bench = StepBench {
             shape,
@@ -93,7 +93,7 @@ impl Step {
     }
 
     fn shape(&self) -> Result<GptShape> {
-        shapes::shape(&self.shape, self.vocab, self.context)
+        shapes::shape("--shape", &self.shape, self.vocab, self.context)
     }
 }
 

@@ -22,6 +22,8 @@ use trainer::{EvaluationSet, Learner, open_corpus, prepare_text};
 
 /// Updates from one evaluation to the next.
 const EVERY: u64 = 40;
+/// Steps of a benchmark are not given up.
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Arguments of `staged bench growth`.
 #[derive(Args)]
@@ -223,8 +225,11 @@ impl GrowthBench {
             corpus: Arc::clone(corpus),
             seed,
         };
-        for (from, deeper, name) in [(&self.narrow, false, NARROW), (&self.shallow, true, SHALLOW)]
-        {
+        let beginnings = [
+            (&self.narrow, "--narrow", false, NARROW),
+            (&self.shallow, "--shallow", true, SHALLOW),
+        ];
+        for (from, option, deeper, name) in beginnings {
             let cases: Vec<Case> = cases()
                 .into_iter()
                 .filter(|case| case.deeper == deeper && !measured.has(seed, &case.name))
@@ -232,10 +237,10 @@ impl GrowthBench {
             if cases.is_empty() && measured.has(seed, name) {
                 continue;
             }
-            let small = shapes::shape(from, n_vocab, target.context_len)?;
+            let small = shapes::shape(option, from, n_vocab, target.context_len)?;
             let mut learner = bench.learner(&[(small, self.steps + self.updates, None)], None)?;
             for _ in 0..self.steps {
-                learner.advance()?;
+                learner.advance(&NEVER)?;
             }
             let state = learner.state();
             if !measured.has(seed, name) {
@@ -446,7 +451,7 @@ impl Bench {
                 break;
             }
             for _ in 0..EVERY {
-                learner.advance()?;
+                learner.advance(&NEVER)?;
             }
         }
         Ok(rows)

@@ -6,7 +6,7 @@ use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
 use crate::side_by_side::run_all;
 use crate::{compare, figures, output, plan_report, report};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
@@ -123,7 +123,17 @@ impl Demo {
     pub fn run(self) -> Result<()> {
         let began = Instant::now();
         let folder = match &self.out {
-            Some(folder) => folder.clone(),
+            Some(folder) => {
+                if !self.resume
+                    && std::fs::read_dir(folder).is_ok_and(|mut held| held.next().is_some())
+                {
+                    bail!(
+                        "{}: is not empty; add --resume to go on with a demo there, or choose another --out",
+                        folder.display()
+                    );
+                }
+                folder.clone()
+            }
             None => free_folder().context("runs/demo and its numbered siblings are all taken")?,
         };
         let kind = if self.text.is_empty() { SYNTHETIC } else { TEXT };

@@ -1,6 +1,6 @@
 use crate::checkpoint::OpenedCheckpoint;
 use crate::output;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::{Cleaning, TokenFile, encode_text};
 use schedule::DataSource;
@@ -93,6 +93,10 @@ impl Eval {
             let file = TokenFile::open(path)?;
             if file.is_described() {
                 opened.check_vocabulary(&path.display().to_string(), &file.info().vocabulary)?;
+            }
+            let (found, known) = (file.info().n_vocab, opened.info.shape.n_vocab);
+            if found > known {
+                bail!("{}: has token {} in a vocabulary of {known}", path.display(), found - 1);
             }
             let n = file.len().min(limit as usize + 1);
             let set = EvaluationSet::of_tokens(&file.tokens(0..n), limit, context_len)

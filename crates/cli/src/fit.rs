@@ -1,8 +1,9 @@
 use crate::observations::{Observations, Source};
 use crate::{figures, output};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use scaling::{Fit as Law, FitOptions, IsoFlop, LawForm};
+use plot::Figure;
+use scaling::{Fit as Law, FitError, FitOptions, IsoFlop, LawForm};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +38,7 @@ pub struct Fit {
     #[arg(long, default_value_t = 0)]
     drop_highest: usize,
     /// Fit the compute-optimal size N_opt(C) to runs of equal compute instead of a law
-    #[arg(long, conflicts_with = "figure")]
+    #[arg(long, conflicts_with_all = ["figure", "form"])]
     isoflop: bool,
     /// Resamples for the 95 % intervals
     #[arg(long, default_value_t = 1000)]
@@ -109,6 +110,20 @@ impl Fit {
             stable_only: self.stable_only,
             drop_highest: self.drop_highest,
         };
+        if let Some(figure) = &self.figure {
+            output::check_target(figure)?;
+            Figure::check_format(figure)?;
+        }
+        for target in self.out.iter().flat_map(|out| [out.clone(), points_path(out)]) {
+            output::check_target(&target)?;
+            let is_same = |file: &PathBuf| matches!((file.canonicalize(), target.canonicalize()), (Ok(a), Ok(b)) if a == b);
+            if self.curves.iter().any(is_same) {
+                bail!(
+                    "-o: {} is one of the files that are fitted; choose another name",
+                    target.display()
+                );
+            }
+        }
         let observations = source.read()?;
         if self.isoflop {
             return self.isoflop(&observations);
@@ -199,7 +214,11 @@ pub fn fit_runs(runs: &[PathBuf], ends: bool, bootstraps: usize) -> Result<(Law,
 }
 
 fn law_of(observations: &Observations, options: FitOptions) -> Result<Law> {
-    let mut law = Law::new(&observations.points, options)?;
+    let law = Law::new(&observations.points, options);
+    if let Err(error @ FitError::Missing { .. }) = law {
+        bail!("{error}; name the columns that have it: --columns n_params=...,tokens=...,loss=...");
+    }
+    let mut law = law?;
     law.batch_tokens = observations.batch_tokens;
     law.compute = observations.compute;
     law.warnings.splice(0..0, observations.warnings.iter().cloned());

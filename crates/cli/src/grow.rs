@@ -1,5 +1,5 @@
 use crate::checkpoint::locate;
-use crate::output;
+use crate::{output, train};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use growth::GrowthOperator;
@@ -11,7 +11,9 @@ use rand_chacha::ChaCha8Rng;
 use schedule::{DepthMode, Growth, MomentRule, NamedPlacement, Placement, WidthMode};
 use serde::Serialize;
 use state::Checkpoint;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use trainer::{EvaluationSet, GrowthCheck, RunFolder, check_growth, open_corpus};
 
@@ -24,7 +26,8 @@ const CHECK_SEQUENCES: usize = 8;
     Example: staged grow runs/small --d-model 192 --depth 8 -o grown\n\n\
     Width modes are duplicate, split and fresh (the default); depth modes \
     are identity, copy_identity (the default) and copy. Width grows first. docs/GROWTH.md says what \
-    each keeps. A checkpoint that lies in a run's checkpoints/ can be given to eval and sample.")]
+    each keeps. A checkpoint that lies in a run's checkpoints/ can be given to eval and sample. To train on after a growth, \
+    write it as a stage of a schedule: a run does not begin from a checkpoint.")]
 pub struct Grow {
     /// A checkpoint, or a run for its newest one
     checkpoint: PathBuf,
@@ -278,9 +281,15 @@ impl Grow {
         if let Ok(style) = style {
             bar.set_style(style);
         }
+        let stop = train::stop_on_signals()?;
         let written = operator.grow_checkpoint(from, &self.out, &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
+            if stop.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         bar.finish_and_clear();
         Ok(written?)

@@ -90,6 +90,7 @@ impl PlanningLaw {
         })?;
         let fit: Fit =
             serde_json::from_str(&text).with_context(|| format!("{name}: no law of staged fit"))?;
+        check_parameters(&fit, name)?;
         let law = in_tokens(&fit, fit.fitted(), name)?;
         Ok(Self {
             name: name.to_string(),
@@ -297,6 +298,20 @@ fn policy(choice: BatchChoice) -> BatchPolicy {
         BatchChoice::CriticalAtEnd => BatchPolicy::CriticalAtEnd,
         BatchChoice::Critical => BatchPolicy::Critical,
     }
+}
+
+/// Errs if a law lacks a parameter.
+pub fn check_parameters(fit: &Fit, name: &str) -> Result<()> {
+    let values = fit.law.parameter_names().iter().zip(fit.values());
+    for (parameter, value) in values {
+        if !value.is_finite() {
+            bail!(
+                "{name}: parameters.{parameter} is missing or no number: the form {} needs it",
+                fit.law
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A fitted law in N and D. A law in the steps of runs with one batch B is one in tokens, D = B S.

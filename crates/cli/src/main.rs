@@ -30,7 +30,7 @@ mod shapes;
 mod side_by_side;
 mod train;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Bad input, and anything else that keeps a command from its result.
@@ -78,9 +78,15 @@ enum Command {
     Data(data::Data),
 }
 
+/// What was asked for. A number below zero is a value that an option refuses, and no other option.
+fn arguments() -> Arguments {
+    let command = Arguments::command().mut_subcommands(|one| one.allow_negative_numbers(true));
+    Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
 fn main() -> ExitCode {
     allocator::keep_memory();
-    let result = match Arguments::parse().command {
+    let result = match arguments().command {
         Command::Demo(demo) => demo.run(),
         Command::Fit(fit) => fit.run(),
         Command::Pilot(pilot) => pilot.run(),

@@ -150,6 +150,11 @@ impl Source {
         let name = path.display().to_string();
         let columns = self.table_columns(&name, header)?;
         let conditions = self.table_conditions(&name, header)?;
+        if self.last_only && columns.run.is_empty() {
+            bail!(
+                "--last-only: {name}: no column says which rows are of one run; add run=COLUMN to --columns"
+            );
+        }
         let mut reader = csv::Reader::from_path(path).with_context(|| name.clone())?;
         let first_run = next_run(&found.points);
         let mut runs: HashMap<String, usize> = HashMap::new();

@@ -1,6 +1,6 @@
 //! The one place that writes to the terminal.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::Path;
@@ -30,6 +30,21 @@ pub fn write_file(path: &Path, text: &str) -> Result<()> {
         let _ = std::fs::remove_file(&partial);
     }
     written.with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// Errs unless a file can be written there: for commands that write several, or work long before they write.
+pub fn check_target(path: &Path) -> Result<()> {
+    let ends_in_slash = path.as_os_str().to_string_lossy().ends_with('/');
+    if path.is_dir() || ends_in_slash || path.file_name().is_none() {
+        bail!("{}: is a folder; name a file", path.display());
+    }
+    let folder = path.ancestors().skip(1).find(|folder| folder.exists());
+    if let Some(blocked) =
+        folder.filter(|folder| !folder.is_dir() && !folder.as_os_str().is_empty())
+    {
+        bail!("{}: {} is no folder", path.display(), blocked.display());
+    }
+    Ok(())
 }
 
 /// The command line of this process, the program by its name alone.

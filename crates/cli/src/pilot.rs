@@ -3,6 +3,7 @@ use crate::side_by_side::run_all;
 use crate::{fit, output};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use corpus::TokenFileInfo;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
 use scaling::plan::{Operators, Pilot as PlannedPilot, grown_from, pilots};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use trainer::{RunFolder, RunOptions, RunSummary, prepare_text};
+use trainer::{RunFolder, RunOptions, RunSummary, open_corpus, prepare_text};
 
 /// Evaluations of a pilot run: they are not counted as compute, but take time.
 const EVALUATIONS: u64 = 24;
@@ -24,12 +25,16 @@ const LENGTHS: [f64; 3] = [1.0, 0.6, 0.36];
 /// high and bend the law.
 const MOST_WARMUP: f64 = 0.15;
 
+/// Steps of a pilot run, at least.
+const LEAST_STEPS: u64 = 10;
+
 /// Resamples of the law, for the interval of what is planned with it.
 const BOOTSTRAPS: usize = 200;
 
 /// Arguments of `staged pilot`.
 #[derive(Args)]
 #[command(
+    override_usage = "staged pilot <SCHEDULE> [OPTIONS]",
     after_help = "Example: staged pilot schedules/dickens_scratch.toml --text dickens.txt --budget 7e13 -o runs/pilots\n\n\
     Then: staged plan --law runs/pilots/law.json --template schedules/dickens_scratch.toml --shape 4x128x4 -o mine.toml"
 )]
@@ -135,7 +140,14 @@ impl Pilot {
             device,
             resume: self.resume,
         };
-        runs.shapes()?;
+        let (planned, _) = runs.shapes()?;
+        let sizes = planned.len() / runs.lengths().len();
+        if sizes < runs.n_sizes {
+            output::note(&format!(
+                "warning: {sizes} sizes instead of {}: no more shapes grow into {} and are large enough for a law",
+                runs.n_sizes, planned[0].shape
+            ));
+        }
         let prepared = with_prepared_tokens(recipe.clone(), &folder, self.resume)?;
         let runs = PilotRuns { recipe: &prepared, ..runs };
         let Some((law, made)) = runs.law()? else {
@@ -189,7 +201,19 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
     } else {
         output::write_file(&path, &serde_json::to_string_pretty(&record)?)?;
     }
-    prepare_text(&recipe, folder, resume, &mut |_| (), &AtomicBool::new(false))?;
+    let is_new = !tokens.exists();
+    let prepared = prepare_text(&recipe, folder, resume, &mut |_| (), &AtomicBool::new(false));
+    if let Err(error) = prepared.and_then(|()| open_corpus(&recipe, folder).map(drop)) {
+        if is_new {
+            // What was made for nothing goes again; the first error says more than one about tidying up.
+            for made in [&path, &tokens, &TokenFileInfo::path_for(&tokens)] {
+                let _ = std::fs::remove_file(made);
+            }
+            let _ = std::fs::remove_dir(path.parent().unwrap_or(folder));
+            let _ = std::fs::remove_dir(folder);
+        }
+        return Err(error).context(record.to_string());
+    }
     Ok(recipe.with_tokens(tokens)?)
 }
 
@@ -253,6 +277,14 @@ impl PilotRuns<'_> {
         );
         if planned.len() < 2 * lengths.len() {
             bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
+        }
+        let shortest = planned.iter().map(|pilot| self.steps(pilot.tokens)).min().unwrap_or(0);
+        if shortest < LEAST_STEPS {
+            bail!(
+                "{} is too little for pilot runs: the shortest would have {shortest} steps, and a law needs {LEAST_STEPS} at least; \
+                 give them more (--share, --budget; of a demo --minutes)",
+                Flops(self.compute)
+            );
         }
         let (largest, next) = (&planned[0].shape, planned[lengths.len()].shape);
         let grown_from = match self.grow {

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::TokenizerChoice;
 use measure::{Flops, GptShape, PfDays};
+use plot::Figure;
 use scaling::plan::{
     Family, FinalShape, Goal, Operators, Plan as StagedPlan, Request, Stop, WidthRule,
 };
@@ -72,7 +73,8 @@ pub struct Plan {
     #[arg(long, value_name = "RATIO", value_parser = dynamics_ratio)]
     dynamics_ratio: Option<f64>,
     /// Find the growth points between measured curves instead, smallest model first
-    #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "throughput", "dynamics_ratio", "out", "figure"])]
+    #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "stop", "law", "stages",
+        "operators", "through", "batch", "throughput", "dynamics_ratio", "vocab", "context", "head_size", "aspect", "template", "out", "figure"])]
     curves: Vec<PathBuf>,
     /// Vocabulary, for exact FLOPs and the loss of an untrained model [default: the template's, where it says one, else 50257]
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..=10_000_000))]
@@ -174,6 +176,7 @@ impl Plan {
         if !self.curves.is_empty() {
             return measured::report(&self.curves, self.json);
         }
+        self.check_targets()?;
         let mut planned = self.planned()?;
         if let Some(out) = &self.out {
             if let Some(name) = out.file_stem().and_then(|stem| stem.to_str()) {
@@ -194,6 +197,24 @@ impl Plan {
         plan_report::print(&planned)?;
         if let Some(out) = &self.out {
             output::line(&format!("schedule: {}", out.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Errs before anything is written where not all of it can be, or would take the place of what no plan wrote.
+    fn check_targets(&self) -> Result<()> {
+        if let Some(figure) = &self.figure {
+            output::check_target(figure)?;
+            Figure::check_format(figure)?;
+        }
+        let Some(out) = &self.out else { return Ok(()) };
+        output::check_target(out)?;
+        let is_plan = |schedule: Schedule| schedule.prediction().is_some();
+        if out.exists() && !Schedule::read(out).is_ok_and(is_plan) {
+            bail!(
+                "{}: is there already and no planned schedule; choose another name",
+                out.display()
+            );
         }
         Ok(())
     }
@@ -228,7 +249,7 @@ impl Plan {
             through: self
                 .through
                 .iter()
-                .map(|text| shapes::shape(text, n_vocab, context_len))
+                .map(|text| shapes::shape("--through", text, n_vocab, context_len))
                 .collect::<Result<_>>()?,
         };
         ask.planned(template, law, &costs)
@@ -273,7 +294,7 @@ impl Plan {
             bail!("--aspect {}: must be positive", self.aspect);
         }
         Ok(match &self.shape {
-            Some(text) => FinalShape::Given(shapes::shape(text, n_vocab, context_len)?),
+            Some(text) => FinalShape::Given(shapes::shape("--shape", text, n_vocab, context_len)?),
             None => FinalShape::Best(Family {
                 d_head: self.head_size as usize,
                 aspect: self.aspect,

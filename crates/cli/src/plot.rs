@@ -1,4 +1,5 @@
 use crate::comparison::Sides;
+use crate::law::check_parameters;
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::{RunRecord, run_folders};
 use crate::{figures, fit, output};
@@ -63,6 +64,7 @@ impl Plot {
                 .with_context(|| format!("{} cannot be read", first.display()))?;
             let law: Fit = serde_json::from_str(&text)
                 .with_context(|| format!("{}: no law of staged fit", first.display()))?;
+            check_parameters(&law, &first.display().to_string())?;
             figures::fit_quality(&law, &fit::points_path(first))?
         } else if is_staged(first) {
             let baselines: Vec<RunRecord> = self.sources[1..]

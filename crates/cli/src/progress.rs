@@ -48,6 +48,7 @@ impl Progress {
                 self.bar.set_length(*n_steps);
                 self.bar.set_position(*first_step);
                 self.started(event);
+                self.update(&format!("step {first_step}/{n_steps}"));
             }
             Event::Step { point, n_steps, total_flops } => {
                 self.step(point, *n_steps, total_flops.0);

@@ -25,7 +25,10 @@ impl RunRecord {
         let schedule = RunFolder::schedule_of(folder)?;
         let path = RunFolder::metrics_of(folder);
         let curve = LearningCurve::read(&path)?;
-        let smooth = SmoothCurve::of_run(&curve).with_context(|| path.display().to_string())?;
+        let smooth = SmoothCurve::of_run(&curve).with_context(|| {
+            let every = schedule.evaluation().every_steps;
+            format!("{} (evaluation.every_steps = {every})", path.display())
+        })?;
         let growths = RunFolder::growths_of(folder)?;
         Ok(Self { folder: folder.to_path_buf(), schedule, curve, smooth, growths })
     }

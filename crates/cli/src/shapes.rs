@@ -11,17 +11,17 @@ const NAMED: [(&str, usize, usize, usize); 4] = [
     ("gpt2-xl", 48, 1600, 25),
 ];
 
-/// A shape as it is displayed, or a name.
-pub fn shape(text: &str, n_vocab: usize, context_len: usize) -> Result<GptShape> {
+/// A shape as it is displayed, or a name; `option` is where it was given.
+pub fn shape(option: &str, text: &str, n_vocab: usize, context_len: usize) -> Result<GptShape> {
     let named = NAMED.iter().find(|named| named.0 == text);
     let shape = match named {
         Some((_, n_layers, d_model, n_heads)) => GptShape::gpt2(*n_layers, *d_model, *n_heads),
         None => text.parse().map_err(|error: ShapeError| {
             let names: Vec<&str> = NAMED.iter().map(|named| named.0).collect();
-            anyhow!("--shape {text}: {error}, or {}", names.join(", "))
+            anyhow!("{option} {text}: {error}, or {}", names.join(", "))
         })?,
     };
     let shape = GptShape { n_vocab, context_len, ..shape };
-    shape.check().with_context(|| format!("--shape {text}"))?;
+    shape.check().with_context(|| format!("{option} {text}"))?;
     Ok(shape)
 }

@@ -12,6 +12,7 @@ use trainer::{Outcome, RunOptions, RunSummary, train};
 /// Arguments of `staged train`.
 #[derive(Args)]
 #[command(
+    override_usage = "staged train <SCHEDULE> [OPTIONS]",
     after_help = "Example: staged train schedules/dickens_scratch.toml --text dickens.txt\n\n\
     Ctrl-C or SIGTERM saves the state and ends with exit code 0; --resume goes on from there."
 )]
@@ -69,6 +70,12 @@ impl Train {
         if let Some(seed) = self.seed {
             schedule = schedule.with_seed(seed);
         }
+        let (warmup, n_steps) = (schedule.learning_rate().warmup_steps, schedule.n_steps());
+        if warmup >= n_steps {
+            output::note(&format!(
+                "warning: learning_rate.warmup_steps = {warmup}: the run has {n_steps} steps, so the rate never comes to its peak"
+            ));
+        }
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(schedule.name()));
         let device = self.device.parse()?;
         let (resume, branch_of, command) = (self.resume, self.branch_of, output::command());
@@ -97,7 +104,7 @@ pub fn stop_on_signals() -> Result<&'static AtomicBool> {
             if STOP.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
-            output::note("stopping after this step; once more to stop at once, without saving");
+            output::note("stopping and saving; once more to stop at once, without saving");
         })
     });
     match set {

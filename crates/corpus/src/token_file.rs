@@ -178,6 +178,11 @@ impl Layout {
             .into_iter()
             .find(|layout| word(0) == Some(layout.magic().0));
         let Some(layout) = layout else {
+            if path.extension().is_none_or(|end| end != "bin") {
+                let reason = "no token file: llm.c's begin with a magic number, and nanoGPT's are named .bin; staged data prepare \
+                              makes one of a text";
+                return Err(CorpusError::file(path, reason));
+            }
             if !bytes.len().is_multiple_of(2) {
                 let reason = "neither llm.c's format (no magic number) nor nanoGPT's (odd size)";
                 return Err(CorpusError::file(path, reason));

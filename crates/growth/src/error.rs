@@ -10,6 +10,9 @@ pub enum GrowthError {
     /// A checkpoint cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Whoever watches it broke it off.
+    #[error("stopped")]
+    Stopped,
     /// The state is not one that the operator grows.
     #[error("the state {0}")]
     Unfit(String),

@@ -2,6 +2,7 @@ use crate::tensor::{GrownTensor, Source};
 use crate::{GrowthError, GrowthOperator};
 use schedule::MomentRule;
 use state::{Checkpoint, TensorSink, write_checkpoint};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// Elements that are computed while as many are written.
@@ -9,17 +10,17 @@ const PIECE: usize = 1 << 20;
 
 impl GrowthOperator {
     /// Grows a checkpoint to another one, tensor by tensor, so that neither is ever in memory as a
-    /// whole; `observe` is told the bytes written and those to write. Returns the bytes of the new
+    /// whole; `observe` is told the bytes written and those to write, and may break it off. Returns the bytes of the new
     /// tensors' files.
     ///
     /// # Errors
     /// A checkpoint of another shape, with a tensor too many or too few, or without moments where they
-    /// are mapped; an output that exists or cannot be written. Nothing is left behind.
+    /// are mapped; an output that exists or cannot be written; `observe` broke it off. Nothing is left behind.
     pub fn grow_checkpoint(
         &self,
         from: &Checkpoint,
         to: &Path,
-        observe: &mut dyn FnMut(u64, u64),
+        observe: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<u64, GrowthError> {
         let before = from.frame();
         self.check(&before)?;
@@ -39,7 +40,7 @@ impl GrowthOperator {
             };
             write_tensor(&grown, source.as_ref(), sink, &mut |bytes| {
                 done += bytes;
-                observe(done, total);
+                observe(done, total)
             })
         })
     }
@@ -50,7 +51,7 @@ fn write_tensor(
     grown: &GrownTensor<'_>,
     source: Option<&Source>,
     sink: &mut TensorSink<'_>,
-    wrote: &mut dyn FnMut(u64),
+    wrote: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<(), GrowthError> {
     let (rows, columns) = grown.dims();
     let at_once = (PIECE / columns).max(1);
@@ -65,7 +66,9 @@ fn write_tensor(
         let (written, ()) =
             rayon::join(|| sink.write(&ready), || compute(first + at_once, &mut next));
         written?;
-        wrote((ready.len() * size_of::<f32>()) as u64);
+        if wrote((ready.len() * size_of::<f32>()) as u64).is_break() {
+            return Err(GrowthError::Stopped);
+        }
         std::mem::swap(&mut ready, &mut next);
     }
     Ok(())

@@ -12,6 +12,7 @@ use state::{
 };
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
+use std::ops::ControlFlow;
 
 const VOCABULARY: usize = 11;
 const CONTEXT: usize = 6;
@@ -251,6 +252,7 @@ proptest! {
         let opened = Checkpoint::open(&path).unwrap();
         let bytes = operator.grow_checkpoint(&opened, &target, &mut |done, total| {
             seen = (done, total);
+            ControlFlow::Continue(())
         }).unwrap();
         prop_assert_eq!(seen.0, seen.1);
         prop_assert!(bytes > seen.1);
@@ -405,12 +407,17 @@ fn states_that_do_not_fit_leave_nothing_behind() {
     let path = CheckpointStore::open(folder.path()).unwrap().save(&before, 1, None).unwrap();
     let target = folder.path().join("grown");
     let without_moments = Checkpoint::open_params(&path).unwrap();
-    let grow = |from: &Checkpoint| operator.grow_checkpoint(from, &target, &mut |_, _| ());
+    let grow = |from: &Checkpoint| {
+        operator.grow_checkpoint(from, &target, &mut |_, _| ControlFlow::Continue(()))
+    };
     let error = grow(&without_moments).unwrap_err().to_string();
     assert!(error.contains("the moments were not opened"), "{error}");
     let names = || -> Vec<_> {
         std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     };
+    let whole = Checkpoint::open(&path).unwrap();
+    let stopped = operator.grow_checkpoint(&whole, &target, &mut |_, _| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(GrowthError::Stopped)), "{stopped:?}");
     assert_eq!(names().len(), 1, "{:?}", names());
     grow(&Checkpoint::open(&path).unwrap()).unwrap();
     let error = grow(&Checkpoint::open(&path).unwrap()).unwrap_err().to_string();

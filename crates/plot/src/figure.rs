@@ -112,12 +112,23 @@ impl Figure {
         Self { panels: vec![panel], columns: 1 }
     }
 
+    /// Errs unless a file's name says SVG or PNG.
+    ///
+    /// # Errors
+    /// Another kind of file.
+    pub fn check_format(path: &Path) -> Result<(), PlotError> {
+        if is_of_kind(path, "svg") || is_of_kind(path, "png") {
+            return Ok(());
+        }
+        Err(PlotError::Format(path.to_path_buf()))
+    }
+
     /// Writes the figure, as SVG or PNG by the file's name; the file appears when it is whole.
     ///
     /// # Errors
     /// Another kind of file, nothing to draw, or a file that cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), PlotError> {
-        let is = |kind: &str| path.extension().is_some_and(|end| end.eq_ignore_ascii_case(kind));
+        Self::check_format(path)?;
         let refused = |error: &dyn std::fmt::Display| PlotError::Write {
             path: path.to_path_buf(),
             reason: error.to_string(),
@@ -129,13 +140,11 @@ impl Figure {
         // The format is told from the ending, so the other name keeps it.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let partial = path.with_file_name(format!(".partial-{name}"));
-        let drawn = if is("svg") {
+        let drawn = if is_of_kind(path, "svg") {
             self.svg()
                 .and_then(|text| std::fs::write(&partial, text).map_err(|error| refused(&error)))
-        } else if is("png") {
-            draw::png(self, &partial)
         } else {
-            return Err(PlotError::Format(path.to_path_buf()));
+            draw::png(self, &partial)
         };
         let renamed =
             drawn.and_then(|()| std::fs::rename(&partial, path).map_err(|error| refused(&error)));
@@ -153,6 +162,10 @@ impl Figure {
     pub fn svg(&self) -> Result<String, PlotError> {
         draw::svg(self)
     }
+}
+
+fn is_of_kind(path: &Path, kind: &str) -> bool {
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case(kind))
 }
 
 #[cfg(test)]

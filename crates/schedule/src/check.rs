@@ -14,6 +14,9 @@ const FORMAT_VERSION: u32 = 1;
 /// Most tokens of an evaluation set.
 const MOST_EVALUATION_TOKENS: u64 = 1 << 27;
 
+/// Largest batch: some hundred times that of the largest models.
+const MOST_BATCH_TOKENS: u64 = 1 << 30;
+
 /// Reports the first value that is out of range.
 pub(crate) struct Checker<'a> {
     pub path: &'a Path,
@@ -178,10 +181,12 @@ impl Checker<'_> {
         self.at_least_one("model.context_len", context_len)?;
         let whole = |key: &str, tokens: u64| {
             self.require(
-                tokens > 0 && tokens.is_multiple_of(context_len),
+                tokens > 0 && tokens <= MOST_BATCH_TOKENS && tokens.is_multiple_of(context_len),
                 key,
                 tokens,
-                format!("must be a positive multiple of model.context_len = {context_len}"),
+                format!(
+                    "must be a positive multiple of model.context_len = {context_len}, at most {MOST_BATCH_TOKENS}"
+                ),
             )
         };
         whole("batch.tokens", file.batch.tokens)?;

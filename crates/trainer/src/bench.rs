@@ -82,10 +82,11 @@ impl StepBench {
                 before = gpt.part_seconds();
             }
             let began = Instant::now();
-            let fetch = |start, n| self.random_tokens(step as u64, start, n);
+            let fetch = |start, n| Some(self.random_tokens(step as u64, start, n));
             let context_len = self.shape.context_len;
             let batch =
                 batch_gradients(&gpt, self.sequences, self.micro_batch, context_len, fetch)?;
+            let Some(batch) = batch else { continue };
             data_seconds += batch.data_seconds;
             let middle = began.elapsed().as_secs_f64();
             let norm = gradient_norm(&batch.gradients);

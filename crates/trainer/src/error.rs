@@ -31,6 +31,19 @@ pub enum TrainError {
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     State(#[from] state::StateError),
+    /// The model is larger than the machine's memory.
+    #[error(
+        "{shape} takes {needed:.0} GiB for parameters, gradients and moments, and the machine has {there:.0} GiB of memory; train a \
+         smaller shape"
+    )]
+    Memory {
+        /// The largest shape.
+        shape: measure::GptShape,
+        /// What it takes, GiB.
+        needed: f64,
+        /// What there is, GiB.
+        there: f64,
+    },
     /// The model cannot be built or run.
     #[error(transparent)]
     Model(#[from] model::ModelError),

@@ -14,14 +14,14 @@ pub(crate) struct BatchGradients {
 
 /// Accumulates the gradient of the mean loss over the micro-batches of a step, shared out among as many
 /// passes side by side as the device takes well. `fetch` gives the sequences from a number on, of which
-/// there are some.
+/// there are some; where it gives none the batch is given up, and there is no gradient.
 pub(crate) fn batch_gradients(
     gpt: &Gpt,
     n_sequences: u64,
     micro_batch: u64,
     context_len: usize,
-    fetch: impl Fn(u64, u64) -> Vec<u32> + Sync,
-) -> Result<BatchGradients, TrainError> {
+    fetch: impl Fn(u64, u64) -> Option<Vec<u32>> + Sync,
+) -> Result<Option<BatchGradients>, TrainError> {
     let weight = 1.0 / (n_sequences * context_len as u64) as f64;
     let starts: Vec<u64> = (0..n_sequences).step_by(micro_batch as usize).collect();
     let side_by_side = gpt.passes_at_once(rayon::current_num_threads()).min(starts.len());
@@ -30,15 +30,18 @@ pub(crate) fn batch_gradients(
         let mut data_seconds = 0.0;
         for start in starts {
             let fetching = Instant::now();
-            let sequences = fetch(*start, micro_batch.min(n_sequences - start));
+            let Some(sequences) = fetch(*start, micro_batch.min(n_sequences - start)) else {
+                return Ok(None);
+            };
             data_seconds += fetching.elapsed().as_secs_f64();
             gpt.add_gradients(&mut sum, &sequences, context_len, weight)?;
         }
-        Ok((data_seconds, gpt.summed(sum)))
+        Ok(Some((data_seconds, gpt.summed(sum))))
     };
     let shares: Vec<&[u64]> = starts.chunks(starts.len().div_ceil(side_by_side)).collect();
-    let found: Vec<(f64, LossAndGradients)> =
+    let found: Vec<Option<(f64, LossAndGradients)>> =
         shares.par_iter().map(|starts| share(starts)).collect::<Result<_, TrainError>>()?;
+    let Some(found) = found.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
     let mut batch = BatchGradients { loss: 0.0, gradients: Tensors::new(), data_seconds: 0.0 };
     // In the order of the batch, whichever was finished first.
     for (data_seconds, found) in found {
@@ -52,5 +55,5 @@ pub(crate) fn batch_gradients(
             batch.gradients.insert(id, sum);
         }
     }
-    Ok(batch)
+    Ok(Some(batch))
 }

@@ -1,15 +1,16 @@
 use crate::adamw::gradient_norm;
-use crate::gradients::batch_gradients;
+use crate::gradients::{BatchGradients, batch_gradients};
 use crate::growth::{GrowthReport, check_growth, reestimated_moments, stage_seed};
 use crate::{AdamW, EvaluationSet, TrainError, mean_loss};
 use burn::tensor::Device;
 use corpus::Corpus;
 use growth::GrowthOperator;
 use measure::{Flops, GptShape};
-use model::{Gpt, Tensors, to_device, to_host};
+use model::{Gpt, to_device, to_host};
 use schedule::{MomentRule, Schedule, Stage};
 use state::{Moments, Origin, Position, TrainingState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// A training state on a device, and the steps and growths that a schedule makes with it: the whole of
@@ -133,17 +134,18 @@ impl Learner {
         }
     }
 
-    /// Makes one step.
+    /// Makes one step, unless `stop` is set meanwhile: the step is given up then, and nothing has changed.
     ///
     /// # Errors
     /// A loss or a gradient that is no longer finite; the update is not made then.
-    pub fn advance(&mut self) -> Result<Step, TrainError> {
+    pub fn advance(&mut self, stop: &AtomicBool) -> Result<Option<Step>, TrainError> {
         let Position { stage, step, stage_step, moment_updates, compute_flops, .. } =
             self.position();
         let step = step + 1;
         let learning_rate = self.schedule.learning_rate_at(stage, self.before_stage(), step);
         let began = Instant::now();
-        let (train_loss, gradients, data_seconds) = self.gradients(step)?;
+        let Some(found) = self.gradients(step, stop)? else { return Ok(None) };
+        let BatchGradients { loss: train_loss, gradients, data_seconds } = found;
         let grad_norm = gradient_norm(&gradients);
         check_finite(step, "the loss", train_loss)?;
         check_finite(step, "the gradient's norm", grad_norm)?;
@@ -159,22 +161,26 @@ impl Learner {
             compute_flops: compute_flops + self.shape().flops_per_token().0 * tokens as f64,
         };
         let seconds = began.elapsed().as_secs_f64();
-        Ok(Step { train_loss, grad_norm, learning_rate, tokens, seconds, data_seconds })
+        Ok(Some(Step { train_loss, grad_norm, learning_rate, tokens, seconds, data_seconds }))
     }
 
-    /// Mean loss of a step's batch, its gradient, and the seconds that its data took.
-    fn gradients(&self, step: u64) -> Result<(f64, Tensors, f64), TrainError> {
+    /// What a step's batch gives; `None` where `stop` was set before all of it was done.
+    fn gradients(
+        &self,
+        step: u64,
+        stop: &AtomicBool,
+    ) -> Result<Option<BatchGradients>, TrainError> {
         let batch = self.schedule.batch();
         let (first, n) = (batch.sequences_before(step), batch.sequences_at(step));
         let (seed, corpus) = (self.schedule.seed(), &self.corpus);
-        let found = batch_gradients(
+        let goes_on = || !stop.load(Ordering::Relaxed);
+        batch_gradients(
             &self.gpt,
             n,
             self.schedule.micro_batch() as u64,
             self.schedule.context_len(),
-            |start, n| corpus.training_batch(seed, first + start, n),
-        )?;
-        Ok((found.loss, found.gradients, found.data_seconds))
+            |start, n| goes_on().then(|| corpus.training_batch(seed, first + start, n)),
+        )
     }
 
     /// Mean loss over a set of held-out sequences, nats per token.
@@ -209,10 +215,13 @@ impl Learner {
         if let MomentRule::Reestimated(batches) = operator.moments() {
             self.gpt = model_of(&self.schedule, &after, &self.device);
             let step = after.position.step;
-            let gradients = (1..=u64::from(batches)).map(|i| {
-                let (loss, gradients, _) = self.gradients(step + i)?;
-                check_finite(step, "the loss", loss)?;
-                Ok(gradients)
+            let never = AtomicBool::new(false);
+            let batches_ahead = (1..=u64::from(batches))
+                .filter_map(|i| self.gradients(step + i, &never).transpose());
+            let gradients = batches_ahead.map(|found| {
+                let found = found?;
+                check_finite(step, "the loss", found.loss)?;
+                Ok(found.gradients)
             });
             let updates = after.position.moment_updates;
             after.moments =

@@ -12,6 +12,7 @@ mod folder;
 mod gradients;
 mod growth;
 mod learner;
+mod memory;
 mod run;
 
 pub use adamw::{AdamW, gradient_norm};

@@ -1,6 +1,7 @@
 use crate::branch::CommonPart;
 use crate::data::{open_corpus, prepare_text};
 use crate::learner::check_finite;
+use crate::memory::check_memory;
 use crate::{EvaluationSet, Event, Learner, Outcome, RunFolder, RunSummary, TrainError};
 use burn::tensor::Device;
 use corpus::Corpus;
@@ -43,6 +44,9 @@ pub fn train(
     stop: &AtomicBool,
 ) -> Result<RunSummary, TrainError> {
     let device = options.device.open(options.schedule.machine().precision)?;
+    for stage in options.schedule.stages() {
+        check_memory(&stage.shape(1), options.device)?;
+    }
     let mut folder = RunFolder::take(&options.folder, &options.schedule, options.resume)?;
     let prepared = prepare_text(&options.schedule, &options.folder, folder.begun(), observe, stop);
     let opened = prepared.and_then(|()| {
@@ -228,7 +232,9 @@ impl<'a> Run<'a> {
             if stop.load(Ordering::Relaxed) {
                 break Outcome::Interrupted;
             }
-            self.advance(observe)?;
+            if !self.advance(observe, stop)? {
+                break Outcome::Interrupted;
+            }
             let due = self.step().is_multiple_of(self.schedule.checkpoint().every_steps);
             if due || self.stable_until() == Some(self.step()) {
                 self.save(observe)?;
@@ -240,9 +246,14 @@ impl<'a> Run<'a> {
         Ok(summary)
     }
 
-    /// Makes one step, and the evaluation if one is due.
-    fn advance(&mut self, observe: &mut dyn FnMut(&Event)) -> Result<(), TrainError> {
-        let made = self.learner.advance().map_err(|error| self.naming_last_good(error))?;
+    /// Makes one step, and the evaluation if one is due. Whether it did: it gives the step up when `stop` is set.
+    fn advance(
+        &mut self,
+        observe: &mut dyn FnMut(&Event),
+        stop: &AtomicBool,
+    ) -> Result<bool, TrainError> {
+        let made = self.learner.advance(stop).map_err(|error| self.naming_last_good(error))?;
+        let Some(made) = made else { return Ok(false) };
         self.clock.steps += made.seconds;
         self.clock.data += made.data_seconds;
         self.clock.tokens += made.tokens;
@@ -263,7 +274,8 @@ impl<'a> Run<'a> {
         self.metrics.append(&point)?;
         self.last_point = Some(point.clone());
         let (n_steps, total_flops) = (self.learner.n_steps(), self.learner.compute_flops());
-        self.tell(observe, &Event::Step { point, n_steps, total_flops })
+        self.tell(observe, &Event::Step { point, n_steps, total_flops })?;
+        Ok(true)
     }
 
     fn evaluated(&mut self) -> Result<Option<f64>, TrainError> {

@@ -48,9 +48,17 @@ fn world() -> World {
         "source = \"text\", files = [\"good.txt\"]",
         "source = \"tokens\", file = \"cut.bin\"",
     );
+    schedule("batch.toml", "tokens = 64", "tokens = 16000000000000000000");
+    schedule("vast.toml", "d_model = 16\nn_heads = 2", "d_model = 100000\nn_heads = 2");
+    schedule(
+        "text_as_tokens.toml",
+        "source = \"text\", files = [\"good.txt\"]",
+        "source = \"tokens\", file = \"good.txt\"",
+    );
     assert!(world.staged("train tiny.toml --out run").status.success());
     assert!(world.staged("data prepare good.txt --tokenizer bpe:300 -o bpe.bin").status.success());
     assert!(world.staged("data prepare good.txt -o cut.bin").status.success());
+    world.write("wide.bin", [1u8, 0, 231, 3].repeat(40));
     let cut = fs::read(world.path("cut.bin")).unwrap();
     world.write("cut.bin", &cut[..cut.len() - 4]);
     fs::create_dir(world.path("occupied")).unwrap();
@@ -139,6 +147,20 @@ fn bad_input_is_explained_and_leaves_no_trace() {
         ("train missing.toml", "missing.toml: No such file"),
         ("train unknown_key.toml", "unknown field `sede`"),
         ("train heads.toml", "heads.toml: stages[0].n_heads = 3: must divide d_model = 16"),
+        (
+            "train batch.toml --out new",
+            "batch.tokens = 16000000000000000000: must be a positive multiple",
+        ),
+        ("train vast.toml --out new", "GiB for parameters, gradients and moments"),
+        ("train text_as_tokens.toml --out new", "good.txt: no token file"),
+        ("eval run --tokens good.txt", "good.txt: no token file"),
+        ("eval run --tokens wide.bin", "wide.bin: has token 999 in a vocabulary of 256"),
+        ("train --seed -1 tiny.toml --out new", "invalid value '-1' for '--seed"),
+        ("demo --text good.txt --out occupied", "occupied: is not empty"),
+        ("demo --text short.txt --out new", "short.txt (10 bytes)"),
+        ("demo --text nowhere.txt --out new", "nowhere.txt"),
+        ("bench step --threads 0", "0 is not in 1..=1024"),
+        ("bench fit --bootstraps 0", "0 is not in 2..=1000000"),
         ("train tiny.toml --out run", "run: already holds a run; add --resume"),
         (
             "train other.toml --out run --resume",

@@ -49,6 +49,7 @@ fn world() -> World {
     world.write("speed.csv", "n_layers,d_model,tokens_per_second\n2,64,1e5\n12,768,8e3\n");
     world.write("slow.csv", "n_params,tokens_per_second\n1e6,0\n");
     world.write("law.txt", "L = 2");
+    world.write("law.points.csv", &table);
     world
 }
 
@@ -229,6 +230,30 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         ("plan -o new.toml".into(), "what is to be reached?"),
         ("plan --budget 1e6 -o new.toml".into(), "too small for the smallest shape, 1x64x1"),
         ("plan --budget=-1 -o new.toml".into(), "budget = -1: must be positive"),
+        ("plan --budget -1 -o new.toml".into(), "budget = -1: must be positive"),
+        ("plan --budget 1e40 -o new.toml".into(), "steps: at most 1e12 can be planned"),
+        (
+            "plan --shape gpt2 --stop 50".into(),
+            "50.000 nats per token, above the 10.825 of a model that knows nothing",
+        ),
+        ("plan --target-loss 100".into(), "above the 10.825 of a model that knows nothing"),
+        ("plan --shape gpt2 --through small".into(), "--through small: must be LAYERSxWIDTHxHEADS"),
+        (
+            "plan --shape gpt2 -o new.toml --figure new.pdf".into(),
+            "new.pdf: figures are written as .svg or .png",
+        ),
+        ("plan --shape gpt2 -o small".into(), "small: is a folder; name a file"),
+        (
+            "plan --shape gpt2 -o points.csv".into(),
+            "points.csv: is there already and no planned schedule",
+        ),
+        ("plan --shape gpt2 --law partial.json".into(), "partial.json: parameters.N_c is missing"),
+        (fit("points.csv --figure new.pdf"), "new.pdf: figures are written as .svg or .png"),
+        (fit("points.csv --last-only"), "no column says which rows are of one run"),
+        (
+            format!("fit law.points.csv {COLUMNS} -o law.json"),
+            "law.points.csv is one of the files that are fitted",
+        ),
         ("plan --budget 1e19 --law law.txt".into(), "law.txt: no law of staged fit"),
         ("plan --budget 1e19 --law none".into(), "neither kaplan, kaplan-authors"),
         ("plan --budget 1e19 --batch critical".into(), "knows no critical batch"),
@@ -247,13 +272,22 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
             "plan --shape gpt2 --stop later".into(),
             "must be a multiple as 1.1x, tokens per parameter as 20tpp",
         ),
-        ("plan --shape 1x64x1 --stages 2".into(), "2 stages to 1x64x1: no chain"),
+        (
+            "plan --shape 1x64x1 --stages 2 --stop 1.1x --vocab 10000000".into(),
+            "2 stages to 1x64x1: no chain",
+        ),
         ("plan --seconds 10 --throughput slow.csv".into(), "tokens_per_second = 0"),
         ("plan --curves small points.csv".into(), "points.csv: row 2"),
         ("plot law.txt -o new.svg".into(), "law.txt"),
         ("plot small -o new.gif".into(), "new.gif: figures are written as .svg or .png"),
         ("plot missing.toml -o new.svg".into(), "missing.toml: No such file"),
     ];
+    let mut partial = json(
+        &world,
+        &format!("fit points.csv {COLUMNS} --form kaplan-tokens --bootstraps 0 -o partial.json"),
+    );
+    partial["parameters"].as_object_mut().unwrap().remove("N_c");
+    world.write("partial.json", partial.to_string());
     let names = || {
         let entries = fs::read_dir(world.root()).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();

@@ -140,13 +140,14 @@ impl Fit {
         let problem = Problem::new(form, &points.ln_quantities, &points.ln_losses);
         let found = search(&problem).ok_or(FitError::NoFit(form))?;
         let plain = plain_search(&problem).ok_or(FitError::NoFit(form))?;
-        let draws = bootstrap(&problem, &points, &found.best, options.n_bootstraps, options.seed);
-        let residuals = problem.residuals(&found.best);
+        let best = if is_lower(&plain, &found) { &plain.best } else { &found.best };
+        let draws = bootstrap(&problem, &points, best, options.n_bootstraps, options.seed);
+        let residuals = problem.residuals(best);
         let mut fit = Self {
             law: form,
             equation: form.equation().to_string(),
-            parameters: estimates(form, &problem.published(&found.best), &draws),
-            objective: found.best.objective(),
+            parameters: estimates(form, &problem.published(best), &draws),
+            objective: best.objective(),
             starts: found.n_starts,
             starts_agreeing: found.n_agreeing,
             worst_objective: found.worst,
@@ -217,10 +218,11 @@ impl Fit {
                 found.n_agreeing, found.n_starts
             ));
         }
-        if plain.best.objective() < found.best.objective() * (1.0 - 1e-6) - 1e-15 {
+        if is_lower(plain, found) {
             warnings.push(format!(
-                "the plain search found a lower objective, {:.6e}",
-                plain.best.objective()
+                "the plain search found a lower objective, {:.6e} instead of {:.6e}: its parameters are taken",
+                plain.best.objective(),
+                found.best.objective()
             ));
         }
         for range in &self.ranges {
@@ -317,6 +319,11 @@ fn standard_deviation(sample: &[f64]) -> f64 {
     let n = sample.len() as f64;
     let mean = sample.iter().sum::<f64>() / n;
     (sample.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt()
+}
+
+/// Whether one search found a lower minimum than another, beyond rounding.
+fn is_lower(one: &Search, other: &Search) -> bool {
+    one.best.objective() < other.best.objective() * (1.0 - 1e-6) - 1e-15
 }
 
 fn ranges(form: LawForm, points: &Points) -> Vec<Range> {

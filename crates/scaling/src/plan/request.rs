@@ -12,6 +12,9 @@ use std::ops::RangeInclusive;
 /// A saving below this is not worth a growth.
 const LEAST_SAVING: f64 = 0.01;
 
+/// Most steps of a run.
+const MOST_STEPS: f64 = 1e12;
+
 /// The best staged size over the best unstaged one, at most.
 const AROUND: f64 = 8.0;
 
@@ -68,6 +71,24 @@ pub enum PlanError {
         loss: f64,
         /// ln of the vocabulary.
         untrained: f64,
+    },
+    /// A goal at which a model has learnt nothing.
+    #[error(
+        "{shape} would end at {loss:.3} nats per token, above the {untrained:.3} of a model that knows nothing: there is nothing to plan"
+    )]
+    KnowsNothing {
+        /// The last shape.
+        shape: GptShape,
+        /// Its loss at the end.
+        loss: f64,
+        /// ln of the vocabulary.
+        untrained: f64,
+    },
+    /// A run that nobody can make.
+    #[error("a run of {steps:.1e} steps: at most {MOST_STEPS:e} can be planned")]
+    TooLong {
+        /// Its steps.
+        steps: f64,
     },
     /// No shape of the family reaches the loss.
     #[error("a loss of {loss}: the largest shape, {shape}, stays above {asymptote:.4}")]
@@ -244,7 +265,11 @@ impl Plan {
             }
         };
         let n = last.n_params() as f64;
-        request.goal.final_loss(&request.cost, n, 0.0)?;
+        let loss = request.goal.final_loss(&request.cost, n, 0.0)?;
+        let untrained = (last.n_vocab as f64).ln();
+        if loss >= untrained {
+            return Err(PlanError::KnowsNothing { shape: last, loss, untrained });
+        }
         let end = |by_growths| request.goal.staged_end(&request.cost, n, by_growths).ok();
         if !request.through.is_empty() {
             let shapes = [request.through.as_slice(), &[last]].concat();
@@ -348,6 +373,10 @@ fn build(
     let final_loss = request.goal.final_loss(cost, n_last, path.spared)?;
     let batch_tokens = batch_tokens(n_last, final_loss);
     let stages = stages(cost, &path.shapes, final_loss, batch_tokens)?;
+    let steps: f64 = stages.iter().map(|stage| stage.steps).sum();
+    if steps.is_nan() || steps > MOST_STEPS {
+        return Err(PlanError::TooLong { steps });
+    }
     let from_scratch = cost.compute_at(n_last, final_loss)?;
     let saving = path.spared / from_scratch;
     let executed: Vec<(f64, f64)> =
