@@ -35,7 +35,7 @@ small() {
     if [ -e "$feedforward" ]; then
         "$staged" plan --law "$feedforward" "${to[@]}" --operators feed-forward --stages 2 -o "schedules/${kind}_feedforward.toml" > /dev/null
     fi
-    plan+=(--dynamics-ratio 1)
+    plan+=(--pace 1)
     "${plan[@]}" --operators width-integer -o "schedules/${kind}_chain.toml" > /dev/null
     "${plan[@]}" --through 4x64x2 -o "schedules/${kind}_width.toml" > /dev/null
     "${plan[@]}" --through 2x128x4 -o "schedules/${kind}_depth.toml" > /dev/null

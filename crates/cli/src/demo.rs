@@ -173,7 +173,7 @@ impl Demo {
         ));
         output::note("3 of 4: a plan under this law");
         let planning = PlanningLaw::open(&law_path(&folder.join("pilots")).to_string_lossy())?;
-        if let Err(reason) = planning.measured_ratio() {
+        if let Err(reason) = planning.measured_pace() {
             return output::line(&format!(
                 "no plan: {reason:#}; a longer demo (--minutes) has longer pilot runs"
             ));

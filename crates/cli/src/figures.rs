@@ -42,7 +42,7 @@ pub fn law_of(schedule: &Schedule) -> Result<(PlanningLaw, TrainingCost)> {
         schedule.prediction().context("the schedule has no prediction: staged plan makes one")?;
     let law = PlanningLaw::open(&prediction.law)?;
     let batch = prediction.batch.parse().map_err(anyhow::Error::msg);
-    let ratio = prediction.dynamics_ratio.unwrap_or(1.0);
+    let ratio = prediction.pace.unwrap_or(1.0);
     let cost = law.cost(Some(batch.context("prediction.batch")?), Some(ratio))?.cost;
     Ok((law, cost))
 }

@@ -299,9 +299,9 @@ pub fn report(law: &Law) -> Result<()> {
         ))?;
     }
     if let Some(grown) = law.grown {
-        let ratio = law.cost().and_then(|cost| grown.dynamics_ratio(&cost).ok());
+        let ratio = law.cost().and_then(|cost| grown.pace(&cost).ok());
         output::line(&format!(
-            "growth ({}) from N = {:.3e} to {:.3e} after {:.3e} tokens: {:.4} after {:.3e} more, dynamics ratio {}",
+            "growth ({}) from N = {:.3e} to {:.3e} after {:.3e} tokens: {:.4} after {:.3e} more, pace {}",
             grown.grew,
             grown.small,
             grown.large,

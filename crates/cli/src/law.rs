@@ -17,10 +17,10 @@ use std::str::FromStr;
 /// The batch that a law in tokens says nothing about: GPT-2's.
 const DEFAULT_BATCH: f64 = 524_288.0;
 
-/// Dynamics ratios that are believed: a model that grew does not learn twice as fast as one from scratch.
-pub const MOST_RATIO: f64 = 2.0;
+/// Paces after a growth that are believed: a model that grew does not learn twice as fast as one from scratch.
+pub const MOST_PACE: f64 = 2.0;
 /// What stands for no progress at all.
-const LEAST_RATIO: f64 = 1e-3;
+const LEAST_PACE: f64 = 1e-3;
 
 /// How a plan's batch is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -111,17 +111,17 @@ impl PlanningLaw {
         self.fit.as_ref().and_then(|fit| fit.compute)
     }
 
-    /// What training costs, the same under resampled laws, and the batch for a final loss. The dynamics ratio is the given one,
+    /// What training costs, the same under resampled laws, and the batch for a final loss. The pace after growths is the given one,
     /// else under each law that of the grown run beside its data, else 1.
     ///
     /// # Errors
-    /// A batch that the law cannot have, or a grown run that tells no ratio.
-    pub fn cost(&self, batch: Option<BatchChoice>, dynamics_ratio: Option<f64>) -> Result<Costs> {
-        let (ratio, ratio_from) = match dynamics_ratio {
-            Some(ratio) => (ratio, RatioSource::ByHand),
-            None => match self.measured_ratio()? {
-                Some(ratio) => (ratio, RatioSource::Measured),
-                None => (1.0, RatioSource::Assumed),
+    /// A batch that the law cannot have, or a grown run that tells no pace.
+    pub fn cost(&self, batch: Option<BatchChoice>, pace: Option<f64>) -> Result<Costs> {
+        let (pace, pace_from) = match pace {
+            Some(pace) => (pace, PaceSource::ByHand),
+            None => match self.measured_pace()? {
+                Some(pace) => (pace, PaceSource::Measured),
+                None => (1.0, PaceSource::Assumed),
             },
         };
         match self.law {
@@ -141,54 +141,54 @@ impl PlanningLaw {
                         .resampled()
                         .map(|law| {
                             let cost = TrainingCost::tokens(in_tokens(fit, law, &self.name)?);
-                            let own = fit.grown.filter(|_| ratio_from == RatioSource::Measured);
-                            let ratio = own.map_or(ratio, |grown| resampled_ratio(&grown, &cost));
-                            Ok(cost.with_dynamics_ratio(ratio))
+                            let own = fit.grown.filter(|_| pace_from == PaceSource::Measured);
+                            let pace = own.map_or(pace, |grown| resampled_pace(&grown, &cost));
+                            Ok(cost.with_grown_pace(pace))
                         })
                         .collect::<Result<_>>()?,
                     None => Vec::new(),
                 };
                 Ok(Costs {
-                    cost: TrainingCost::tokens(law).with_dynamics_ratio(ratio),
+                    cost: TrainingCost::tokens(law).with_grown_pace(pace),
                     resampled,
                     policies: Vec::new(),
                     batch: BatchChoice::Fixed(batch_tokens),
-                    ratio_from,
+                    pace_from,
                 })
             }
             Law::Steps(law) => {
                 let batch = batch.unwrap_or(BatchChoice::CriticalAtEnd);
                 Ok(Costs {
                     cost: TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(batch))
-                        .with_dynamics_ratio(ratio),
+                        .with_grown_pace(pace),
                     resampled: Vec::new(),
-                    policies: policies(law, ratio),
+                    policies: policies(law, pace),
                     batch,
-                    ratio_from,
+                    pace_from,
                 })
             }
         }
     }
 
-    /// The dynamics ratio of the grown run beside the law's data; `None` without one.
+    /// The pace of the grown run beside the law's data; `None` without one.
     ///
     /// # Errors
     /// A run that got nowhere, or ends below what the law can reach, or much better than any model from scratch.
-    pub fn measured_ratio(&self) -> Result<Option<f64>> {
+    pub fn measured_pace(&self) -> Result<Option<f64>> {
         let (Some(grown), Law::Tokens(law)) =
             (self.fit.as_ref().and_then(|fit| fit.grown), self.law)
         else {
             return Ok(None);
         };
-        match grown.dynamics_ratio(&TrainingCost::tokens(law)) {
-            Ok(ratio) if ratio > 0.0 && ratio <= MOST_RATIO => Ok(Some(ratio)),
+        match grown.pace(&TrainingCost::tokens(law)) {
+            Ok(pace) if pace > 0.0 && pace <= MOST_PACE => Ok(Some(pace)),
             found => {
-                let found = found.map_or("below the law's asymptote".into(), |ratio| {
-                    format!("which makes a dynamics ratio of {ratio:.3}")
+                let found = found.map_or("below the law's asymptote".into(), |pace| {
+                    format!("which makes a pace of {pace:.3}")
                 });
                 bail!(
                     "{}: its grown run ends at a loss of {:.4}, {found}: it tells no pace, which must be above 0 and at most \
-                     {MOST_RATIO}; --dynamics-ratio gives one",
+                     {MOST_PACE}; --pace gives one",
                     self.name,
                     grown.loss
                 )
@@ -230,13 +230,13 @@ pub struct Costs {
     /// The cost under every batch policy, for a law in steps.
     pub policies: Vec<(String, TrainingCost)>,
     pub batch: BatchChoice,
-    pub ratio_from: RatioSource,
+    pub pace_from: PaceSource,
 }
 
-/// Where a plan's dynamics ratio comes from.
+/// Where a plan's pace comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RatioSource {
+pub enum PaceSource {
     ByHand,
     /// The grown run beside the law's data.
     Measured,
@@ -244,10 +244,10 @@ pub enum RatioSource {
     Assumed,
 }
 
-/// A resampled law's own dynamics ratio. No progress is the least there is, so that it stays in the interval, and a run that
+/// A resampled law's own pace. No progress is the least there is, so that it stays in the interval, and a run that
 /// ends below the law's asymptote the most.
-fn resampled_ratio(grown: &GrownRun, cost: &TrainingCost) -> f64 {
-    grown.dynamics_ratio(cost).unwrap_or(MOST_RATIO).clamp(LEAST_RATIO, MOST_RATIO)
+fn resampled_pace(grown: &GrownRun, cost: &TrainingCost) -> f64 {
+    grown.pace(cost).unwrap_or(MOST_PACE).clamp(LEAST_PACE, MOST_PACE)
 }
 
 impl Costs {
@@ -280,14 +280,14 @@ impl Costs {
     }
 }
 
-fn policies(law: StepLaw, ratio: f64) -> Vec<(String, TrainingCost)> {
+fn policies(law: StepLaw, pace: f64) -> Vec<(String, TrainingCost)> {
     let policies = [
         ("critical-at-end".to_string(), BatchChoice::CriticalAtEnd),
         ("critical".to_string(), BatchChoice::Critical),
         (format!("fixed {DEFAULT_BATCH} tokens"), BatchChoice::Fixed(DEFAULT_BATCH)),
     ];
     let cost = |choice| {
-        TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(choice)).with_dynamics_ratio(ratio)
+        TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(choice)).with_grown_pace(pace)
     };
     policies.into_iter().map(|(name, choice)| (name, cost(choice))).collect()
 }

@@ -1,4 +1,4 @@
-use crate::law::{BatchChoice, Costs, MOST_RATIO, PlanningLaw, RatioSource};
+use crate::law::{BatchChoice, Costs, MOST_PACE, PaceSource, PlanningLaw};
 use crate::{figures, measured, output, plan_report, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -68,13 +68,13 @@ pub struct Plan {
     #[arg(long, value_name = "SPEED.csv")]
     throughput: Option<PathBuf>,
     /// Pace of a grown model over that of one from scratch at the same loss, in tokens over a whole stage: 1 if growth preserves
-    /// the dynamics. Not the ratio of staged compare, which is of the time right after a growth [default: what the law's
+    /// the dynamics [default: what the law's
     /// pilot runs say, else 1]
-    #[arg(long, value_name = "RATIO", value_parser = dynamics_ratio)]
-    dynamics_ratio: Option<f64>,
+    #[arg(long, value_name = "SHARE", value_parser = pace)]
+    pace: Option<f64>,
     /// Find the growth points between measured curves instead, smallest model first
     #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "stop", "law", "stages",
-        "operators", "through", "batch", "throughput", "dynamics_ratio", "vocab", "context", "head_size", "aspect", "template", "out", "figure"])]
+        "operators", "through", "batch", "throughput", "pace", "vocab", "context", "head_size", "aspect", "template", "out", "figure"])]
     curves: Vec<PathBuf>,
     /// Vocabulary, for exact FLOPs and the loss of an untrained model [default: the template's, where it says one, else 50257]
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..=10_000_000))]
@@ -134,8 +134,8 @@ impl Ask {
             other => other,
         };
         let schedule = schedule(template, &plan, &law, &batch.to_string())?;
-        let (policies, ratio_from) = (costs.policies.clone(), costs.ratio_from);
-        Ok(Planned { plan, schedule, law, policies, ratio_from })
+        let (policies, pace_from) = (costs.policies.clone(), costs.pace_from);
+        Ok(Planned { plan, schedule, law, policies, pace_from })
     }
 }
 
@@ -146,13 +146,13 @@ pub struct Planned {
     pub law: PlanningLaw,
     /// What training costs under every batch policy, where the law tells them apart.
     pub policies: Vec<(String, TrainingCost)>,
-    pub ratio_from: RatioSource,
+    pub pace_from: PaceSource,
 }
 
-fn dynamics_ratio(text: &str) -> Result<f64, String> {
+fn pace(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(ratio) if ratio > 0.0 && ratio <= MOST_RATIO => Ok(ratio),
-        _ => Err(format!("must be above 0 and at most {MOST_RATIO}")),
+        Ok(pace) if pace > 0.0 && pace <= MOST_PACE => Ok(pace),
+        _ => Err(format!("must be above 0 and at most {MOST_PACE}")),
     }
 }
 
@@ -229,7 +229,7 @@ impl Plan {
             None => template,
         };
         let law = PlanningLaw::open(&self.law)?;
-        let mut costs = law.cost(self.batch, self.dynamics_ratio)?;
+        let mut costs = law.cost(self.batch, self.pace)?;
         if let Some(path) = &self.throughput {
             costs = costs.in_seconds(throughput(path)?);
         }
@@ -363,7 +363,7 @@ fn schedule(
             1.0 - plan.compute / plan.compute_from_scratch
         },
         saving_interval: plan.saving_interval.filter(|_| in_compute),
-        dynamics_ratio: (plan.dynamics_ratio != 1.0).then_some(plan.dynamics_ratio),
+        pace: (plan.pace != 1.0).then_some(plan.pace),
         pilot_compute: law.pilot_compute(),
         curve: PredictedCurve {
             stage: curve.iter().map(|point| point.stage).collect(),

@@ -1,6 +1,6 @@
 //! A plan as a table, as JSON and as the head of its schedule.
 
-use crate::law::RatioSource;
+use crate::law::PaceSource;
 use crate::output;
 use crate::plan::Planned;
 use anyhow::Result;
@@ -21,7 +21,7 @@ pub fn json(planned: &Planned) -> Value {
     let mut value = serde_json::to_value(&planned.plan).unwrap_or_default();
     value["law"] = json!(planned.law.name);
     value["warnings"] = json!(warnings(planned));
-    value["dynamics_ratio_from"] = json!(planned.ratio_from);
+    value["pace_from"] = json!(planned.pace_from);
     value["other_policies"] = json!(other_policies(planned));
     for (i, stage) in planned.plan.stages.iter().enumerate() {
         value["stages"][i]["learning_rate"] = json!(hidden_rate(planned, stage.shape.d_model));
@@ -34,15 +34,15 @@ fn warnings(planned: &Planned) -> Vec<String> {
     let sizes: Vec<f64> = plan.stages.iter().map(|stage| stage.n_params).collect();
     let tokens: f64 = plan.stages.iter().map(|stage| stage.tokens).sum();
     let mut warnings = planned.law.extrapolation(&sizes, tokens);
-    let Some(measured) = planned.law.grew().filter(|_| planned.ratio_from == RatioSource::Measured)
+    let Some(measured) = planned.law.grew().filter(|_| planned.pace_from == PaceSource::Measured)
     else {
         return warnings;
     };
-    if plan.dynamics_ratio > 1.0 {
+    if plan.pace > 1.0 {
         warnings.push(format!(
-            "a dynamics ratio of {:.2} has a grown model learn faster than one from scratch; what we measured so in a pilot run fell \
-             below 1 at twice its width, so --dynamics-ratio 1 is the most to count on",
-            plan.dynamics_ratio
+            "a pace of {:.2} has a grown model learn faster than one from scratch; what we measured so in a pilot run fell \
+             below 1 at twice its width, so --pace 1 is the most to count on",
+            plan.pace
         ));
     }
     let pairs = plan.stages.windows(2);
@@ -50,7 +50,7 @@ fn warnings(planned: &Planned) -> Vec<String> {
     let other: BTreeSet<&str> = grew.filter(|kind| !measured.kinds().contains(kind)).collect();
     if !other.is_empty() {
         warnings.push(format!(
-            "the dynamics ratio was measured on a growth of the kind {measured} between pilot shapes, and is taken for {} too",
+            "the pace was measured on a growth of the kind {measured} between pilot shapes, and is taken for {} too",
             Vec::from_iter(other).join(" and "),
         ));
     }
@@ -90,14 +90,14 @@ fn saving(plan: &Plan) -> String {
 
 /// The pace that is counted on after growths.
 fn pace(planned: &Planned) -> Option<String> {
-    let from = match planned.ratio_from {
-        RatioSource::ByHand => "by hand",
-        RatioSource::Measured => "of the law's grown run",
-        RatioSource::Assumed => "not measured",
+    let from = match planned.pace_from {
+        PaceSource::ByHand => "by hand",
+        PaceSource::Measured => "of the law's grown run",
+        PaceSource::Assumed => "not measured",
     };
-    let ratio = planned.plan.dynamics_ratio;
+    let pace = planned.plan.pace;
     (planned.plan.stages.len() > 1).then(|| {
-        format!("Dynamics ratio {ratio:.2}, {from}: a grown model's pace over that of one from scratch at the same loss")
+        format!("Pace {pace:.2}, {from}: of a grown model, over that of one from scratch at the same loss")
     })
 }
 

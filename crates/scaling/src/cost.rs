@@ -14,7 +14,7 @@ pub struct TrainingCost {
     /// Measured speed; 6 N FLOPs for a token without it.
     throughput: Option<Throughput>,
     /// Pace of a grown model over that of one from scratch at the same loss.
-    dynamics_ratio: f64,
+    grown_pace: f64,
 }
 
 /// How a stage began.
@@ -42,13 +42,13 @@ enum CostedLaw {
 impl TrainingCost {
     /// A law in tokens: C = 6 N D at any batch.
     pub fn tokens(law: TokenLaw) -> Self {
-        Self { law: CostedLaw::Tokens(law), throughput: None, dynamics_ratio: 1.0 }
+        Self { law: CostedLaw::Tokens(law), throughput: None, grown_pace: 1.0 }
     }
 
     /// A law in steps, how the batch that pays off depends on the loss, and the batch that is used.
     pub fn steps(law: StepLaw, critical: CriticalBatch, policy: BatchPolicy) -> Self {
         let law = CostedLaw::Steps { law, critical, policy };
-        Self { law, throughput: None, dynamics_ratio: 1.0 }
+        Self { law, throughput: None, grown_pace: 1.0 }
     }
 
     /// The same in seconds at a measured speed: every amount of compute becomes one of time.
@@ -61,21 +61,21 @@ impl TrainingCost {
     /// The same where a grown model makes this many times the progress, for its compute, of one from scratch at the same loss.
     /// It is 1 where dynamics are preserved, as the operators of Shen et al. 2022 are to do.
     #[must_use]
-    pub fn with_dynamics_ratio(mut self, ratio: f64) -> Self {
-        self.dynamics_ratio = ratio;
+    pub fn with_grown_pace(mut self, ratio: f64) -> Self {
+        self.grown_pace = ratio;
         self
     }
 
-    /// What [`TrainingCost::with_dynamics_ratio`] says, else 1.
-    pub fn dynamics_ratio(&self) -> f64 {
-        self.dynamics_ratio
+    /// What [`TrainingCost::with_grown_pace`] says, else 1.
+    pub fn grown_pace(&self) -> f64 {
+        self.grown_pace
     }
 
     /// The pace of a stage over that of a model from scratch at the same loss.
     pub fn pace(&self, start: StageStart) -> f64 {
         match start {
             StageStart::Scratch => 1.0,
-            StageStart::Growth => self.dynamics_ratio,
+            StageStart::Growth => self.grown_pace,
         }
     }
 
@@ -211,7 +211,7 @@ impl TrainingCost {
     ) -> Result<f64, ScalingError> {
         let all = match grown_at {
             None => tokens,
-            Some(loss) => self.tokens_at(n_params, loss)? + self.dynamics_ratio * tokens,
+            Some(loss) => self.tokens_at(n_params, loss)? + self.grown_pace * tokens,
         };
         self.loss_at_compute(n_params, all * self.per_token(n_params))
     }

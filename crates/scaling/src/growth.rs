@@ -62,11 +62,11 @@ fn width() -> Operators {
 }
 
 impl GrownRun {
-    /// The dynamics ratio under a law: the tokens from scratch that the progress after the growth is worth, over those it took.
+    /// The pace under a law: the tokens from scratch that the progress after the growth is worth, over those it took.
     ///
     /// # Errors
     /// A final loss at or below the larger size's asymptote.
-    pub fn dynamics_ratio(&self, cost: &TrainingCost) -> Result<f64, ScalingError> {
+    pub fn pace(&self, cost: &TrainingCost) -> Result<f64, ScalingError> {
         let grown_at = cost.loss_after(self.small, None, self.tokens_small)?;
         let progress =
             cost.tokens_at(self.large, self.loss)? - cost.tokens_at(self.large, grown_at)?;

@@ -167,8 +167,8 @@ pub struct Prediction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saving_interval: Option<[f64; 2]>,
     /// Pace that was counted on after growths, over that of a model from scratch at the same loss; 1 when it is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dynamics_ratio: Option<f64>,
+    #[serde(default, alias = "dynamics_ratio", skip_serializing_if = "Option::is_none")]
+    pub pace: Option<f64>,
     /// 6 N D of the runs that the law was fitted to, FLOPs; absent for a published law.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pilot_compute: Option<f64>,

@@ -125,11 +125,11 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     json(&world, &format!("fit points.csv {COLUMNS} --bootstraps 60 -o law.json"));
     let ask = "plan --shape gpt2 --stop 10tpp --stages 2 --law";
     let whole = json(&world, &format!("{ask} law.json"));
-    assert_eq!(whole["dynamics_ratio"], 1.0);
-    let by_hand = json(&world, &format!("{ask} law.json --dynamics-ratio 0.8 -o slow.toml"));
+    assert_eq!(whole["pace"], 1.0);
+    let by_hand = json(&world, &format!("{ask} law.json --pace 0.8 -o slow.toml"));
     assert!(by_hand["saving"].as_f64() < whole["saving"].as_f64());
     let text = fs::read_to_string(world.path("slow.toml")).unwrap();
-    assert!(text.contains("# Dynamics ratio 0.80") && text.contains("dynamics_ratio = 0.8\n"));
+    assert!(text.contains("# Pace 0.80") && text.contains("\npace = 0.8\n"));
     world.good("plot slow.toml --show saving -o saving.svg");
 
     let mut law: Value =
@@ -148,10 +148,10 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     law["grown"] = grown.clone();
     world.write("grown.json", law.to_string());
     let measured = json(&world, &format!("{ask} grown.json"));
-    assert!((measured["dynamics_ratio"].as_f64().unwrap() - 0.8).abs() < 1e-9);
+    assert!((measured["pace"].as_f64().unwrap() - 0.8).abs() < 1e-9);
     let saving = |plan: &Value| plan["saving"].as_f64().unwrap();
     assert!((saving(&measured) / saving(&by_hand) - 1.0).abs() < 1e-6);
-    assert!(world.good(&format!("{ask} grown.json")).contains("Dynamics ratio 0.80"));
+    assert!(world.good(&format!("{ask} grown.json")).contains("Pace 0.80"));
 
     grown["loss"] = (1.1 * grown_at).into();
     law["grown"] = grown;
@@ -159,11 +159,8 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     let refused = world.staged(&format!("{ask} grown.json"));
     assert_eq!(refused.status.code(), Some(2));
     assert!(lossy(&refused.stderr).contains("it tells no pace"), "{}", lossy(&refused.stderr));
-    assert_eq!(
-        json(&world, &format!("{ask} grown.json --dynamics-ratio 0.8"))["saving"],
-        by_hand["saving"]
-    );
-    let refused = world.staged(&format!("{ask} law.json --dynamics-ratio 0"));
+    assert_eq!(json(&world, &format!("{ask} grown.json --pace 0.8"))["saving"], by_hand["saving"]);
+    let refused = world.staged(&format!("{ask} law.json --pace 0"));
     assert!(lossy(&refused.stderr).contains("must be above 0 and at most 2"));
 }
 

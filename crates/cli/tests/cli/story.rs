@@ -271,8 +271,7 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
         assert_eq!(text.contains(warning), warned, "{text}");
     }
     // A pace above that from scratch is not believed without a warning.
-    let ratio =
-        json(&world, &format!("{plan} --operators feed-forward --json"))["dynamics_ratio"].as_f64();
+    let ratio = json(&world, &format!("{plan} --operators feed-forward --json"))["pace"].as_f64();
     let mut law: Value =
         serde_json::from_slice(&fs::read(world.path("flat/law.json")).unwrap()).unwrap();
     let tokens = law["grown"]["tokens_large"].as_f64().unwrap();
@@ -280,7 +279,7 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
         law["grown"]["tokens_large"] = (tokens * ratio.unwrap() / wanted).into();
         world.write("flat/law.json", law.to_string());
         let text = lossy(&world.staged(&format!("{plan} --operators feed-forward")).stderr);
-        assert_eq!(text.contains("a dynamics ratio of 1.10 has a grown"), warned, "{text}");
+        assert_eq!(text.contains("a pace of 1.10 has a grown"), warned, "{text}");
     }
     assert!(
         fs::read_to_string(world.path("by_feed-forward.toml")).unwrap().contains("d_ff = "),

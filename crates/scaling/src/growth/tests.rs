@@ -167,7 +167,7 @@ fn a_slower_pace_after_growth_saves_less_and_grows_later() {
     let sizes = [6.25e7, 2.5e8, 1e9];
     let final_loss = CHINCHILLA_CORRECTED.loss_at(1e9, 10e9);
     let chains: Vec<Chain> = [1.0, 0.9, 0.8]
-        .map(|ratio| whole.clone().with_dynamics_ratio(ratio).chain(&sizes, final_loss).unwrap())
+        .map(|ratio| whole.clone().with_grown_pace(ratio).chain(&sizes, final_loss).unwrap())
         .to_vec();
     for pair in chains.windows(2) {
         assert!(pair[1].saving < pair[0].saving, "{pair:?}");
@@ -208,7 +208,7 @@ proptest! {
             BatchPolicy::CriticalAtEnd,
             BatchPolicy::Critical,
         ][policy];
-        let (cost, n) = (authors(policy).with_dynamics_ratio(ratio), ln_n.exp());
+        let (cost, n) = (authors(policy).with_grown_pace(ratio), ln_n.exp());
         let best = cost.growth_point(StageStart::Scratch, n / factor, n).unwrap();
         let asymptote = cost.asymptote(n / factor);
         let other = asymptote + (best.loss - asymptote) * away.exp();
@@ -217,7 +217,7 @@ proptest! {
     }
 
     #[test]
-    fn a_grown_run_tells_the_dynamics_ratio_that_it_was_made_with(
+    fn a_grown_run_tells_the_pace_that_it_was_made_with(
         ln_n in 13.0f64..24.0, ratio in 0.2f64..1.5, per_param in 2.0f64..50.0, after in 0.2f64..3.0,
     ) {
         let (small, large) = (ln_n.exp(), 4.0 * ln_n.exp());
@@ -225,11 +225,11 @@ proptest! {
         let tokens_small = per_param * small;
         let grown_at = CHINCHILLA_CORRECTED.loss_at(small, tokens_small);
         let tokens_large = after * law.tokens_at(large, grown_at).unwrap();
-        let cost = law.clone().with_dynamics_ratio(ratio);
+        let cost = law.clone().with_grown_pace(ratio);
         let loss = cost.loss_after(large, Some(grown_at), tokens_large).unwrap();
         let grew = Operators::WIDTH;
         let run = GrownRun { small, tokens_small, large, tokens_large, loss, grew };
-        let found = run.dynamics_ratio(&law).unwrap();
+        let found = run.pace(&law).unwrap();
         prop_assert!((found / ratio - 1.0).abs() < 1e-8, "{found} {ratio}");
     }
 

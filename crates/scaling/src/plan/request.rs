@@ -208,7 +208,7 @@ pub struct Plan {
     /// Compute of the last shape from scratch to the same loss, FLOPs.
     pub compute_from_scratch: f64,
     /// Pace that was counted on after a growth, over that of a model from scratch at the same loss.
-    pub dynamics_ratio: f64,
+    pub pace: f64,
     /// Loss at the end.
     pub final_loss: f64,
     /// Its ratio to the last shape's loss after endless training.
@@ -395,7 +395,7 @@ fn build(
         compute: stages.iter().map(|stage| stage.compute).sum(),
         seconds: cost.is_in_seconds().then(|| stages.iter().filter_map(|one| one.seconds).sum()),
         compute_from_scratch: 6.0 * n_last * cost.tokens_at(n_last, final_loss)?,
-        dynamics_ratio: cost.dynamics_ratio(),
+        pace: cost.grown_pace(),
         final_loss,
         asymptote_multiple: final_loss / cost.asymptote(n_last),
         saving,

@@ -52,7 +52,7 @@ fn a_budget_is_spent_and_growing_lowers_the_loss() {
 
 #[test]
 fn a_plan_counts_on_the_pace_after_growth() {
-    let cost = chinchilla().with_dynamics_ratio(0.8);
+    let cost = chinchilla().with_grown_pace(0.8);
     let goal = Goal::Stop(Stop::TokensPerParam(20.0));
     let asked = request(cost.clone(), goal, FinalShape::Given(gpt2_large()));
     let found = plan(&Request { stages: 2..=4, ..asked });
@@ -65,8 +65,7 @@ fn a_plan_counts_on_the_pace_after_growth() {
     let whole = plan(&request(chinchilla(), goal, FinalShape::Given(gpt2_large())));
     assert!(found.saving < whole.saving);
     // Two stages at a pace at which they cost more than from scratch are planned where they are asked for, and advised against.
-    let slow =
-        request(chinchilla().with_dynamics_ratio(0.6), goal, FinalShape::Given(gpt2_large()));
+    let slow = request(chinchilla().with_grown_pace(0.6), goal, FinalShape::Given(gpt2_large()));
     let asked =
         plan(&Request { stages: 2..=2, resampled: vec![slow.cost.clone(); 3], ..slow.clone() });
     assert!(asked.saving < 0.0 && !asked.advice.grow);
@@ -78,7 +77,7 @@ fn a_plan_counts_on_the_pace_after_growth() {
 #[test]
 fn a_budget_is_spent_at_any_pace() {
     let with = |ratio, stages, last| {
-        let cost = chinchilla().with_dynamics_ratio(ratio);
+        let cost = chinchilla().with_grown_pace(ratio);
         plan(&Request { stages, ..request(cost, Goal::Budget(1e21), last) })
     };
     for ratio in [0.8, 0.97, 1.1] {
@@ -104,7 +103,7 @@ fn the_pace_is_the_same_in_seconds() {
     const SPEED: f64 = 1e14;
     let sizes = [1e6, 1e10].map(|n| (n, SPEED / (6.0 * n)));
     let speed = crate::Throughput::new(&sizes).unwrap();
-    let flops = chinchilla().with_dynamics_ratio(0.9);
+    let flops = chinchilla().with_grown_pace(0.9);
     let plans =
         [(flops.clone(), 1e21), (flops.in_seconds(speed), 1e21 / SPEED)].map(|(cost, budget)| {
             let goal = Goal::Budget(budget);
@@ -121,7 +120,7 @@ fn a_plan_that_costs_is_the_cheapest_of_its_kind() {
     let last = gpt2_large();
     let n_last = last.n_params() as f64;
     for ratio in [0.7, 0.74, 0.78, 0.82, 0.86] {
-        let cost = chinchilla().with_dynamics_ratio(ratio);
+        let cost = chinchilla().with_grown_pace(ratio);
         let goal = Goal::Stop(Stop::TokensPerParam(20.0));
         let asked = request(cost.clone(), goal, FinalShape::Given(last));
         let found = plan(&Request { stages: 2..=2, ..asked });
