@@ -106,6 +106,12 @@ impl PlanningLaw {
         name.to_string_lossy().into_owned()
     }
 
+    /// Whether it says nothing of a batch.
+    pub fn lacks_batch(&self) -> bool {
+        matches!(self.law, Law::Tokens(_))
+            && self.fit.as_ref().is_none_or(|fit| fit.batch_tokens.is_none())
+    }
+
     /// 6 N D of the runs that it was fitted to, FLOPs.
     pub fn pilot_compute(&self) -> Option<f64> {
         self.fit.as_ref().and_then(|fit| fit.compute)

@@ -105,6 +105,11 @@ pub fn count(n: u64) -> String {
     parts.join(",")
 }
 
+/// A count with its noun: `1 step`, `12,345 steps`.
+pub fn counted(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +118,10 @@ mod tests {
     fn numbers_read_well() {
         assert_eq!(count(12), "12");
         assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(
+            (counted(1, "step"), counted(1200, "step")),
+            ("1 step".into(), "1,200 steps".into())
+        );
         assert_eq!(duration(12.9), "12s");
         assert_eq!(duration(200.0), "3m20s");
         assert_eq!(duration(3720.0), "1h02m");

@@ -60,7 +60,7 @@ pub struct Plan {
     #[arg(long, value_delimiter = ',', value_name = "SHAPES", conflicts_with_all = ["stages", "operators"])]
     through: Vec<String>,
     /// Batch: tokens, critical-at-end or critical (laws in steps) [default: critical-at-end for laws
-    /// in steps, the law's own or 524288 for others]
+    /// in steps, for others the law's own, else that of --template, else 524288]
     #[arg(long)]
     batch: Option<BatchChoice>,
     /// Plan in seconds instead of FLOPs: a CSV with n_params (or n_layers, d_model) and
@@ -229,7 +229,8 @@ impl Plan {
             None => template,
         };
         let law = PlanningLaw::open(&self.law)?;
-        let mut costs = law.cost(self.batch, self.pace)?;
+        let mut costs =
+            law.cost(self.batch.or_else(|| self.batch_of(&template, &law)), self.pace)?;
         if let Some(path) = &self.throughput {
             costs = costs.in_seconds(throughput(path)?);
         }
@@ -253,6 +254,12 @@ impl Plan {
                 .collect::<Result<_>>()?,
         };
         ask.planned(template, law, &costs)
+    }
+
+    /// The batch of a template that was given, where the law has none.
+    fn batch_of(&self, template: &Schedule, law: &PlanningLaw) -> Option<BatchChoice> {
+        let batch = template.batch().tokens_at(template.n_steps()) as f64;
+        (self.template.is_some() && law.lacks_batch()).then_some(BatchChoice::Fixed(batch))
     }
 
     fn goal(&self) -> Result<Goal> {

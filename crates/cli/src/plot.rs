@@ -22,9 +22,9 @@ pub struct Plot {
     /// schedule (.toml), or one law (.json)
     #[arg(required = true)]
     sources: Vec<PathBuf>,
-    /// What of a schedule is shown
-    #[arg(long, value_enum, default_value_t = Show::Course)]
-    show: Show,
+    /// What of a schedule is shown [default: course]
+    #[arg(long, value_enum)]
+    show: Option<Show>,
     /// Where to write the figure: .svg or .png
     #[arg(short, long, value_name = "FIGURE")]
     out: PathBuf,
@@ -49,10 +49,15 @@ impl Plot {
             1 => Ok(()),
             n => bail!("{}: is drawn alone, not with {} others", first.display(), n - 1),
         };
+        output::check_target(&self.out)?;
+        Figure::check_format(&self.out)?;
+        if self.show.is_some() && !is(first, "toml") {
+            bail!("--show: {} is no schedule (.toml)", first.display());
+        }
         let figure = if is(first, "toml") {
             alone()?;
             let schedule = Schedule::read(first)?;
-            match self.show {
+            match self.show.unwrap_or(Show::Course) {
                 Show::Course => figures::course(&schedule),
                 Show::Curves => figures::learning_curves(&schedule),
                 Show::Saving => figures::saving_by_stop(&schedule),

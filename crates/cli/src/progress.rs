@@ -102,15 +102,15 @@ impl Progress {
             return;
         };
         self.note(&format!(
-            "{shape} GPT (layers x width x heads), {} parameters ({} without embeddings), {device}, \
-             {threads} threads",
+            "{shape} GPT (layers x width x heads), {} parameters ({} without embeddings), {device}, {}",
             output::count(*n_params_total),
             output::count(*n_params),
+            output::counted(*threads as u64, "thread"),
         ));
         self.note(&format!(
             "{flops_per_token} a token (6 N), {flops_per_token_exact} with attention and head"
         ));
-        let tokens = output::count(*n_tokens);
+        let (steps, tokens) = (output::counted(*n_steps, "step"), output::count(*n_tokens));
         let from = match first_step {
             0 => String::new(),
             step => format!(", from step {step}"),
@@ -119,7 +119,7 @@ impl Progress {
             format!("; no model's loss is below {floor:.4} nats per token")
         });
         let stages = if *n_stages > 1 { format!("{n_stages} stages, ") } else { String::new() };
-        self.note(&format!("{stages}{n_steps} steps, {tokens} tokens{from}{floor}"));
+        self.note(&format!("{stages}{steps}, {tokens} tokens{from}{floor}"));
     }
 
     fn grown(&self, report: &GrowthReport) {

@@ -4,7 +4,7 @@ use crate::output::percent;
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
 use crate::{figures, output};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::{Flops, PfDays};
 use serde_json::Value;
@@ -30,6 +30,11 @@ pub struct Report {
 
 impl Report {
     pub fn run(self) -> Result<()> {
+        let out = self.out.unwrap_or_else(|| self.run.join("report.html"));
+        output::check_target(&out)?;
+        if out.extension().is_none_or(|end| end != "html") {
+            bail!("{}: a report is written as .html", out.display());
+        }
         let sides = match &self.baseline {
             Some(baseline) => sides(&self.run, baseline, &self.others, &[])?,
             None => Sides {
@@ -39,7 +44,6 @@ impl Report {
                 pilot_compute: 0.0,
             },
         };
-        let out = self.out.unwrap_or_else(|| self.run.join("report.html"));
         write(&sides, &out)?;
         output::line(&format!("report: {}", out.display()))
     }

@@ -95,6 +95,14 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
     assert!(stages[0]["loss_start"].is_null() && stages[1]["loss_start"].is_number());
     assert!(stages[0]["step_ratio"].as_f64().unwrap() > 1.0);
 
+    // A table has no batch of its own; a template has.
+    let template = fs::read_to_string(world.path("plan.toml")).unwrap();
+    assert!(template.contains("\ntokens = 524288\n"));
+    world.write("template.toml", template.replace("\ntokens = 524288\n", "\ntokens = 65536\n"));
+    let other =
+        json(&world, "plan --budget 1e19 --law law.json --stages 2..3 --template template.toml");
+    assert_eq!(other["batch_tokens"], 65536.0);
+
     let schedule = Schedule::read(&world.path("plan.toml")).unwrap();
     assert_eq!(schedule.stages().len(), stages.len());
     let again = Schedule::parse(&schedule.to_toml(), &world.path("again.toml")).unwrap();

@@ -190,6 +190,9 @@ fn what_cannot_be_compared_is_explained() {
         ("compare nowhere scratch", "nowhere cannot be read"),
         ("compare staged scratch --loss 0.1", "--loss 0.1: not every run reaches it"),
         ("plot staged scratch -o x.gif", "figures are written as .svg or .png"),
+        ("plot staged scratch --show curves -o x.svg", "--show: staged is no schedule"),
+        ("report staged scratch -o x.pdf", "x.pdf: a report is written as .html"),
+        ("report staged scratch -o scratch", "scratch: is a folder; name a file"),
         ("pilot tiny.toml --share 2", "--share 2: must be above 0 and at most 1"),
         ("pilot tiny.toml --budget 0", "--budget 0: must be positive"),
         (
