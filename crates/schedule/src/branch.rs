@@ -69,7 +69,7 @@ impl Schedule {
             let mut file = schedule.file.clone();
             (file.seed, file.data) = (0, self.file.data.clone());
             file.evaluation = self.file.evaluation;
-            file.machine = self.file.machine.clone();
+            file.machine = self.file.machine;
             for stage in file.stages.iter_mut().filter(|_| any_length) {
                 stage.until = Until::default();
             }
