@@ -320,6 +320,7 @@ fn planned(kind: &Kind, recipe: &Schedule, last: GptShape, law: PlanningLaw) -> 
             stages,
             operators: OPERATORS,
             through: Vec::new(),
+            grow_by: None,
         };
         ask.planned(recipe.clone(), law.clone(), &costs)
     };

@@ -72,9 +72,13 @@ pub struct Plan {
     /// pilot runs say, else 1]
     #[arg(long, value_name = "SHARE", value_parser = pace)]
     pace: Option<f64>,
+    /// Grow for the last time by this share of the tokens that the last shape takes from scratch, however much later the law would:
+    /// what comes in needs time to learn before the rate decays. For a shape that is given [default: as late as the law has it]
+    #[arg(long, value_name = "SHARE", value_parser = grow_by, requires = "shape")]
+    grow_by: Option<f64>,
     /// Find the growth points between measured curves instead, smallest model first
     #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "stop", "law", "stages",
-        "operators", "through", "batch", "throughput", "pace", "vocab", "context", "head_size", "aspect", "template", "out", "figure"])]
+        "operators", "through", "batch", "throughput", "pace", "grow_by", "vocab", "context", "head_size", "aspect", "template", "out", "figure"])]
     curves: Vec<PathBuf>,
     /// Vocabulary, for exact FLOPs and the loss of an untrained model [default: the template's, where it says one, else 50257]
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..=10_000_000))]
@@ -110,6 +114,8 @@ pub struct Ask {
     pub operators: Operators,
     /// Shapes before the last one, where they are given.
     pub through: Vec<GptShape>,
+    /// Share of the last shape's tokens from scratch by which the last growth comes.
+    pub grow_by: Option<f64>,
 }
 
 impl Ask {
@@ -123,6 +129,7 @@ impl Ask {
             stages: self.stages,
             operators: self.operators,
             through: self.through,
+            grow_by: self.grow_by,
         };
         // A schedule's batch is of whole sequences.
         let context_len = template.context_len() as f64;
@@ -153,6 +160,13 @@ fn pace(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(pace) if pace > 0.0 && pace <= MOST_PACE => Ok(pace),
         _ => Err(format!("must be above 0 and at most {MOST_PACE}")),
+    }
+}
+
+fn grow_by(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("must be above 0 and at most 1".into()),
     }
 }
 
@@ -252,6 +266,7 @@ impl Plan {
                 .iter()
                 .map(|text| shapes::shape("--through", text, n_vocab, context_len))
                 .collect::<Result<_>>()?,
+            grow_by: self.grow_by,
         };
         ask.planned(template, law, &costs)
     }

@@ -15,6 +15,8 @@ pub struct TrainingCost {
     throughput: Option<Throughput>,
     /// Pace of a grown model over that of one from scratch at the same loss.
     grown_pace: f64,
+    /// Loss below which no model grows, nats per token.
+    pub(crate) least_growth_loss: f64,
 }
 
 /// How a stage began.
@@ -42,13 +44,18 @@ enum CostedLaw {
 impl TrainingCost {
     /// A law in tokens: C = 6 N D at any batch.
     pub fn tokens(law: TokenLaw) -> Self {
-        Self { law: CostedLaw::Tokens(law), throughput: None, grown_pace: 1.0 }
+        Self {
+            law: CostedLaw::Tokens(law),
+            throughput: None,
+            grown_pace: 1.0,
+            least_growth_loss: 0.0,
+        }
     }
 
     /// A law in steps, how the batch that pays off depends on the loss, and the batch that is used.
     pub fn steps(law: StepLaw, critical: CriticalBatch, policy: BatchPolicy) -> Self {
         let law = CostedLaw::Steps { law, critical, policy };
-        Self { law, throughput: None, grown_pace: 1.0 }
+        Self { law, throughput: None, grown_pace: 1.0, least_growth_loss: 0.0 }
     }
 
     /// The same in seconds at a measured speed: every amount of compute becomes one of time.
@@ -63,6 +70,13 @@ impl TrainingCost {
     #[must_use]
     pub fn with_grown_pace(mut self, ratio: f64) -> Self {
         self.grown_pace = ratio;
+        self
+    }
+
+    /// The same where no model grows below this loss, nats per token, though the law has a better point there.
+    #[must_use]
+    pub fn with_least_growth_loss(mut self, loss: f64) -> Self {
+        self.least_growth_loss = loss;
         self
     }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// The best moment to grow one size into another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GrowthPoint {
-    /// Loss at which both stages have the same marginal compute, nats per token.
+    /// Loss at which to grow, nats per token.
     pub loss: f64,
     /// Compute that growing there spares, FLOPs, against the larger size at a grown model's pace.
     pub spared: f64,
@@ -96,7 +96,8 @@ impl TrainingCost {
         })
     }
 
-    /// The best loss at which to grow `small`, that began so, into `large`: both have the same marginal compute.
+    /// The best loss at which to grow `small`, that began so, into `large`: both have the same marginal compute, unless that
+    /// is below the least loss of a growth.
     ///
     /// # Errors
     /// Sizes that do not grow, or no such loss.
@@ -114,7 +115,7 @@ impl TrainingCost {
         let loss = self.root_in_excess("the growth point", small, |loss| {
             ln_marginal(small, loss) - ln_marginal(large, loss) + ln_paces
         })?;
-        self.growth_at(start, small, large, loss)
+        self.growth_at(start, small, large, loss.max(self.least_growth_loss))
     }
 
     /// A chain of sizes, each growth at its best loss, to a final loss.

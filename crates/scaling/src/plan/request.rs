@@ -47,6 +47,9 @@ pub struct Request {
     pub operators: Operators,
     /// The shapes before the last one, where they are given; empty where the best are looked for.
     pub through: Vec<GptShape>,
+    /// The last growth comes by this share of the tokens that the last shape takes from scratch to the end: what comes in needs
+    /// time to learn (docs/SAVINGS.md). Not for a budget, whose end depends on the growths.
+    pub grow_by: Option<f64>,
 }
 
 /// A plan that cannot be made.
@@ -84,6 +87,11 @@ pub enum PlanError {
         /// ln of the vocabulary.
         untrained: f64,
     },
+    /// A latest growth where the end is not known beforehand.
+    #[error(
+        "how late a growth may come can be said where the end is given: a shape with its stop, or a loss to reach"
+    )]
+    GrowByWithoutEnd,
     /// A run that nobody can make.
     #[error("a run of {steps:.1e} steps: at most {MOST_STEPS:e} can be planned")]
     TooLong {
@@ -270,6 +278,23 @@ impl Plan {
         if loss >= untrained {
             return Err(PlanError::KnowsNothing { shape: last, loss, untrained });
         }
+        let bounded;
+        let request = match request.grow_by {
+            None => request,
+            Some(share) => {
+                let is_given = matches!(request.last, FinalShape::Given(_));
+                if !is_given || matches!(request.goal, Goal::Budget(_)) {
+                    return Err(PlanError::GrowByWithoutEnd);
+                }
+                let tokens = share * request.cost.tokens_at(n, loss)?;
+                let least = request.cost.loss_after(n, None, tokens)?;
+                bounded = Request {
+                    cost: request.cost.clone().with_least_growth_loss(least),
+                    ..request.clone()
+                };
+                &bounded
+            }
+        };
         let end = |by_growths| request.goal.staged_end(&request.cost, n, by_growths).ok();
         if !request.through.is_empty() {
             let shapes = [request.through.as_slice(), &[last]].concat();

@@ -26,6 +26,7 @@ fn request(cost: TrainingCost, goal: Goal, last: FinalShape) -> Request {
         stages: 1..=4,
         operators: Operators::IN_PROPORTION,
         through: Vec::new(),
+        grow_by: None,
     }
 }
 
@@ -238,6 +239,23 @@ fn operators_are_kept_to() {
             assert_eq!(small.d_ff * large.n_heads < large.d_ff * small.n_heads, feed_forward);
         }
     }
+}
+
+#[test]
+fn a_growth_comes_by_the_share_that_is_asked_for() {
+    let goal = Goal::Stop(Stop::ComputeOptimal);
+    let base = request(chinchilla(), goal, FinalShape::Given(gpt2_large()));
+    let by = |grow_by| plan(&Request { grow_by, stages: 2..=2, ..base.clone() });
+    let (free, late, early) = (by(None), by(Some(1.0)), by(Some(0.1)));
+    assert_eq!(free.stages, late.stages);
+    let n = early.stages[1].n_params;
+    let from_scratch = chinchilla().tokens_at(n, early.final_loss).unwrap();
+    // Dynamics are preserved, so what is left to learn takes as many tokens.
+    assert!((early.stages[1].tokens / from_scratch - 0.9).abs() < 1e-9, "{:?}", early.stages);
+    assert!(free.stages[1].tokens / from_scratch < 0.9);
+    assert!(0.0 < early.saving && early.saving < free.saving);
+    let budget = Request { goal: Goal::Budget(1e20), grow_by: Some(0.5), ..base };
+    assert_eq!(Plan::new(&budget, |_, _| 1e6), Err(PlanError::GrowByWithoutEnd));
 }
 
 #[test]
