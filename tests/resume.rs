@@ -217,6 +217,15 @@ fn a_run_whose_checkpoints_are_gone_keeps_its_record() {
     let refused = run_schedule(folder.path(), schedule(), &mut |_, _| ()).unwrap_err().to_string();
     assert!(refused.contains("its checkpoints are gone"), "{refused}");
     assert_eq!(metrics(), before);
+    // Nor does it branch off again.
+    let at = |name: &str| folder.path().join(name);
+    run_schedule(&at("trunk"), stable(17), &mut |_, _| ()).unwrap();
+    branched(&at("longer"), stable(24), &at("trunk")).unwrap();
+    fs::remove_dir_all(at("longer/checkpoints")).unwrap();
+    let before = fs::read(at("longer/metrics.csv")).unwrap();
+    let refused = branched(&at("longer"), stable(24), &at("trunk")).unwrap_err().to_string();
+    assert!(refused.contains("its checkpoints are gone"), "{refused}");
+    assert_eq!(fs::read(at("longer/metrics.csv")).unwrap(), before);
 }
 
 #[test]

@@ -131,6 +131,11 @@ pub fn saving_by_stop(schedule: &Schedule) -> Result<Figure> {
     if sizes.len() < 2 {
         bail!("one stage saves nothing, wherever it stops");
     }
+    if schedule.prediction().is_some_and(|plan| plan.grow_by.is_some()) {
+        bail!(
+            "the saving by the stop is that of growths where the law has them, and this plan grows by a given share"
+        );
+    }
     let asymptote = cost.asymptote(last);
     let limit = (0..sizes.len() - 1)
         .filter_map(|k| {

@@ -157,11 +157,18 @@ impl Grow {
             bytes_written,
             checkpoint: self.out.clone(),
         };
+        let discard = || {
+            // The first error says more than one about tidying up.
+            let _ = std::fs::remove_dir_all(&self.out);
+        };
+        if train::stop_on_signals()?.load(Ordering::Relaxed) {
+            discard();
+            bail!("stopped");
+        }
         if let Some((set, on)) = batch {
             let checked = self.check(&operator, &from, &set);
             if checked.is_err() {
-                // The first error says more than one about tidying up.
-                let _ = std::fs::remove_dir_all(&self.out);
+                discard();
             }
             let check = checked?;
             report.loss_before = Some(check.loss_before);

@@ -206,7 +206,9 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
     if let Err(error) = prepared.and_then(|()| open_corpus(&recipe, folder).map(drop)) {
         if is_new {
             // What was made for nothing goes again; the first error says more than one about tidying up.
-            for made in [&path, &tokens, &TokenFileInfo::path_for(&tokens)] {
+            let [info, tokenizer] =
+                [TokenFileInfo::path_for, TokenFileInfo::tokenizer_path_for].map(|of| of(&tokens));
+            for made in [&path, &tokens, &info, &tokenizer] {
                 let _ = std::fs::remove_file(made);
             }
             let _ = std::fs::remove_dir(path.parent().unwrap_or(folder));

@@ -140,8 +140,10 @@ impl Ask {
             BatchChoice::Fixed(_) => BatchChoice::Fixed(plan.batch_tokens),
             other => other,
         };
-        let schedule = schedule(template, &plan, &law, &batch.to_string())?;
-        let (policies, pace_from) = (costs.policies.clone(), costs.pace_from);
+        let schedule = schedule(template, &plan, &law, &batch.to_string(), request.grow_by)?;
+        // Growths are as late as each policy has them.
+        let policies = if request.grow_by.is_none() { costs.policies.clone() } else { Vec::new() };
+        let pace_from = costs.pace_from;
         Ok(Planned { plan, schedule, law, policies, pace_from })
     }
 }
@@ -223,6 +225,10 @@ impl Plan {
         }
         let Some(out) = &self.out else { return Ok(()) };
         output::check_target(out)?;
+        let is_same = |input: &Path| matches!((input.canonicalize(), out.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        if self.template.as_deref().is_some_and(is_same) {
+            bail!("-o: {} is the template; choose another name", out.display());
+        }
         let is_plan = |schedule: Schedule| schedule.prediction().is_some();
         if out.exists() && !Schedule::read(out).is_ok_and(is_plan) {
             bail!(
@@ -364,6 +370,7 @@ fn schedule(
     plan: &StagedPlan,
     law: &PlanningLaw,
     batch: &str,
+    grow_by: Option<f64>,
 ) -> Result<Schedule> {
     let stage = |stage: &scaling::plan::Stage| PlannedStage {
         shape: stage.shape,
@@ -386,6 +393,7 @@ fn schedule(
         },
         saving_interval: plan.saving_interval.filter(|_| in_compute),
         pace: (plan.pace != 1.0).then_some(plan.pace),
+        grow_by,
         pilot_compute: law.pilot_compute(),
         curve: PredictedCurve {
             stage: curve.iter().map(|point| point.stage).collect(),

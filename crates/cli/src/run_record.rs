@@ -153,27 +153,24 @@ pub fn by_seed(runs: &[RunRecord]) -> Vec<Vec<&RunRecord>> {
     found.into_values().collect()
 }
 
-/// Compute that a run has from another one of these, FLOPs: it was spent once. A run that was moved is looked for beside the one
-/// that branched off from it.
+/// Compute that a run has from another one of these, FLOPs: it was spent once. Where the other one lay is in the run's record; when
+/// both were moved or copied it lies beside the run.
 pub fn shared_compute(run: &Path, runs: &[PathBuf]) -> Result<f64> {
     let Some(branch) = RunFolder::branch_of(run)? else { return Ok(0.0) };
-    let beside = run
-        .canonicalize()
-        .ok()
-        .zip(branch.of.file_name())
-        .map(|(run, name)| run.with_file_name(name));
-    let of = branch.of.canonicalize().ok().or_else(|| beside?.canonicalize().ok());
-    let Some(of) = of else {
+    let beside = run.canonicalize().ok().zip(branch.of.file_name());
+    let beside = beside.map(|(run, name)| run.with_file_name(name));
+    let candidates = [Some(branch.of.clone()), beside].into_iter().flatten();
+    let found: Vec<PathBuf> = candidates.filter_map(|path| path.canonicalize().ok()).collect();
+    if found.is_empty() {
         output::note(&format!(
             "warning: {} begins with {} of {}, which is not there: they count as its own",
             run.display(),
             Flops(branch.compute_flops),
             branch.of.display()
         ));
-        return Ok(0.0);
-    };
-    let is_given = runs.iter().any(|other| other.canonicalize().is_ok_and(|other| other == of));
-    Ok(if is_given { branch.compute_flops } else { 0.0 })
+    }
+    let is_given = |other: &PathBuf| other.canonicalize().is_ok_and(|other| found.contains(&other));
+    Ok(if runs.iter().any(is_given) { branch.compute_flops } else { 0.0 })
 }
 
 /// The runs in a folder, by name.

@@ -104,7 +104,7 @@ pub fn stop_on_signals() -> Result<&'static AtomicBool> {
             if STOP.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
-            output::note("stopping and saving; once more to stop at once, without saving");
+            output::note("stopping; once more to stop at once, with nothing saved");
         })
     });
     match set {

@@ -169,6 +169,9 @@ pub struct Prediction {
     /// Pace that was counted on after growths, over that of a model from scratch at the same loss; 1 when it is absent.
     #[serde(default, alias = "dynamics_ratio", skip_serializing_if = "Option::is_none")]
     pub pace: Option<f64>,
+    /// Share of the last shape's tokens from scratch by which the last growth was to come; absent where the law says when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grow_by: Option<f64>,
     /// 6 N D of the runs that the law was fitted to, FLOPs; absent for a published law.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pilot_compute: Option<f64>,

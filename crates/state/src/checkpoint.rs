@@ -296,7 +296,9 @@ pub fn write_checkpoint<E: From<StateError>>(
     // Not one of the names that a store tidies up, for the parent may be one.
     let mut hidden = OsString::from(".");
     hidden.push(name);
-    hidden.push(format!(".growing-{}", std::process::id()));
+    hidden.push(".growing-");
+    remove_leftovers(parent, &hidden.to_string_lossy());
+    hidden.push(std::process::id().to_string());
     let partial = parent.join(hidden);
     let written = new_folder(&partial)
         .map_err(E::from)
@@ -311,6 +313,15 @@ pub fn write_checkpoint<E: From<StateError>>(
         let _ = fs::remove_dir_all(&partial);
     }
     written
+}
+
+/// Removes what writes of the same name left there that were killed.
+fn remove_leftovers(parent: &Path, hidden: &str) {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(hidden)) {
+        // What cannot be removed is in nobody's way.
+        let _ = fs::remove_dir_all(entry.path());
+    }
 }
 
 /// Makes an empty folder in place of what an interrupted write left there.

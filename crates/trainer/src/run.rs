@@ -48,6 +48,11 @@ pub fn train(
         check_memory(&stage.shape(1), options.device)?;
     }
     let mut folder = RunFolder::take(&options.folder, &options.schedule, options.resume)?;
+    if folder.has_saved() && CheckpointStore::reader(&folder.checkpoints()).is_empty()? {
+        let reason = "its checkpoints are gone, and without one it would begin again over what it has measured; choose \
+                      another --out";
+        return Err(TrainError::folder(folder.root(), reason));
+    }
     let prepared = prepare_text(&options.schedule, &options.folder, folder.begun(), observe, stop);
     let opened = prepared.and_then(|()| {
         let corpus = open_corpus(&options.schedule, &options.folder)?;
@@ -159,10 +164,6 @@ impl<'a> Run<'a> {
                 reasons.join("; ")
             );
             return Err(TrainError::folder(&folder.checkpoints(), reason));
-        }
-        if checkpoint.is_none() && folder.has_saved() {
-            let reason = "its checkpoints are gone, and without one it would begin again over what it has measured; choose another --out";
-            return Err(TrainError::folder(folder.root(), reason));
         }
         tell_skipped(&mut folder, observe, skipped)?;
         let newest_checkpoint = checkpoint.as_ref().map(|found| found.path().to_path_buf());

@@ -364,6 +364,21 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     let runs = ["pilot-2x16x2", "pilot-2x16x2-x0.6", "pilot-2x16x2-x0.36"].map(whole);
     let expected = runs[0] + 0.2 * (runs[1] + runs[2]) + whole("pilot-2x8x1");
     assert!((paid / expected - 1.0).abs() < 0.02, "{paid} {expected}");
+    // So it is in a copy, whose record names the original.
+    let runs = ["pilot-2x16x2", "pilot-2x16x2-x0.6", "pilot-2x16x2-x0.36", "pilot-2x8x1"];
+    for run in runs {
+        fs::create_dir_all(world.path("copy").join(run)).unwrap();
+        for file in ["schedule.toml", "metrics.csv", "branch.json"] {
+            let (from, to) = (world.path("branches").join(run), world.path("copy").join(run));
+            if from.join(file).exists() {
+                fs::copy(from.join(file), to.join(file)).unwrap();
+            }
+        }
+    }
+    let copies = runs.map(|run| format!("copy/{run}")).join(" ");
+    let form = "--form kaplan-tokens --last-only --bootstraps 0 --json";
+    let copied = json(&world, &format!("fit {copies} {form}"));
+    assert_eq!(copied["compute"], fitted["compute"]);
     world.good("plan --law pilots/law.json --template recipe.toml --shape 2x32x4 --operators width --stop 1.3x --context 16 -o mine.toml");
     let plan = fs::read_to_string(world.path("mine.toml")).unwrap();
     assert!(plan.contains("name = \"mine\"") && plan.contains("pilot_compute = "), "{plan}");

@@ -82,7 +82,13 @@ impl Points {
     pub fn distinct(&self, k: usize) -> usize {
         let mut values: Vec<f64> = self.ln_quantities.iter().map(|x| x[k]).collect();
         values.sort_by(f64::total_cmp);
-        1 + values.windows(2).filter(|pair| !same(pair[0], pair[1])).count()
+        let mut firsts: Vec<f64> = Vec::new();
+        for value in values {
+            if firsts.last().is_none_or(|first| !same(*first, value)) {
+                firsts.push(value);
+            }
+        }
+        firsts.len()
     }
 }
 
@@ -97,5 +103,33 @@ fn positive_ln(name: &str, value: f64, point: usize) -> Result<f64, FitError> {
         Ok(value.ln())
     } else {
         Err(FitError::NotPositive { name: name.to_string(), value, point })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_told_apart_up_to_the_rounding_of_a_table() {
+        let point = |n_params: f64, tokens: f64| Observation {
+            n_params: Some(n_params),
+            tokens: Some(tokens),
+            loss: 2.0,
+            ..Observation::default()
+        };
+        let distinct = |observations: &[Observation]| {
+            let points = Points::new(LawForm::Tokens, observations).unwrap();
+            [points.distinct(0), points.distinct(1)]
+        };
+        let rounded = [1.0, 1.000_000_4, 2.0, 1.999_999_7].map(|n| point(n * 1e6, n * 3e9));
+        let repeated = [rounded, rounded].concat();
+        assert_eq!(distinct(&repeated), [2, 2]);
+        // A loss at every step: neighbours are near, the ends are not.
+        let dense: Vec<Observation> = (20_000..40_000)
+            .map(|step| point(1e6 * f64::from(1 + step % 2), 1024.0 * f64::from(step)))
+            .collect();
+        let [sizes, amounts] = distinct(&dense);
+        assert!(sizes == 2 && amounts > 1000, "{sizes} {amounts}");
     }
 }

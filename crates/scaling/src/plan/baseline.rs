@@ -45,7 +45,7 @@ pub(crate) fn baselines(
     let continuous = cost.continuous_saving(n, final_loss).map(|saving| {
         (
             saving,
-            "endlessly many growths that preserve the dynamics: no chain at a ratio up to 1 saves more"
+            "endlessly many growths that preserve the dynamics: no chain at a pace up to 1 saves more"
                 .to_string(),
         )
     });

@@ -280,7 +280,8 @@ impl Plan {
         }
         let bounded;
         let request = match request.grow_by {
-            None => request,
+            // By the end at the latest is no bound.
+            None | Some(1.0..) => request,
             Some(share) => {
                 let is_given = matches!(request.last, FinalShape::Given(_));
                 if !is_given || matches!(request.goal, Goal::Budget(_)) {
