@@ -3,13 +3,13 @@
 # planned with, and the small models of docs/SAVINGS.md under the laws of their pilot runs (notebooks-data/). What was
 # measured stands in comments that are to be written again.
 #
-#     scripts/plan_schedules.sh STAGED [gpt2|dickens|synthetic]...
+#     scripts/plan_schedules.sh STAGED [gpt2|dickens|batch1024|synthetic]...
 #
 # The synthetic language needs notebooks-data/synthetic_law.json first, the law.json of its pilot runs.
 set -euo pipefail
 staged=$(realpath "$1")
 shift
-[ $# -gt 0 ] || set -- gpt2 dickens
+[ $# -gt 0 ] || set -- gpt2 dickens batch1024
 cd "$(dirname "$0")/.."
 
 # The authors' batch of 2^19 tokens, to the compute-optimal stop.
@@ -47,11 +47,21 @@ small() {
         "schedules/${kind}_width.toml" > "schedules/${kind}_online.toml"
 }
 
+# Feed-forward layers alone in batches of 1,024 tokens, at the pace of their pilot run, and early: late growths were measured to
+# cost (docs/SAVINGS.md).
+early() {
+    local plan=("$staged" plan --law notebooks-data/dickens_batch1024_law.json --template schedules/dickens_batch1024_baseline.toml
+        --shape 4x128x4 --operators feed-forward --stages 2 --grow-by 0.35)
+    "${plan[@]}" --stop 10tpp -o schedules/dickens_batch1024_feedforward.toml > /dev/null
+    "${plan[@]}" --stop 20tpp -o schedules/dickens_batch1024_feedforward_20tpp.toml > /dev/null
+}
+
 for which in "$@"; do
     case $which in
+        batch1024) early ;;
         gpt2) gpt2 gpt2 base; gpt2 gpt2-large large ;;
         dickens) small dickens 10tpp ;;
         synthetic) small synthetic 10tpp ;;
-        *) echo "$which: must be gpt2, dickens or synthetic" >&2; exit 2 ;;
+        *) echo "$which: must be gpt2, dickens, batch1024 or synthetic" >&2; exit 2 ;;
     esac
 done

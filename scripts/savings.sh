@@ -4,7 +4,8 @@
 # Goes on where it was stopped. The plans of the synthetic language are made from its pilot runs first
 # (scripts/plan_schedules.sh). docs/SAVINGS.md has what it found and what it costs (hours on two cores).
 #
-#     scripts/savings.sh STAGED OUT dickens TEXT [SEED...]
+#     scripts/savings.sh STAGED OUT dickens TEXT [SEED...]          batches of 4,096 tokens
+#     scripts/savings.sh STAGED OUT dickens_batch1024 TEXT [SEED...]  of 1,024, and a growth of feed-forward layers that comes early
 #     scripts/savings.sh STAGED OUT synthetic [SEED...]
 set -euo pipefail
 staged=$(realpath "$1")
@@ -13,7 +14,7 @@ out=$(realpath "$2")
 kind=$3
 shift 3
 text=()
-if [ "$kind" = dickens ]; then
+if [ "$kind" != synthetic ]; then
     text=(--text "$(realpath "$1")")
     shift
 fi
@@ -22,7 +23,11 @@ seeds=("$@")
 cd "$(dirname "$0")/.."
 recipe=schedules/${kind}_baseline.toml
 kinds=(cpu width depth both chain online)
-[ "$kind" = dickens ] && kinds+=(feedforward feedforward_half)
+rates=(0.004 0.008 0.016 0.032)
+case $kind in
+    dickens) kinds+=(feedforward feedforward_half) ;;
+    dickens_batch1024) kinds=(feedforward) rates=(0.001 0.002 0.004) ;;
+esac
 
 jobs=$(mktemp)
 trap 'rm -f "$jobs"' EXIT
@@ -44,7 +49,7 @@ if grep -q 'shape = "constant"' "$recipe"; then
 fi
 
 # The sweep: the baseline at other rates, a quarter of its length.
-for rate in 0.004 0.008 0.016 0.032; do
+for rate in "${rates[@]}"; do
     sed "s/^peak = .*/peak = $rate/" "$recipe" > "$out/rate-$rate.toml"
     job "$out/rate-$rate.toml" "${text[@]}" --length 0.25 --out "$out/rate-$rate"
 done
@@ -59,10 +64,12 @@ for length in "${lengths[@]}"; do
     previous=$length
 done
 
-"$staged" pilot "$recipe" "${text[@]}" --share "$share" -o "$out/pilots" --resume
-if [ "$kind" = dickens ]; then
-    # The same runs, and the pace after a growth of feed-forward layers alone instead.
+if [ "$kind" != dickens_batch1024 ]; then
+    "$staged" pilot "$recipe" "${text[@]}" --share "$share" -o "$out/pilots" --resume
     cp "$out/pilots/law.json" "$out/law.json"
+fi
+if [ "$kind" != synthetic ]; then
+    # The same runs, and the pace after a growth of feed-forward layers alone instead.
     "$staged" pilot "$recipe" "${text[@]}" --share "$share" --grow feed-forward -o "$out/pilots" --resume
     cp "$out/pilots/law.json" "$out/feedforward_law.json"
 fi
