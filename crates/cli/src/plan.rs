@@ -70,7 +70,7 @@ pub struct Plan {
     /// Pace of a grown model over that of one from scratch at the same loss, in tokens over a whole stage: 1 if growth preserves
     /// the dynamics [default: what the law's
     /// pilot runs say, else 1]
-    #[arg(long, value_name = "SHARE", value_parser = pace)]
+    #[arg(long, value_name = "PACE", value_parser = pace)]
     pace: Option<f64>,
     /// Grow for the last time by this share of the tokens that the last shape takes from scratch, however much later the law would:
     /// what comes in needs time to learn before the rate decays. For a shape that is given [default: as late as the law has it]
@@ -352,7 +352,7 @@ pub fn operators(option: &str, names: &[String]) -> Result<Operators> {
 }
 
 /// Tokens in the vocabulary of a schedule's data, as far as the schedule tells.
-pub fn vocabulary(schedule: &Schedule) -> usize {
+fn vocabulary(schedule: &Schedule) -> usize {
     match schedule.data() {
         DataSource::Synthetic(language) => language.n_words,
         DataSource::Text(text) => match text.tokenizer.parse() {
