@@ -41,8 +41,8 @@ fn warnings(planned: &Planned) -> Vec<String> {
     let grow_by = planned.schedule.prediction().and_then(|prediction| prediction.grow_by);
     if plan.pace > 1.0 && grow_by.is_none() {
         warnings.push(format!(
-            "a pace of {:.2} has a grown model learn faster than one from scratch; at twice the width of our pilot runs that held \
-             where the growth came early (--grow-by 0.35) and fell below 1 later (docs/SAVINGS.md)",
+            "a pace of {:.2} has a grown model learn faster than one from scratch; at twice the width of our pilot runs that held for an \
+             early growth in small batches (--grow-by 0.35), and not otherwise (docs/SAVINGS.md)",
             plan.pace
         ));
     }
