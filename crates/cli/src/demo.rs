@@ -1,7 +1,7 @@
 use crate::comparison::{Comparison, Sides};
 use crate::law::{BatchChoice, PlanningLaw};
 use crate::pilot::{PilotMade, PilotRuns, branch_point, law_path, with_prepared_tokens};
-use crate::plan::{Ask, Planned};
+use crate::plan::{Ask, Planned, vocabulary};
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
 use crate::side_by_side::run_all;
@@ -11,7 +11,7 @@ use clap::Args;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
 use scaling::plan::{FinalShape, Goal, Operators, PlanError, Stop, WidthRule};
-use schedule::{DataSource, Schedule, StageSpec};
+use schedule::{Schedule, StageSpec};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -67,9 +67,6 @@ const PILOT_SIZES: usize = 2;
 /// Growths of the staged run. The law is fitted to shapes of one depth, and small growths late are not worth it
 /// (docs/LOG.md).
 const OPERATORS: Operators = Operators { width: Some(WidthRule::Integer), ..Operators::NONE };
-
-/// Vocabulary of a text, which is learned byte by byte.
-const BYTES: usize = 256;
 
 /// Width of a head.
 const HEAD_SIZE: usize = 16;
@@ -301,10 +298,7 @@ fn shape_for(minutes: f64, kind: &Kind, recipe: &Schedule) -> GptShape {
 }
 
 fn last_shape(recipe: &Schedule) -> Result<GptShape> {
-    let n_vocab = match recipe.data() {
-        DataSource::Synthetic(language) => language.n_words,
-        DataSource::Text(_) | DataSource::Tokens(_) => BYTES,
-    };
+    let n_vocab = vocabulary(recipe)?;
     Ok(recipe.stages().last().context("no stages")?.shape(n_vocab))
 }
 

@@ -1,6 +1,7 @@
 //! What the figures show: data from laws, fits, schedules and runs, laid out for `plot`.
 
 use crate::law::PlanningLaw;
+use crate::output;
 use anyhow::{Context, Result, bail};
 use measure::LearningCurve;
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
@@ -42,8 +43,8 @@ pub fn law_of(schedule: &Schedule) -> Result<(PlanningLaw, TrainingCost)> {
         schedule.prediction().context("the schedule has no prediction: staged plan makes one")?;
     let law = PlanningLaw::open(&prediction.law)?;
     let batch = prediction.batch.parse().map_err(anyhow::Error::msg);
-    let ratio = prediction.pace.unwrap_or(1.0);
-    let cost = law.cost(Some(batch.context("prediction.batch")?), Some(ratio))?.cost;
+    let pace = prediction.pace.unwrap_or(1.0);
+    let cost = law.cost(Some(batch.context("prediction.batch")?), Some(pace))?.cost;
     Ok((law, cost))
 }
 
@@ -366,6 +367,12 @@ fn points_of(fit: &Fit, path: &Path) -> Result<Vec<[f64; 4]>> {
         rows.push([number(1)?, second, number(next)?, number(next + 1)?]);
     }
     Ok(rows)
+}
+
+/// Errs unless a figure can be written there.
+pub fn check_target(path: &Path) -> Result<()> {
+    Figure::check_format(path)?;
+    output::check_target(path)
 }
 
 /// Held-out losses of runs over their compute.

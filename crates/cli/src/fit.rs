@@ -2,7 +2,6 @@ use crate::observations::{Observations, Source};
 use crate::{figures, output};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use plot::Figure;
 use scaling::{Fit as Law, FitError, FitOptions, IsoFlop, LawForm};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -111,13 +110,11 @@ impl Fit {
             drop_highest: self.drop_highest,
         };
         if let Some(figure) = &self.figure {
-            output::check_target(figure)?;
-            Figure::check_format(figure)?;
+            figures::check_target(figure)?;
         }
         for target in self.out.iter().flat_map(|out| [out.clone(), points_path(out)]) {
             output::check_target(&target)?;
-            let is_same = |file: &PathBuf| matches!((file.canonicalize(), target.canonicalize()), (Ok(a), Ok(b)) if a == b);
-            if self.curves.iter().any(is_same) {
+            if self.curves.iter().any(|file| output::is_same_file(file, &target)) {
                 bail!(
                     "-o: {} is one of the files that are fitted; choose another name",
                     target.display()

@@ -88,9 +88,7 @@ impl PlanningLaw {
                  that can be read"
             )
         })?;
-        let fit: Fit =
-            serde_json::from_str(&text).with_context(|| format!("{name}: no law of staged fit"))?;
-        check_parameters(&fit, name)?;
+        let fit = fit_of(&text, name)?;
         let law = in_tokens(&fit, fit.fitted(), name)?;
         Ok(Self {
             name: name.to_string(),
@@ -306,10 +304,14 @@ fn policy(choice: BatchChoice) -> BatchPolicy {
     }
 }
 
-/// Errs if a law lacks a parameter.
-pub fn check_parameters(fit: &Fit, name: &str) -> Result<()> {
-    let values = fit.law.parameter_names().iter().zip(fit.values());
-    for (parameter, value) in values {
+/// A fitted law from what its file holds.
+///
+/// # Errors
+/// No law, or one that lacks a parameter.
+pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
+    let fit: Fit =
+        serde_json::from_str(text).with_context(|| format!("{name}: no law of staged fit"))?;
+    for (parameter, value) in fit.law.parameter_names().iter().zip(fit.values()) {
         if !value.is_finite() {
             bail!(
                 "{name}: parameters.{parameter} is missing or no number: the form {} needs it",
@@ -317,7 +319,7 @@ pub fn check_parameters(fit: &Fit, name: &str) -> Result<()> {
             );
         }
     }
-    Ok(())
+    Ok(fit)
 }
 
 /// A fitted law in N and D. A law in the steps of runs with one batch B is one in tokens, D = B S.

@@ -1,6 +1,6 @@
 //! Measured losses from `metrics.csv` files and from any other table.
 
-use crate::run_record::shared_compute;
+use crate::run_record::{end_of_run, shared_compute};
 use anyhow::{Context, Result, bail};
 use csv::StringRecord;
 use measure::LearningCurve;
@@ -92,7 +92,10 @@ impl Source {
         let curve = LearningCurve::read(path)?;
         let folder = run_of(path);
         if self.last_only && RunFolder::is_run(&folder) {
-            check_ended(&folder, &curve)?;
+            let schedule = RunFolder::schedule_of(&folder)?;
+            if schedule.stages().len() == 1 && schedule.learning_rate().decays() {
+                end_of_run(&folder, &schedule, &curve).context("--last-only")?;
+            }
         }
         let run = next_run(&found.points);
         let name = path.display();
@@ -274,20 +277,6 @@ impl Source {
 /// The folder of a run that was named, or whose metrics.csv was.
 fn run_of(file: &Path) -> PathBuf {
     if file.is_dir() { file } else { file.parent().unwrap_or(file) }.to_path_buf()
-}
-
-/// Errs if the learning rate of a run's only stage decays and the run is not at its end, which alone counts then.
-fn check_ended(folder: &Path, curve: &LearningCurve) -> Result<()> {
-    let schedule = RunFolder::schedule_of(folder)?;
-    let due = schedule.n_steps_from(0, 0);
-    let at = curve.evaluated().last().map_or(0, |(point, _)| point.step);
-    if schedule.stages().len() == 1 && schedule.learning_rate().decays() && at != due {
-        bail!(
-            "--last-only: {} was last evaluated at step {at} of {due}; its learning rate decays, so that only its end counts",
-            folder.display()
-        );
-    }
-    Ok(())
 }
 
 fn header(path: &Path) -> Result<StringRecord> {

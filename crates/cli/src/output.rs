@@ -47,6 +47,11 @@ pub fn check_target(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether two paths lead to one file or folder that is there.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
 /// The command line of this process, the program by its name alone.
 pub fn command() -> String {
     let quoted = |word: String| {

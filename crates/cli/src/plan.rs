@@ -2,9 +2,8 @@ use crate::law::{BatchChoice, Costs, MOST_PACE, PaceSource, PlanningLaw};
 use crate::{figures, measured, output, plan_report, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use corpus::TokenizerChoice;
+use corpus::{TokenFileInfo, TokenizerChoice};
 use measure::{Flops, GptShape, PfDays};
-use plot::Figure;
 use scaling::plan::{
     Family, FinalShape, Goal, Operators, Plan as StagedPlan, Request, Stop, WidthRule,
 };
@@ -220,13 +219,11 @@ impl Plan {
     /// Errs before anything is written where not all of it can be, or would take the place of what no plan wrote.
     fn check_targets(&self) -> Result<()> {
         if let Some(figure) = &self.figure {
-            output::check_target(figure)?;
-            Figure::check_format(figure)?;
+            figures::check_target(figure)?;
         }
         let Some(out) = &self.out else { return Ok(()) };
         output::check_target(out)?;
-        let is_same = |input: &Path| matches!((input.canonicalize(), out.canonicalize()), (Ok(a), Ok(b)) if a == b);
-        if self.template.as_deref().is_some_and(is_same) {
+        if self.template.as_ref().is_some_and(|template| output::is_same_file(template, out)) {
             bail!("-o: {} is the template; choose another name", out.display());
         }
         let is_plan = |schedule: Schedule| schedule.prediction().is_some();
@@ -260,7 +257,10 @@ impl Plan {
         {
             bail!("--batch {tokens}: must be a multiple of the context length, {context_len}");
         }
-        let n_vocab = self.vocab.map_or_else(|| vocabulary(&template), |vocab| vocab as usize);
+        let n_vocab = match self.vocab {
+            Some(vocab) => vocab as usize,
+            None => vocabulary(&template)?,
+        };
         let last = self.last(n_vocab, context_len)?;
         let ask = Ask {
             goal: self.goal()?,
@@ -351,17 +351,19 @@ pub fn operators(option: &str, names: &[String]) -> Result<Operators> {
     Ok(operators)
 }
 
-/// Tokens in the vocabulary of a schedule's data, as far as the schedule tells.
-fn vocabulary(schedule: &Schedule) -> usize {
-    match schedule.data() {
+/// Tokens in the vocabulary of a schedule's data, as far as the schedule or the record of its token file tells; else GPT-2's.
+pub fn vocabulary(schedule: &Schedule) -> Result<usize> {
+    Ok(match schedule.data() {
         DataSource::Synthetic(language) => language.n_words,
         DataSource::Text(text) => match text.tokenizer.parse() {
             Ok(TokenizerChoice::Bytes) => BYTES,
             Ok(TokenizerChoice::Bpe(size)) => size,
             _ => GPT2_VOCABULARY,
         },
-        DataSource::Tokens(_) => GPT2_VOCABULARY,
-    }
+        DataSource::Tokens(tokens) => {
+            TokenFileInfo::of(&tokens.file)?.map_or(GPT2_VOCABULARY, |info| info.n_vocab)
+        }
+    })
 }
 
 /// The schedule that runs a plan.

@@ -1,12 +1,11 @@
 use crate::comparison::Sides;
-use crate::law::check_parameters;
+use crate::law::fit_of;
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::{RunRecord, run_folders};
 use crate::{figures, fit, output};
 use ::plot::Figure;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use scaling::Fit;
 use schedule::Schedule;
 use std::path::{Path, PathBuf};
 use trainer::RunFolder;
@@ -49,8 +48,7 @@ impl Plot {
             1 => Ok(()),
             n => bail!("{}: is drawn alone, not with {} others", first.display(), n - 1),
         };
-        output::check_target(&self.out)?;
-        Figure::check_format(&self.out)?;
+        figures::check_target(&self.out)?;
         if self.show.is_some() && !is(first, "toml") {
             bail!("--show: {} is no schedule (.toml)", first.display());
         }
@@ -67,9 +65,7 @@ impl Plot {
             alone()?;
             let text = std::fs::read_to_string(first)
                 .with_context(|| format!("{} cannot be read", first.display()))?;
-            let law: Fit = serde_json::from_str(&text)
-                .with_context(|| format!("{}: no law of staged fit", first.display()))?;
-            check_parameters(&law, &first.display().to_string())?;
+            let law = fit_of(&text, &first.display().to_string())?;
             figures::fit_quality(&law, &fit::points_path(first))?
         } else if is_staged(first) {
             let baselines: Vec<RunRecord> = self.sources[1..]

@@ -99,25 +99,12 @@ impl RunRecord {
 
     /// Compute and held-out loss at the end of a run; an error with the step where it is instead, if it has not come there.
     pub fn end(&self) -> Result<RunEnd> {
-        let last = self.schedule.stages().len() - 1;
-        let before =
-            last.checked_sub(1).and_then(|stage| self.end_of(stage)).map_or(0, |end| end.step);
-        let due = self.schedule.n_steps_from(last, before);
-        if let Some((point, loss)) = self.curve.evaluated().last()
-            && (point.stage, point.step) == (last, due)
-        {
-            return Ok(RunEnd { compute: point.compute_flops, loss });
-        }
-        bail!(
-            "{}: is at step {} and not at its end; its learning rate decays, so that only its end counts",
-            self.folder.display(),
-            self.curve.points.last().map_or(0, |point| point.step)
-        )
+        end_of_run(&self.folder, &self.schedule, &self.curve)
     }
 
     /// The last point of a stage, if the run has come there.
     pub fn end_of(&self, stage: usize) -> Option<&CurvePoint> {
-        self.curve.points.iter().rev().find(|point| point.stage == stage)
+        last_of_stage(&self.curve, stage)
     }
 
     /// What its newest checkpoint says of its data: vocabulary and checksum.
@@ -141,6 +128,28 @@ impl RunRecord {
     }
 }
 
+/// As [`RunRecord::end`], of a run that is not read as a whole.
+pub fn end_of_run(folder: &Path, schedule: &Schedule, curve: &LearningCurve) -> Result<RunEnd> {
+    let last = schedule.stages().len() - 1;
+    let before = last.checked_sub(1).and_then(|stage| last_of_stage(curve, stage));
+    let due = schedule.n_steps_from(last, before.map_or(0, |end| end.step));
+    if let Some((point, loss)) = curve.evaluated().last()
+        && (point.stage, point.step) == (last, due)
+    {
+        return Ok(RunEnd { compute: point.compute_flops, loss });
+    }
+    bail!(
+        "{}: is at step {} and not at its end; its learning rate decays, so that only its end counts",
+        folder.display(),
+        curve.points.last().map_or(0, |point| point.step)
+    )
+}
+
+/// The last point of a stage, if the run has come there.
+fn last_of_stage(curve: &LearningCurve, stage: usize) -> Option<&CurvePoint> {
+    curve.points.iter().rev().find(|point| point.stage == stage)
+}
+
 /// Runs of one seed together, by increasing compute.
 pub fn by_seed(runs: &[RunRecord]) -> Vec<Vec<&RunRecord>> {
     let mut found: BTreeMap<u64, Vec<&RunRecord>> = BTreeMap::new();
@@ -159,9 +168,9 @@ pub fn shared_compute(run: &Path, runs: &[PathBuf]) -> Result<f64> {
     let Some(branch) = RunFolder::branch_of(run)? else { return Ok(0.0) };
     let beside = run.canonicalize().ok().zip(branch.of.file_name());
     let beside = beside.map(|(run, name)| run.with_file_name(name));
-    let candidates = [Some(branch.of.clone()), beside].into_iter().flatten();
-    let found: Vec<PathBuf> = candidates.filter_map(|path| path.canonicalize().ok()).collect();
-    if found.is_empty() {
+    let mut places: Vec<PathBuf> = beside.into_iter().chain([branch.of.clone()]).collect();
+    places.retain(|place| place.exists());
+    if places.is_empty() {
         output::note(&format!(
             "warning: {} begins with {} of {}, which is not there: they count as its own",
             run.display(),
@@ -169,8 +178,8 @@ pub fn shared_compute(run: &Path, runs: &[PathBuf]) -> Result<f64> {
             branch.of.display()
         ));
     }
-    let is_given = |other: &PathBuf| other.canonicalize().is_ok_and(|other| found.contains(&other));
-    Ok(if runs.iter().any(is_given) { branch.compute_flops } else { 0.0 })
+    let is_it = |other: &PathBuf| places.iter().any(|place| output::is_same_file(place, other));
+    Ok(if runs.iter().any(is_it) { branch.compute_flops } else { 0.0 })
 }
 
 /// The runs in a folder, by name.

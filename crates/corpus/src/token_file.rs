@@ -39,6 +39,15 @@ pub struct TokenFileInfo {
 }
 
 impl TokenFileInfo {
+    /// What the JSON beside a token file says, where there is one; the file itself is not looked at.
+    ///
+    /// # Errors
+    /// A JSON that cannot be read.
+    pub fn of(tokens: &Path) -> Result<Option<Self>, CorpusError> {
+        let path = Self::path_for(tokens);
+        path.exists().then(|| read_info(&path)).transpose()
+    }
+
     /// Where the JSON of a token file lies.
     pub fn path_for(tokens: &Path) -> PathBuf {
         with_suffix(tokens, ".json")
@@ -81,9 +90,9 @@ impl TokenFile {
         let tokens = &map[layout.header_bytes..];
         let largest = layout.largest_token(tokens);
         let n_tokens = (tokens.len() / layout.token_bytes) as u64;
-        let info_path = TokenFileInfo::path_for(path);
-        let info = if info_path.exists() {
-            let info = read_info(&info_path)?;
+        let described = TokenFileInfo::of(path)?;
+        let is_described = described.is_some();
+        let info = if let Some(info) = described {
             if info.n_tokens != n_tokens {
                 let reason = format!("{n_tokens} tokens where {} were written", info.n_tokens);
                 return Err(CorpusError::file(path, reason));
@@ -109,7 +118,7 @@ impl TokenFile {
                 xxh3: checksum(tokens),
             }
         };
-        Ok(Self { map, layout, info, described: info_path.exists() })
+        Ok(Self { map, layout, info, described: is_described })
     }
 
     /// What is known of the file.

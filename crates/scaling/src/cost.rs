@@ -68,8 +68,8 @@ impl TrainingCost {
     /// The same where a grown model makes this many times the progress, for its compute, of one from scratch at the same loss.
     /// It is 1 where dynamics are preserved, as the operators of Shen et al. 2022 are to do.
     #[must_use]
-    pub fn with_grown_pace(mut self, ratio: f64) -> Self {
-        self.grown_pace = ratio;
+    pub fn with_grown_pace(mut self, pace: f64) -> Self {
+        self.grown_pace = pace;
         self
     }
 
@@ -78,11 +78,6 @@ impl TrainingCost {
     pub fn with_least_growth_loss(mut self, loss: f64) -> Self {
         self.least_growth_loss = loss;
         self
-    }
-
-    /// What [`TrainingCost::with_grown_pace`] says, else 1.
-    pub fn grown_pace(&self) -> f64 {
-        self.grown_pace
     }
 
     /// The pace of a stage over that of a model from scratch at the same loss.

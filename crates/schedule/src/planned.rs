@@ -126,10 +126,10 @@ impl Schedule {
     /// (docs/GROWTH.md; the authors re-warm over 150 to 200 of 3,000 steps).
     ///
     /// # Errors
-    /// Stages that no schedule can have.
+    /// Stages that no schedule can have, or a batch that is not of whole sequences.
     pub fn with_plan(mut self, plan: PlannedRun) -> Result<Self, ScheduleError> {
         let context_len = self.context_len() as f64;
-        let batch_tokens = (plan.batch_tokens / context_len).round().max(1.0) * context_len;
+        let batch_tokens = plan.batch_tokens;
         let steps = |tokens: f64| (tokens / batch_tokens).round().max(1.0) as u64;
         let n_steps: u64 = plan.stages.iter().map(|stage| steps(stage.tokens)).sum();
         let file = &mut self.file;

@@ -11,7 +11,7 @@ use schedule::Schedule;
 use state::{Checkpoint, CheckpointStore, Origin, Skipped, TrainingState};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// Evaluations of a stage before its slope is judged.
@@ -229,9 +229,6 @@ impl<'a> Run<'a> {
                     continue;
                 }
                 break if reached { Outcome::TargetReached } else { Outcome::Finished };
-            }
-            if stop.load(Ordering::Relaxed) {
-                break Outcome::Interrupted;
             }
             if !self.advance(observe, stop)? {
                 break Outcome::Interrupted;

@@ -159,7 +159,7 @@ fn decayed_runs_are_compared_by_their_ends() {
         cut,
     );
     let found = bad(&world, "fit scratch/120 scratch/240 cut --form compute --last-only");
-    assert!(found.contains("cut was last evaluated at step 50 of 60"), "{found}");
+    assert!(found.contains("--last-only: cut: is at step 50 and not at its end"), "{found}");
 
     let one_length = json(&world, "compare staged scratch/60 --json");
     assert_eq!(one_length["savings"].as_array().unwrap().len(), 0);

@@ -82,13 +82,8 @@ impl Points {
     pub fn distinct(&self, k: usize) -> usize {
         let mut values: Vec<f64> = self.ln_quantities.iter().map(|x| x[k]).collect();
         values.sort_by(f64::total_cmp);
-        let mut firsts: Vec<f64> = Vec::new();
-        for value in values {
-            if firsts.last().is_none_or(|first| !same(*first, value)) {
-                firsts.push(value);
-            }
-        }
-        firsts.len()
+        values.dedup_by(|value, first| same(*first, *value));
+        values.len()
     }
 }
 

@@ -421,7 +421,7 @@ fn build(
         compute: stages.iter().map(|stage| stage.compute).sum(),
         seconds: cost.is_in_seconds().then(|| stages.iter().filter_map(|one| one.seconds).sum()),
         compute_from_scratch: 6.0 * n_last * cost.tokens_at(n_last, final_loss)?,
-        pace: cost.grown_pace(),
+        pace: cost.pace(StageStart::Growth),
         final_loss,
         asymptote_multiple: final_loss / cost.asymptote(n_last),
         saving,

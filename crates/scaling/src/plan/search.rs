@@ -63,7 +63,7 @@ impl Graph {
                     }
                     let growth = |start| growth(cost, start, &shapes[from], &shapes[to]);
                     let first = growth(StageStart::Scratch);
-                    let same = cost.grown_pace() == 1.0;
+                    let same = cost.pace(StageStart::Growth) == 1.0;
                     let growths = [first, if same { first } else { growth(StageStart::Growth) }];
                     growths.iter().any(Option::is_some).then_some(Edge { from, to, growths })
                 })
