@@ -10,6 +10,7 @@ mod comparison;
 mod data;
 mod demo;
 mod eval;
+mod export;
 mod figures;
 mod fit;
 mod grow;
@@ -72,6 +73,8 @@ enum Command {
     Eval(eval::Eval),
     /// Draw text from a checkpoint
     Sample(sample::Sample),
+    /// Write a checkpoint's model for Hugging Face's transformers
+    Export(export::Export),
     /// Measure the speed of a training step, or the intervals of fits
     Bench(bench::Bench),
     /// Turn text into token files, and look into them
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Command::Report(report) => report.run(),
         Command::Eval(eval) => eval.run(),
         Command::Sample(sample) => sample.run(),
+        Command::Export(export) => export.run(),
         Command::Bench(bench) => bench.run(),
         Command::Data(data) => data.run(),
     };

@@ -1,4 +1,4 @@
-use crate::file::{FileRecord, TensorFile, TensorWriter, checksum, sync_folder};
+use crate::file::{FileRecord, TensorFile, TensorWriter, checksum, sync_folder, write_synced};
 use crate::{
     HostTensor, ModelConstants, Moments, Origin, ParamId, Position, StateError, TrainingState,
     inventory,
@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const FORMAT_VERSION: u32 = 2;
-const MODEL_FILE: &str = "model.safetensors";
+pub(crate) const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
 const FIRST_MOMENT: &str = "first_moment.";
@@ -287,6 +287,14 @@ pub fn write_checkpoint<E: From<StateError>>(
     frame: &TrainingState,
     fill: &mut dyn FnMut(TensorGroup, ParamId, &mut TensorSink<'_>) -> Result<(), E>,
 ) -> Result<u64, E> {
+    write_whole(target, &mut |partial| write_files(partial, frame, fill))
+}
+
+/// Writes a folder that does not exist yet and appears only once `write` has filled it.
+pub(crate) fn write_whole<T, E: From<StateError>>(
+    target: &Path,
+    write: &mut dyn FnMut(&Path) -> Result<T, E>,
+) -> Result<T, E> {
     if target.exists() {
         return Err(StateError::broken(target, "is there already; choose another name").into());
     }
@@ -300,13 +308,11 @@ pub fn write_checkpoint<E: From<StateError>>(
     remove_leftovers(parent, &hidden.to_string_lossy());
     hidden.push(std::process::id().to_string());
     let partial = parent.join(hidden);
-    let written = new_folder(&partial)
-        .map_err(E::from)
-        .and_then(|()| write_files(&partial, frame, fill))
-        .and_then(|bytes| {
+    let written =
+        new_folder(&partial).map_err(E::from).and_then(|()| write(&partial)).and_then(|done| {
             fs::rename(&partial, target).map_err(StateError::io(target))?;
             sync_folder(parent)?;
-            Ok(bytes)
+            Ok(done)
         });
     if written.is_err() {
         // The first error says more than one about tidying up.
@@ -354,8 +360,7 @@ fn write_info(path: &Path, state: CheckpointInfo) -> Result<(), StateError> {
     let json = |error: serde_json::Error| StateError::broken(path, error.to_string());
     let xxh3 = checksum(&serde_json::to_vec(&state).map_err(json)?);
     let text = serde_json::to_vec_pretty(&StateFile { state, xxh3 }).map_err(json)?;
-    fs::write(path, text).map_err(StateError::io(path))?;
-    fs::File::open(path).and_then(|file| file.sync_all()).map_err(StateError::io(path))
+    write_synced(path, &text)
 }
 
 fn read_info(path: &Path) -> Result<CheckpointInfo, StateError> {

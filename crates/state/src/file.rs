@@ -175,3 +175,12 @@ impl TensorWriter {
 pub(crate) fn sync_folder(path: &Path) -> Result<(), StateError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(StateError::io(path))
 }
+
+/// Writes a small file and forces it to disk.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(StateError::io(path))
+}

@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod error;
+mod export;
 mod file;
 mod init;
 mod param;
@@ -12,6 +13,7 @@ mod training_state;
 
 pub use checkpoint::{Checkpoint, CheckpointInfo, TensorGroup, TensorSink, write_checkpoint};
 pub use error::StateError;
+pub use export::{ExportedTokenizer, export};
 pub use param::{ParamId, ParamRole, inventory};
 pub use rule::UpdateRule;
 pub use store::{CheckpointStore, Skipped};

@@ -1,0 +1,94 @@
+use crate::checkpoint::locate;
+use crate::output;
+use anyhow::Result;
+use clap::Args;
+use corpus::Tokenizer;
+use schedule::DataSource;
+use serde::Serialize;
+use state::{Checkpoint, ExportedTokenizer};
+use std::path::{Path, PathBuf};
+use trainer::{RunFolder, run_tokenizer};
+
+/// Arguments of `staged export`.
+#[derive(Args)]
+#[command(after_help = "Example: staged export runs/mine -o mine-hf\n\n\
+    Then, in Python: transformers.GPT2LMHeadModel.from_pretrained(\"mine-hf\"). Its logits are those of the run's model. \
+    A vocabulary of bytes needs no tokenizer: tokens are the bytes' values.")]
+pub struct Export {
+    /// A checkpoint, or a run for its newest one
+    checkpoint: PathBuf,
+    /// Folder of the model, a new one
+    #[arg(short, long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    folder: PathBuf,
+    checkpoint: PathBuf,
+    step: u64,
+    n_params_total: u64,
+    bytes_written: u64,
+    vocabulary: String,
+    has_tokenizer: bool,
+}
+
+impl Export {
+    pub fn run(self) -> Result<()> {
+        let (path, run) = locate(&self.checkpoint)?;
+        let checkpoint = Checkpoint::open_params(&path)?;
+        let tokenizer = run.as_deref().and_then(|root| of_run(root, &checkpoint));
+        let json = tokenizer.as_ref().map(Tokenizer::to_json).transpose()?.flatten();
+        let exported = ExportedTokenizer {
+            json: json.as_deref(),
+            end_of_text: tokenizer.as_ref().and_then(Tokenizer::end_of_text),
+        };
+        let bytes_written = state::export(&checkpoint, exported, &self.out)?;
+        let info = checkpoint.info();
+        let report = Report {
+            folder: self.out,
+            step: info.position.step,
+            n_params_total: info.shape.n_params_total(),
+            bytes_written,
+            vocabulary: info.origin.vocabulary.clone(),
+            has_tokenizer: json.is_some(),
+            checkpoint: path,
+        };
+        if self.json {
+            return output::json(&report);
+        }
+        output::line(&format!(
+            "{}: {} of {} after {}, {} parameters, {}; vocabulary {}{}",
+            report.folder.display(),
+            info.shape,
+            report.checkpoint.display(),
+            output::counted(report.step, "step"),
+            output::count(report.n_params_total),
+            output::counted(bytes_written, "byte"),
+            report.vocabulary,
+            if report.has_tokenizer { ", with its tokenizer.json" } else { "" },
+        ))
+    }
+}
+
+/// The tokenizer of the run's tokens, where they are still there and still those that it learnt from.
+fn of_run(root: &Path, checkpoint: &Checkpoint) -> Option<Tokenizer> {
+    let opened = RunFolder::schedule_of(root).map_err(anyhow::Error::from).and_then(|schedule| {
+        // Words of a language are numbers, which need no tokenizer.
+        let has_words = matches!(schedule.data(), DataSource::Synthetic(_));
+        Ok(if has_words { None } else { run_tokenizer(&schedule, root)? })
+    });
+    let due = &checkpoint.info().origin.vocabulary;
+    let fits = |tokenizer: &Tokenizer| tokenizer.vocabulary().is_ok_and(|found| found == *due);
+    let reason = match opened {
+        Ok(None) => return None,
+        Ok(Some(tokenizer)) if fits(&tokenizer) => return Some(tokenizer),
+        Ok(Some(_)) => format!("its tokens are not of the vocabulary {due} any more"),
+        Err(error) => format!("{error:#}"),
+    };
+    output::note(&format!("warning: no tokenizer.json is written: {}: {reason}", root.display()));
+    None
+}
