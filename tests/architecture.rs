@@ -47,6 +47,14 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
+fn checkpoints_name_the_tensor_library_that_is_pinned() {
+    let manifest =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).unwrap();
+    let pinned = trainer::TENSOR_LIBRARY.replace("burn ", "burn = { version = \"=");
+    assert!(manifest.contains(&format!("{pinned}\"")), "{pinned}");
+}
+
+#[test]
 fn arrows_go_one_way_and_none_is_added_in_passing() {
     let allowed = BTreeMap::from(ARROWS);
     for (package, uses) in dependencies().iter().filter(|(name, _)| *name != "workspace-tests") {

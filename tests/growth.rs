@@ -210,6 +210,80 @@ fn gradients_after_duplication_are_the_mapped_gradients() {
     }
 }
 
+/// Of what acts within blocks and after the last norm: there old entries stand to the loss as before the growth.
+#[test]
+fn gradients_after_a_fresh_growth_are_the_mapped_gradients() {
+    let small = shape(2, 2, 4, 12, false);
+    let to = GptShape { d_model: 13, n_heads: 3, d_head: 6, d_ff: 17, ..small };
+    let growth = Growth::default();
+    assert_eq!(growth.width, WidthMode::Fresh);
+    let mut training = Training::start(small, Parametrization::mup(8), 4);
+    training.train(10);
+    let grown = training.grown(to, &growth);
+    let found = to_host(&grown.gradients().1, &to);
+    let gradients = to_host(&training.gradients().1, &small);
+    let with = |value: &dyn Fn(f32) -> f32| {
+        let of = |tensor: &HostTensor| HostTensor {
+            data: tensor.data.iter().map(|x| value(*x)).collect(),
+            ..tensor.clone()
+        };
+        gradients.iter().map(|(id, tensor)| (*id, of(tensor))).collect::<BTreeMap<_, _>>()
+    };
+    let operator = GrowthOperator::new(small, to, Parametrization::mup(8), &growth, 9).unwrap();
+    let mapped = |first, second| {
+        let state = TrainingState { moments: Moments { first, second }, ..training.state() };
+        operator.grow(&state).unwrap().moments
+    };
+    let moments = mapped(with(&|x| x), with(&|x| x * x));
+    // What comes from an old entry is not zero here; all else is, in both moments.
+    let old = mapped(with(&|_| 1.0), with(&|_| 1.0));
+    let mut compared = 0;
+    for (id, found) in &found {
+        use ParamRole as R;
+        let exact = match id.role {
+            R::AttentionNormGain
+            | R::AttentionNormBias
+            | R::QkvWeight
+            | R::QkvBias
+            | R::FeedForwardNormGain
+            | R::FeedForwardNormBias
+            | R::FeedForwardInWeight
+            | R::FeedForwardInBias
+            | R::FinalNormGain
+            | R::FinalNormBias
+            | R::HeadWeight => true,
+            R::TokenEmbedding
+            | R::PositionEmbedding
+            | R::AttentionOutWeight
+            | R::AttentionOutBias
+            | R::FeedForwardOutWeight
+            | R::FeedForwardOutBias => false,
+        };
+        let places: Vec<usize> =
+            (0..found.data.len()).filter(|i| old.first[id].data[*i] != 0.0).collect();
+        assert_eq!(places.len(), gradients[id].data.len(), "{id}");
+        let beside = (0..found.data.len()).filter(|i| !places.contains(i));
+        for i in beside {
+            let new = (moments.first[id].data[i], moments.second[id].data[i]);
+            assert_eq!(new, (0.0, 0.0), "{id}: moments of new entry {i}");
+        }
+        if !exact {
+            continue;
+        }
+        // Gradients of the keys' biases are zero but for rounding: the softmax does not see them.
+        let keys = found.data.len() / 3..2 * found.data.len() / 3;
+        let seen = |i: &&usize| id.role != R::QkvBias || !keys.contains(*i);
+        let pick = |tensor: &HostTensor, value: &dyn Fn(f32) -> f32| -> Vec<f32> {
+            places.iter().filter(seen).map(|i| value(tensor.data[*i])).collect()
+        };
+        let first = apart(&pick(found, &|x| x), &pick(&moments.first[id], &|x| x));
+        let second = apart(&pick(found, &|x| x * x), &pick(&moments.second[id], &|x| x));
+        assert!(first < 1e-4 && second < 1e-4, "{id}: {first}, {second}");
+        compared += places.len();
+    }
+    assert!(compared > 500, "{compared}");
+}
+
 /// Largest relative differences of the losses after one update and over 20, after a growth and a change
 /// to what it gave.
 fn departure(
@@ -335,9 +409,6 @@ tokens = 64
 every_steps = 4
 keep = 2
 
-[machine]
-threads = 2
-
 [[stages]]
 n_layers = 1
 d_model = 16
@@ -411,6 +482,25 @@ fn a_staged_run_that_crashes_anywhere_ends_as_if_it_had_not() {
         run_schedule(&crashed, stages(), &mut |_, _| ()).unwrap();
         assert_eq!(end_of_run(&crashed, 15), end_of_run(&straight, 15), "crash at {crash_at}");
     }
+}
+
+/// New moments may take long: a signal ends them, and the run goes on from before the growth.
+#[test]
+fn moments_that_are_estimated_anew_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (straight, stopped) = (folder.path().join("straight"), folder.path().join("stopped"));
+    run_schedule(&straight, stages(), &mut |_, _| ()).unwrap();
+    let summary = run_schedule(&stopped, stages(), &mut |event, stop| {
+        let at_growth = matches!(event, Event::Step { point, .. } if point.step == 5);
+        if at_growth {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    let summary = summary.unwrap();
+    assert_eq!((summary.outcome, summary.step), (Outcome::Interrupted, 5));
+    assert!(!stopped.join("growth-1.json").exists());
+    run_schedule(&stopped, stages(), &mut |_, _| ()).unwrap();
+    assert_eq!(end_of_run(&stopped, 15), end_of_run(&straight, 15));
 }
 
 #[test]

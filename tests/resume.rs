@@ -58,9 +58,6 @@ tokens = 64
 every_steps = 4
 keep = 2
 
-[machine]
-threads = 2
-
 [[stages]]
 n_layers = 2
 d_model = 16

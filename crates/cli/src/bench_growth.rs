@@ -1,7 +1,7 @@
 //! `staged bench growth`: how fast the loss falls after each way of growing, against the target size
 //! from scratch at the same loss.
 
-use crate::{output, shapes, train};
+use crate::{figures, output, shapes, train};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::Corpus;
@@ -46,7 +46,7 @@ pub struct GrowthBench {
     /// Steps before the growth
     #[arg(long, default_value_t = 800, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
-    /// Updates after the growth, a multiple of 40
+    /// Updates after the growth, a multiple of 40 from 80 on
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(80..))]
     updates: u64,
     /// Seeds of the runs
@@ -161,15 +161,21 @@ impl GrowthBench {
         if !self.updates.is_multiple_of(EVERY) {
             bail!("--updates {}: must be a multiple of {EVERY}", self.updates);
         }
-        train::use_threads(schedule.machine().threads)?;
-        std::fs::create_dir_all(&self.out)
-            .with_context(|| format!("{} cannot be made", self.out.display()))?;
         if schedule.learning_rate().shape != DecayShape::Constant {
             bail!(
                 "{}: learning_rate.shape must be constant, for the runs differ in length",
                 self.schedule.display()
             );
         }
+        for (option, text) in [("--narrow", &self.narrow), ("--shallow", &self.shallow)] {
+            shapes::shape(option, text, 1, schedule.context_len())?;
+        }
+        if let Some(figure) = &self.figure {
+            figures::check_target(figure)?;
+        }
+        train::use_threads(schedule.machine().threads)?;
+        std::fs::create_dir_all(&self.out)
+            .with_context(|| format!("{} cannot be made", self.out.display()))?;
         let begun = self.out.join("curves.csv").exists();
         self.settings(&schedule, begun)?;
         prepare_text(&schedule, &self.out, begun, &mut |_| (), &AtomicBool::new(false))?;
@@ -251,7 +257,7 @@ impl GrowthBench {
                 let stages =
                     [(small, self.steps, None), (target, self.updates, Some(case.growth.clone()))];
                 let mut learner = bench.learner(&stages, Some(state.clone()))?;
-                learner.grow(&bench.evaluation)?;
+                learner.grow(&bench.evaluation, &NEVER)?;
                 let rows = bench.follow(&mut learner, &case.name, self.updates, |_| false)?;
                 measured.add(rows)?;
             }

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use trainer::{EvaluationSet, GrowthCheck, RunFolder, check_growth, open_corpus};
+use trainer::{EvaluationSet, GrowthCheck, RunFolder, check_growth, open_corpus, stage_seed};
 
 /// Held-out sequences on which the growth is checked.
 const CHECK_SEQUENCES: usize = 8;
@@ -135,7 +135,9 @@ impl Grow {
         let to = self.target(&before)?;
         to.check()?;
         let parametrization = from.info().parametrization;
-        let operator = GrowthOperator::new(before, to, parametrization, &growth, self.seed)
+        // As in a run, so that a growth after a growth draws other numbers.
+        let seed = stage_seed(self.seed, from.info().position.stage + 1);
+        let operator = GrowthOperator::new(before, to, parametrization, &growth, seed)
             .map_err(|error| anyhow::anyhow!("{}", in_words_of_the_command(&error.to_string())))?;
         let batch = if self.no_check { None } else { Some(self.batch(&before, run.as_deref())?) };
         let began = Instant::now();

@@ -33,7 +33,7 @@ fn steady_curve(path: &Path) -> Result<SmoothCurve> {
 /// Prints the best growth between each curve and the next.
 pub fn report(files: &[PathBuf], json: bool) -> Result<()> {
     let curves = files.iter().map(|path| steady_curve(path)).collect::<Result<Vec<_>>>()?;
-    let first = curves.windows(2).position(|pair| pair[0].last_loss() < pair[1].last_loss());
+    let first = curves.windows(2).position(|pair| pair[0].lowest_loss() < pair[1].lowest_loss());
     if let Some(i) = first {
         output::note(&format!(
             "{} ends below {}: the smallest model comes first",

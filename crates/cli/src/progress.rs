@@ -66,6 +66,9 @@ impl Progress {
                 "warning: the state comes from {before}, the run goes on with {now}: the curve may \
                  differ in the last bits"
             )),
+            Event::FewHeldOut { wanted, held_out } => {
+                self.note(&format!("warning: {}", few_held_out(*wanted, *held_out)));
+            }
             Event::Saved { .. } => {}
             Event::Ended(_) => self.bar.finish_and_clear(),
         }
@@ -92,6 +95,7 @@ impl Progress {
             first_step,
             n_steps,
             n_tokens,
+            epochs,
             n_stages,
             device,
             threads,
@@ -120,18 +124,22 @@ impl Progress {
         });
         let stages = if *n_stages > 1 { format!("{n_stages} stages, ") } else { String::new() };
         self.note(&format!("{stages}{steps}, {tokens} tokens{from}{floor}"));
+        if let Some(epochs) = epochs.filter(|epochs| *epochs > MOST_EPOCHS) {
+            self.note(&format!("warning: {}", many_epochs(epochs)));
+        }
     }
 
     fn grown(&self, report: &GrowthReport) {
         let check = &report.check;
         let kept = if report.loss_preserving { "kept" } else { "not kept by this operator" };
         self.note(&format!(
-            "step {}: grown to {} ({} parameters without embeddings): {}; loss {:.6} -> {:.6}, {kept}; \
+            "step {}: grown to {} ({} parameters without embeddings): {}; loss over {} held-out tokens {:.6} -> {:.6}, {kept}; \
              largest change of a logit {:.1e}",
             report.step,
             report.to,
             output::count(report.n_params),
             report.operator,
+            output::count(check.check_tokens),
             check.loss_before,
             check.loss_after,
             check.max_abs_delta_logit,
@@ -176,4 +184,24 @@ impl Progress {
             output::note(text);
         }
     }
+}
+
+/// What a run says whose corpus holds too few held-out tokens.
+pub fn few_held_out(wanted: u64, held_out: u64) -> String {
+    format!(
+        "evaluation.tokens asks for {}, the data holds out {}: losses are over these",
+        output::counted(wanted, "token"),
+        output::counted(held_out, "token"),
+    )
+}
+
+/// Up to so many times the same tokens are nearly as good as new ones (Muennighoff et al. 2023, arXiv 2305.16264).
+pub const MOST_EPOCHS: f64 = 4.0;
+
+/// What a run says that sees its text too often.
+pub fn many_epochs(epochs: f64) -> String {
+    format!(
+        "the run sees its text {epochs:.1} times: beyond {MOST_EPOCHS:.0} times it learns the text by heart, and no law of fresh \
+         tokens holds; take more text or a smaller model"
+    )
 }

@@ -158,7 +158,7 @@ fn panel(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Panel {
     let runs = || scratch.iter().chain([staged]);
     let last = runs().filter_map(|run| run.curve.points.last()).map(|point| over.of(point));
     let predicted = staged.schedule.prediction().map(|prediction| prediction.final_loss);
-    let ends = runs().map(|run| run.smooth.last_loss()).chain(predicted);
+    let ends = runs().map(|run| run.smooth.lowest_loss()).chain(predicted);
     let lowest = ends.fold(f64::INFINITY, f64::min);
     let highest = staged.smooth.loss_at(start).unwrap_or(staged.smooth.first_loss());
     Panel {
@@ -184,7 +184,7 @@ fn close_up(staged: &RunRecord, scratch: &[RunRecord], found: &Comparison) -> Op
     let from = (CLOSE * last.compute_from_scratch).min(0.9 * last.compute);
     let top = if staged.decays() { &staged.smooth } else { &baseline.smooth }.loss_at(from)?;
     let predicted = staged.schedule.prediction().map_or(f64::INFINITY, |plan| plan.final_loss);
-    let ends = scratch.iter().chain([staged]).map(|run| run.smooth.last_loss());
+    let ends = scratch.iter().chain([staged]).map(|run| run.smooth.lowest_loss());
     let bottom = ends.fold(predicted, f64::min);
     let mut layers: Vec<Layer> =
         lines(Over::Compute, staged, scratch).into_iter().map(Layer::without_label).collect();

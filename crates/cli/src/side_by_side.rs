@@ -1,6 +1,6 @@
 //! Several runs at once, each on a thread of its own.
 
-use crate::progress::{LINE_EVERY, status_line};
+use crate::progress::{LINE_EVERY, MOST_EPOCHS, few_held_out, many_epochs, status_line};
 use crate::{output, train};
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
@@ -201,6 +201,9 @@ impl Board {
             Event::MachineChanged { before, now } => self.note(&format!(
                 "warning: {name}: the state comes from {before}, the run goes on with {now}"
             )),
+            Event::FewHeldOut { wanted, held_out } => {
+                self.note(&format!("warning: {name}: {}", few_held_out(*wanted, *held_out)));
+            }
             Event::Ended(summary) => {
                 let run = &mut self.runs[i];
                 run.over = true;
@@ -211,6 +214,9 @@ impl Board {
                     "{name}: {} tokens, held-out loss {loss}",
                     output::count(summary.tokens)
                 ));
+            }
+            Event::Started { epochs: Some(epochs), .. } if *epochs > MOST_EPOCHS => {
+                self.note(&format!("warning: {name}: {}", many_epochs(*epochs)));
             }
             Event::Preparing { .. } | Event::Started { .. } | Event::Saved { .. } => {}
         }

@@ -48,6 +48,14 @@ impl Corpus {
         Self { tokens: Tokens::Synthetic(language), context_len }
     }
 
+    /// Tokens to train on; `None` for a language, which has no end.
+    pub fn n_training_tokens(&self) -> Option<u64> {
+        match &self.tokens {
+            Tokens::File { training, .. } => Some(training.len() as u64),
+            Tokens::Synthetic(_) => None,
+        }
+    }
+
     /// Tokens in the vocabulary.
     pub fn n_vocab(&self) -> usize {
         match &self.tokens {

@@ -145,9 +145,7 @@ impl SyntheticLanguage {
 
     /// Adds `weight` times the distribution of the word after a pair.
     fn add_successors(&self, pair: usize, weight: f64, next: &mut [f64]) {
-        let contexts =
-            [(self.n_words + pair, ORDER_TWO_SHARE), (pair % self.n_words, 1.0 - ORDER_TWO_SHARE)];
-        for (context, share) in contexts {
+        for (context, share) in self.contexts(pair) {
             for (word, p) in self.successors[context].iter().zip(self.successor_probability) {
                 next[usize::from(*word)] += weight * share * p;
             }

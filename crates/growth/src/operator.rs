@@ -6,6 +6,7 @@ use schedule::{BlockSource, DepthMode, Growth, GrowthPlan, MomentRule, WidthPlan
 use state::{
     HostTensor, ModelConstants, Moments, ParamId, Position, TensorGroup, TrainingState, inventory,
 };
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -203,7 +204,7 @@ impl GrowthOperator {
             let tensor =
                 sources.get(&source).filter(|tensor| tensor.dims == source.role.dims(&self.from));
             let tensor = tensor.ok_or_else(|| GrowthError::Unfit(format!("has no {source}")))?;
-            Ok::<_, GrowthError>(grown.source(tensor.clone()))
+            Ok::<_, GrowthError>(grown.source(Cow::Borrowed(tensor)))
         });
         let mut tensor = HostTensor::zeros(id.role.dims(&self.to));
         grown.fill(source.transpose()?.as_ref(), 0, &mut tensor.data);

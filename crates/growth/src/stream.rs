@@ -2,6 +2,7 @@ use crate::tensor::{GrownTensor, Source};
 use crate::{GrowthError, GrowthOperator};
 use schedule::MomentRule;
 use state::{Checkpoint, TensorSink, write_checkpoint};
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -35,7 +36,7 @@ impl GrowthOperator {
         write_checkpoint(to, &self.frame_after(&before), &mut |group, id, sink| {
             let grown = GrownTensor::new(self, group, id);
             let source = match grown.source_id() {
-                Some(id) => Some(grown.source(from.tensor(group, id)?)),
+                Some(id) => Some(grown.source(Cow::Owned(from.tensor(group, id)?))),
                 None => None,
             };
             write_tensor(&grown, source.as_ref(), sink, &mut |bytes| {

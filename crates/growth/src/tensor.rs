@@ -8,11 +8,15 @@ use rand_distr::StandardNormal;
 use rayon::prelude::*;
 use schedule::{BlockSource, DepthMode, MomentRule, WidthPlan};
 use state::{HostTensor, ParamId, ParamRole as R, TensorGroup};
+use std::borrow::Cow;
 
 /// Random words kept for one row of a tensor.
 const WORDS_OF_A_ROW: u32 = 40;
 /// Sets the streams of growth apart from those of initialisation.
 const GROWTH_STREAM: u64 = 1 << 63;
+/// Sets blocks that come from nothing apart from what is drawn for old ones: the former count as in the grown model, the
+/// latter as in the smaller one.
+const NEW_BLOCK_STREAM: u64 = 1 << 62;
 
 /// How one tensor of the grown state comes about.
 pub struct GrownTensor<'a> {
@@ -26,8 +30,8 @@ pub struct GrownTensor<'a> {
 }
 
 /// What a tensor is made from.
-pub struct Source {
-    tensor: HostTensor,
+pub struct Source<'a> {
+    tensor: Cow<'a, HostTensor>,
     /// Root mean square of its elements, where differences are made in proportion to it.
     spread: f64,
 }
@@ -73,7 +77,7 @@ impl<'a> GrownTensor<'a> {
     }
 
     /// Takes the tensor of the smaller state.
-    pub fn source(&self, tensor: HostTensor) -> Source {
+    pub fn source<'s>(&self, tensor: Cow<'s, HostTensor>) -> Source<'s> {
         let spread = match self.operator.width() {
             Some(WidthPlan::Repeat { split_strength, .. })
                 if split_strength > 0.0 && self.is_split() =>
@@ -92,7 +96,7 @@ impl<'a> GrownTensor<'a> {
     }
 
     /// Fills rows from `first` on, in parallel.
-    pub fn fill(&self, source: Option<&Source>, first: usize, rows: &mut [f32]) {
+    pub fn fill(&self, source: Option<&Source<'_>>, first: usize, rows: &mut [f32]) {
         let columns = self.dims().1;
         rows.par_chunks_mut(columns).enumerate().for_each(|(i, row)| match source {
             Some(source) => self.row_from(source, first + i, row),
@@ -110,7 +114,7 @@ impl<'a> GrownTensor<'a> {
         match self.id.role {
             R::AttentionNormGain | R::FeedForwardNormGain | R::FinalNormGain => out.fill(1.0),
             R::QkvWeight | R::FeedForwardInWeight => {
-                let mut rng = self.rng(self.id, row);
+                let mut rng = self.rng(NEW_BLOCK_STREAM, self.id, row);
                 let std = self.hidden_std();
                 out.fill_with(|| (std * rng.sample::<f64, _>(StandardNormal)) as f32);
             }
@@ -129,7 +133,7 @@ impl<'a> GrownTensor<'a> {
         }
     }
 
-    fn row_from(&self, source: &Source, row: usize, out: &mut [f32]) {
+    fn row_from(&self, source: &Source<'_>, row: usize, out: &mut [f32]) {
         match self.operator.width() {
             None => {
                 let columns = out.len();
@@ -142,7 +146,7 @@ impl<'a> GrownTensor<'a> {
 
     /// Copies side by side: parameters in the blocks that join a copy to itself, moments in all
     /// blocks, as the grown model's own gradients are.
-    fn repeated_row(&self, source: &Source, factor: usize, row: usize, out: &mut [f32]) {
+    fn repeated_row(&self, source: &Source<'_>, factor: usize, row: usize, out: &mut [f32]) {
         let (rows, columns) = axes(self.id.role);
         let n_columns = out.len() / factor;
         let n_rows = source.tensor.data.len() / n_columns;
@@ -176,7 +180,7 @@ impl<'a> GrownTensor<'a> {
     /// zero over the copies of the input.
     fn add_differences(
         &self,
-        source: &Source,
+        source: &Source<'_>,
         factor: usize,
         copy: usize,
         row: usize,
@@ -184,7 +188,7 @@ impl<'a> GrownTensor<'a> {
     ) {
         let Some(WidthPlan::Repeat { split_strength, .. }) = self.operator.width() else { return };
         let std = (split_strength * source.spread) as f32;
-        let mut rng = self.rng(self.source_id().unwrap_or(self.id), row);
+        let mut rng = self.rng(0, self.source_id().unwrap_or(self.id), row);
         let mut draw = || rng.sample::<f32, _>(StandardNormal);
         if factor == 2 {
             let signed = if copy == 0 { std } else { -std };
@@ -211,7 +215,7 @@ impl<'a> GrownTensor<'a> {
 
     /// Old coordinates first, new ones beside them. What is written to the residual stream has its
     /// mean in the new coordinates, so that layer norms give zero there.
-    fn fresh_row(&self, source: &Source, row: usize, out: &mut [f32]) {
+    fn fresh_row(&self, source: &Source<'_>, row: usize, out: &mut [f32]) {
         let (from, to) = (self.operator.from(), self.operator.to());
         let (rows, columns) = axes(self.id.role);
         let n_columns = match columns {
@@ -234,7 +238,7 @@ impl<'a> GrownTensor<'a> {
         let scaled = |column| self.fresh_scale(column).powi(power) as f32;
         // Queries come first, and nothing else differs by column.
         let (of_queries, of_others) = (scaled(0), scaled(out.len() - 1));
-        let mut rng = self.rng(self.source_id().unwrap_or(self.id), row);
+        let mut rng = self.rng(0, self.source_id().unwrap_or(self.id), row);
         for (column, (new, place)) in out.iter_mut().zip(&self.old_columns).enumerate() {
             let scale = if column < to.d_attention() { of_queries } else { of_others };
             *new = match (old.zip(*place), beyond) {
@@ -321,10 +325,10 @@ impl<'a> GrownTensor<'a> {
     }
 
     /// Random numbers of one row, the same whatever else is drawn.
-    fn rng(&self, id: ParamId, row: usize) -> ChaCha8Rng {
+    fn rng(&self, stream: u64, id: ParamId, row: usize) -> ChaCha8Rng {
         let mut rng = ChaCha8Rng::seed_from_u64(self.operator.seed());
         let layer = id.layer.map_or(0, |layer| layer as u64 + 1);
-        rng.set_stream(GROWTH_STREAM | layer << 8 | id.role as u64);
+        rng.set_stream(GROWTH_STREAM | stream | layer << 8 | id.role as u64);
         rng.set_word_pos((row as u128) << WORDS_OF_A_ROW);
         rng
     }

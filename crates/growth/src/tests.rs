@@ -426,3 +426,23 @@ fn states_that_do_not_fit_leave_nothing_behind() {
     let error = grow(&Checkpoint::open(&path).unwrap()).unwrap_err().to_string();
     assert!(error.contains("is there already"), "{error}");
 }
+
+#[test]
+fn random_blocks_share_no_numbers_with_old_ones() {
+    let small = shape(2, 2, 4, 6, true);
+    let before = trained(small, Parametrization::mup(4), 8);
+    let to = GptShape { n_layers: 4, ..widened(small, 2) };
+    let after =
+        grown(&before, to, &Growth { width: WidthMode::Fresh, ..depth(DepthMode::Identity) });
+    for role in [R::QkvWeight, R::FeedForwardInWeight] {
+        let mut rows: Vec<Vec<u32>> = Vec::new();
+        for layer in 0..4 {
+            let tensor = &after.params[&ParamId::in_block(role, layer)];
+            let row = tensor.data.chunks(tensor.dims[1]).next_back().unwrap();
+            rows.push(row.iter().map(|x| x.to_bits()).collect());
+        }
+        for (i, row) in rows.iter().enumerate() {
+            assert!(!rows[..i].contains(row), "{role:?}: block {i}");
+        }
+    }
+}

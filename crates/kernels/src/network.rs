@@ -156,6 +156,17 @@ impl Network<'_> {
         out
     }
 
+    /// Logits of the last position of one sequence, `[V]`.
+    pub fn last_logits(&self, inputs: &[u32], workspace: &mut Workspace) -> Vec<f32> {
+        let batch = Batch { inputs, targets: &[], context_len: inputs.len() };
+        self.forward(&batch, workspace, false);
+        let mut out = vec![0.0; self.shape.n_vocab];
+        let (width, multiplier) = (self.shape.d_model, self.constants.output_multiplier as f32);
+        let last = &workspace.hidden[(inputs.len() - 1) * width..];
+        head::logits(last, self.head(), width, multiplier, &mut out);
+        out
+    }
+
     fn head(&self) -> &[f32] {
         self.weights.head.unwrap_or(self.weights.token_embedding)
     }

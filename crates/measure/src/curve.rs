@@ -57,6 +57,14 @@ pub enum CurveError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A curve that lacks its last points.
+    #[error("{path}: ends before step {step}, where the checkpoint stands: it was cut or edited")]
+    Cut {
+        /// File.
+        path: PathBuf,
+        /// The step that its last row must have.
+        step: u64,
+    },
     /// A point that no curve has.
     #[error("point {point}: compute {compute}, loss {loss}: both must be positive and finite")]
     Point {
@@ -124,9 +132,12 @@ impl CurveWriter {
     /// last row included. Without such a file, starts one.
     ///
     /// # Errors
-    /// The file cannot be read or written, or a row to keep is broken.
+    /// The file cannot be read or written, a row to keep is broken, or the row of `last_step` is missing; the file is as it was then.
     pub fn resume(path: &Path, last_step: u64) -> Result<(Self, LearningCurve), CurveError> {
         let kept = if path.exists() { rows_up_to(path, last_step)? } else { Vec::new() };
+        if kept.last().map_or(0, |point| point.step) != last_step {
+            return Err(CurveError::Cut { path: path.to_path_buf(), step: last_step });
+        }
         Ok((Self::with_rows(path, &kept)?, LearningCurve { points: kept }))
     }
 
@@ -162,6 +173,9 @@ impl CurveWriter {
         file.write_all(&encode(rows, true)).map_err(io)?;
         file.sync_data().map_err(io)?;
         std::fs::rename(&fresh, path).map_err(io)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(io)?;
+        folder.sync_all().map_err(io)?;
         Ok(Self { path: path.to_path_buf(), file })
     }
 

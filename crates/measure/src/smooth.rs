@@ -115,7 +115,7 @@ impl SmoothCurve {
     }
 
     /// The lowest loss.
-    pub fn last_loss(&self) -> f64 {
+    pub fn lowest_loss(&self) -> f64 {
         self.points.iter().map(|point| point[1]).fold(f64::INFINITY, f64::min).exp()
     }
 

@@ -47,6 +47,10 @@ impl CpuPath {
         self.with_workspace(|workspace| network.logits(inputs, inputs.len(), workspace))
     }
 
+    pub fn last_logits(&self, network: &Network<'_>, inputs: &[u32]) -> Vec<f32> {
+        self.with_workspace(|workspace| network.last_logits(inputs, workspace))
+    }
+
     pub fn add_gradients(
         &self,
         network: &Network<'_>,

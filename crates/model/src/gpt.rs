@@ -243,6 +243,12 @@ impl Gpt {
 
     /// Logits of the last position alone.
     pub(crate) fn last_logits(&self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
+        if let Some(cpu) = &self.cpu {
+            self.check(tokens, tokens.len())?;
+            return Ok(
+                cpu.last_logits(&cpu.network(self.shape, self.constants, &self.params), tokens)
+            );
+        }
         let (rows, c) = (tokens.len(), self.shape.d_model);
         let hidden = self.hidden_of(tokens)?.slice([rows - 1..rows, 0..c]);
         Ok(elements(self.head().logits(hidden)))

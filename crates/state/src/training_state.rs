@@ -44,7 +44,7 @@ pub struct Position {
     pub step: u64,
     /// Tokens trained on, over all stages.
     pub tokens: u64,
-    /// 6 N per token, summed over all stages, in FLOPs.
+    /// 6 N for each token trained on or used to estimate moments anew, summed over all stages, in FLOPs.
     pub compute_flops: f64,
 }
 

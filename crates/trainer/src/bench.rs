@@ -1,4 +1,5 @@
 use crate::gradients::batch_gradients;
+use crate::memory::check_memory;
 use crate::{AdamW, TrainError, gradient_norm};
 use burn::tensor::{Device, Distribution, Tensor};
 use measure::{GptShape, Parametrization, Precision};
@@ -65,6 +66,7 @@ impl StepBench {
     /// A shape that cannot be built, or a device that cannot be used.
     pub fn run(&self) -> Result<StepReport, TrainError> {
         self.shape.check()?;
+        check_memory(&self.shape, self.device)?;
         let device = self.device.open(self.precision)?;
         let peak_gflops = peak_gflops(&device);
         let parametrization = Parametrization::mup(64);

@@ -42,6 +42,8 @@ pub enum Event {
         n_steps: u64,
         /// Tokens that the run sees at most.
         n_tokens: u64,
+        /// How often the run sees its training tokens at most; `None` where they have no end.
+        epochs: Option<f64>,
         /// Stages of the run.
         n_stages: usize,
         /// Vocabulary of the data.
@@ -65,6 +67,13 @@ pub enum Event {
         /// Device and threads now.
         now: String,
     },
+    /// The corpus holds fewer held-out tokens than the schedule wants a loss over.
+    FewHeldOut {
+        /// Tokens of `evaluation.tokens`, in whole sequences.
+        wanted: u64,
+        /// Tokens that the loss is measured over.
+        held_out: u64,
+    },
     /// A step is made.
     Step {
         /// Its row in metrics.csv.
@@ -72,7 +81,7 @@ pub enum Event {
         point: CurvePoint,
         /// Steps that the run makes at most.
         n_steps: u64,
-        /// Compute that the run takes at most.
+        /// Compute that the run's steps take at most.
         total_flops: Flops,
     },
     /// A stage is over and the model has grown into the next one.

@@ -109,8 +109,8 @@ pub fn check_growth(
     Ok(check)
 }
 
-/// The seed of the growth into a stage.
-pub(crate) fn stage_seed(seed: u64, stage: usize) -> u64 {
+/// The seed of the growth into a stage, of a run's: each growth draws other numbers.
+pub fn stage_seed(seed: u64, stage: usize) -> u64 {
     seed.wrapping_add((stage as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
@@ -146,4 +146,37 @@ pub(crate) fn reestimated_moments(
         to_host(&means, shape)
     };
     Ok(Moments { first: scaled(first, settings.beta1), second: scaled(second, settings.beta2) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::to_device;
+    use state::{HostTensor, ParamId, ParamRole};
+    use std::collections::BTreeMap;
+
+    /// With t updates, m and v over 1 - beta^t are the means that Adam then goes by.
+    #[test]
+    fn moments_estimated_anew_are_means_of_clipped_gradients_after_bias_correction() {
+        let shape = GptShape::gpt2(1, 2, 1);
+        let settings =
+            AdamWSettings { beta1: 0.9, beta2: 0.98, eps: 1e-9, weight_decay: 0.0, clip_norm: 5.0 };
+        let id = ParamId::outside(ParamRole::FinalNormBias);
+        let gradient = |data: [f32; 2]| {
+            let tensor = HostTensor { dims: vec![2], data: data.to_vec() };
+            Ok(to_device(&BTreeMap::from([(id, tensor)]), &Device::flex()))
+        };
+        // The norm of the second is 10, twice what is allowed.
+        let gradients = [gradient([1.0, 2.0]), gradient([6.0, -8.0])];
+        let found = reestimated_moments(settings, 3, &shape, gradients.into_iter()).unwrap();
+        let scale = |beta: f64| 1.0 - beta.powi(3);
+        // Means of (1, 2) and (3, -4), and of their squares.
+        let first = [2.0, -1.0].map(|x: f64| x * scale(0.9));
+        let second = [5.0, 10.0].map(|x: f64| x * scale(0.98));
+        for (found, due) in [(&found.first[&id], first), (&found.second[&id], second)] {
+            for (found, due) in found.data.iter().zip(due) {
+                assert!((f64::from(*found) - due).abs() < 1e-5 * due.abs(), "{found} for {due}");
+            }
+        }
+    }
 }

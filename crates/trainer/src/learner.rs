@@ -193,11 +193,16 @@ impl Learner {
         Ok(loss)
     }
 
-    /// Grows into the next stage, and measures on held-out sequences what that did to the model.
+    /// Grows into the next stage, and measures on held-out sequences what that did to the model; `None` where `stop` was set
+    /// before the moments were estimated anew, and the smaller model stays.
     ///
     /// # Errors
     /// A growth that cannot be made, or one that should have kept the loss and did not.
-    pub fn grow(&mut self, set: &EvaluationSet) -> Result<GrowthReport, TrainError> {
+    pub fn grow(
+        &mut self,
+        set: &EvaluationSet,
+        stop: &AtomicBool,
+    ) -> Result<Option<GrowthReport>, TrainError> {
         let began = Instant::now();
         let before = self.state();
         let next = self.position().stage + 1;
@@ -215,17 +220,22 @@ impl Learner {
         if let MomentRule::Reestimated(batches) = operator.moments() {
             self.gpt = model_of(&self.schedule, &after, &self.device);
             let step = after.position.step;
-            let never = AtomicBool::new(false);
-            let batches_ahead = (1..=u64::from(batches))
-                .filter_map(|i| self.gradients(step + i, &never).transpose());
+            // A batch that was given up ends the batches; whether one was is seen below.
+            let batches_ahead =
+                (1..=u64::from(batches)).map_while(|i| self.gradients(step + i, stop).transpose());
             let gradients = batches_ahead.map(|found| {
                 let found = found?;
                 check_finite(step, "the loss", found.loss)?;
                 Ok(found.gradients)
             });
             let updates = after.position.moment_updates;
-            after.moments =
+            let moments =
                 reestimated_moments(self.schedule.optimizer(), updates, &after.shape, gradients)?;
+            if stop.load(Ordering::Relaxed) {
+                self.gpt = model_of(&self.schedule, &before, &self.device);
+                return Ok(None);
+            }
+            after.moments = moments;
             let batch = self.schedule.batch();
             let n = batch.tokens_through(step + u64::from(batches)) - batch.tokens_through(step);
             after.position.compute_flops += after.shape.flops_per_token().0 * n as f64;
@@ -246,7 +256,7 @@ impl Learner {
         self.gpt = model_of(&self.schedule, &after, &self.device);
         self.adamw = optimizer(&self.schedule, &after, &self.device);
         self.frame = without_tensors(after);
-        Ok(report)
+        Ok(Some(report))
     }
 }
 

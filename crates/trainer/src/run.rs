@@ -34,7 +34,8 @@ pub struct RunOptions {
     pub command: String,
 }
 
-/// Trains as the schedule says, until its end or until `stop` is set; then saves and returns.
+/// Trains as the schedule says, until its end or until `stop` is set; then saves and returns. Threads are those of the
+/// rayon pool that it is called in: `machine.threads` is for the caller to see to.
 ///
 /// # Errors
 /// Data, folder, device or checkpoints that cannot be used; a loss that is no longer finite.
@@ -44,6 +45,7 @@ pub fn train(
     stop: &AtomicBool,
 ) -> Result<RunSummary, TrainError> {
     let device = options.device.open(options.schedule.machine().precision)?;
+    // Before text is made into tokens, which may take long; with the vocabulary, again below.
     for stage in options.schedule.stages() {
         check_memory(&stage.shape(1), options.device)?;
     }
@@ -57,7 +59,9 @@ pub fn train(
     let opened = prepared.and_then(|()| {
         let corpus = open_corpus(&options.schedule, &options.folder)?;
         for stage in options.schedule.stages() {
-            stage.shape(corpus.n_vocab()).check()?;
+            let shape = stage.shape(corpus.n_vocab());
+            shape.check()?;
+            check_memory(&shape, options.device)?;
         }
         Ok(corpus)
     });
@@ -100,6 +104,9 @@ fn common_part(
     }
 }
 
+/// The tensor library and its version, as Cargo.toml pins it.
+pub const TENSOR_LIBRARY: &str = "burn 0.22.1";
+
 /// Where the states of a run come from.
 fn origin(options: &RunOptions, corpus: &Corpus) -> Origin {
     Origin {
@@ -108,7 +115,7 @@ fn origin(options: &RunOptions, corpus: &Corpus) -> Origin {
         data: corpus.identity(),
         device: options.device.to_string(),
         threads: rayon::current_num_threads(),
-        versions: format!("staged {}, burn 0.22.1", env!("CARGO_PKG_VERSION")),
+        versions: format!("staged {}, {TENSOR_LIBRARY}", env!("CARGO_PKG_VERSION")),
     }
 }
 
@@ -180,13 +187,6 @@ impl<'a> Run<'a> {
         };
         let (metrics, curve) = CurveWriter::resume(&folder.metrics(), state.position.step)?;
         let last_point = curve.points.last().cloned();
-        if last_point.as_ref().map_or(0, |point| point.step) != state.position.step {
-            let reason = format!(
-                "metrics.csv ends before step {}, where the checkpoint stands: it was cut or edited",
-                state.position.step
-            );
-            return Err(TrainError::folder(folder.root(), reason));
-        }
         let clock = Clock {
             start: Instant::now(),
             before: last_point.as_ref().map_or(0.0, |point| point.wall_seconds),
@@ -221,12 +221,20 @@ impl<'a> Run<'a> {
     ) -> Result<RunSummary, TrainError> {
         let started = self.started();
         self.tell(observe, &started)?;
+        let context_len = self.schedule.context_len() as u64;
+        let wanted = self.schedule.evaluation().tokens / context_len * context_len;
+        let held_out = self.evaluation.n_tokens();
+        if held_out < wanted {
+            self.tell(observe, &Event::FewHeldOut { wanted, held_out })?;
+        }
         let outcome = loop {
             let reached = self.target_reached()?;
             if reached || self.learner.stage_is_over() {
                 if !self.learner.is_last_stage() {
-                    self.grow(observe)?;
-                    continue;
+                    if self.grow(observe, stop)? {
+                        continue;
+                    }
+                    break Outcome::Interrupted;
                 }
                 break if reached { Outcome::TargetReached } else { Outcome::Finished };
             }
@@ -288,14 +296,21 @@ impl<'a> Run<'a> {
     }
 
     /// Grows into the next stage. The state before it is on disk, so that a run that is killed in the
-    /// middle grows again.
-    fn grow(&mut self, observe: &mut dyn FnMut(&Event)) -> Result<(), TrainError> {
+    /// middle grows again. Whether it did: it gives the growth up when `stop` is set.
+    fn grow(
+        &mut self,
+        observe: &mut dyn FnMut(&Event),
+        stop: &AtomicBool,
+    ) -> Result<bool, TrainError> {
         self.save_if_needed(observe)?;
-        let report = self.learner.grow(&self.evaluation);
-        let report = report.map_err(|error| self.naming_last_good(error))?;
+        let report = self.learner.grow(&self.evaluation, stop);
+        let Some(report) = report.map_err(|error| self.naming_last_good(error))? else {
+            return Ok(false);
+        };
         self.folder.write_growth(&report)?;
         self.evaluated.clear();
-        self.tell(observe, &Event::Grown(Box::new(report)))
+        self.tell(observe, &Event::Grown(Box::new(report)))?;
+        Ok(true)
     }
 
     fn naming_last_good(&self, error: TrainError) -> TrainError {
@@ -379,6 +394,9 @@ impl<'a> Run<'a> {
             first_step: self.step(),
             n_steps,
             n_tokens: self.schedule.batch().tokens_through(n_steps),
+            epochs: self.learner.corpus().n_training_tokens().map(|n_training| {
+                self.schedule.batch().tokens_through(n_steps) as f64 / n_training as f64
+            }),
             n_stages: self.schedule.stages().len(),
             vocabulary: self.origin.vocabulary.clone(),
             loss_floor: self.learner.corpus().loss_floor(),

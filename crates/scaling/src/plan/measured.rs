@@ -40,7 +40,7 @@ fn best_growth(
     large: &SmoothCurve,
 ) -> Option<MeasuredGrowth> {
     let from = small.first_loss().min(large.first_loss());
-    let lowest = small.last_loss().max(large.last_loss());
+    let lowest = small.lowest_loss().max(large.lowest_loss());
     let losses = (0..=GRID).map(|i| from * (lowest / from).powf(i as f64 / GRID as f64));
     let spared = |loss: f64| Some((large.compute_at(loss)? - small.compute_at(loss)?, loss));
     let (spared, loss) = losses.filter_map(spared).max_by(|a, b| a.0.total_cmp(&b.0))?;
@@ -54,9 +54,10 @@ fn best_growth(
         compute_small,
         compute_large: large.compute_at(loss)?,
         growth_slope: small.slope_at(compute_small),
-        final_loss: large.last_loss(),
-        saving: spared / large.compute_at(large.last_loss())?,
-        at_end_of_small: loss <= lowest * (1.0 + 1e-9) && small.last_loss() >= large.last_loss(),
+        final_loss: large.lowest_loss(),
+        saving: spared / large.compute_at(large.lowest_loss())?,
+        at_end_of_small: loss <= lowest * (1.0 + 1e-9)
+            && small.lowest_loss() >= large.lowest_loss(),
     })
 }
 
