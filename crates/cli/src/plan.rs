@@ -43,7 +43,7 @@ pub struct Plan {
     #[arg(long)]
     shape: Option<String>,
     /// Where a given shape stops: a multiple of its asymptote (1.1x), tokens per parameter from scratch
-    /// (20tpp), optimal, or a loss
+    /// (20tpp), optimal, or a loss [default: optimal]
     #[arg(long, value_name = "STOP", conflicts_with = "goal", requires = "shape")]
     stop: Option<String>,
     /// kaplan, kaplan-authors, chinchilla, chinchilla-corrected, or a file of staged fit
@@ -71,7 +71,7 @@ pub struct Plan {
     /// pilot runs say, else 1]
     #[arg(long, value_name = "PACE", value_parser = pace)]
     pace: Option<f64>,
-    /// Grow for the last time by this share of the tokens that the last shape takes from scratch, however much later the law would:
+    /// Grow for the last time at the loss that the last shape has after this share of its tokens from scratch, or above, however much later the law would:
     /// what comes in needs time to learn before the rate decays. For a shape that is given [default: as late as the law has it]
     #[arg(long, value_name = "SHARE", value_parser = grow_by, requires = "shape")]
     grow_by: Option<f64>,
@@ -312,7 +312,13 @@ impl Plan {
             return number(ratio).map(Stop::TokensPerParam);
         }
         match text.strip_suffix('x') {
-            Some(multiple) => number(multiple).map(Stop::AsymptoteMultiple),
+            Some(multiple) => {
+                let multiple = number(multiple)?;
+                if multiple <= 1.0 {
+                    bail!("--stop {text}: a multiple of the asymptote must be above 1");
+                }
+                Ok(Stop::AsymptoteMultiple(multiple))
+            }
             None => number(text).map(Stop::Loss),
         }
     }

@@ -1,11 +1,12 @@
 use super::baseline::{Baseline, baselines};
 use super::goal::{Goal, Stop};
-use super::search::{Graph, Path, best_paths, evaluate};
+use super::search::{End, Graph, Path, best_paths, evaluate};
 use super::shapes::{Family, Operators, spread};
 use crate::cost::positive;
 use crate::fit::interval;
 use crate::{ScalingError, StageStart, TrainingCost};
 use measure::GptShape;
+use rayon::prelude::*;
 use serde::Serialize;
 use std::ops::RangeInclusive;
 
@@ -297,25 +298,31 @@ impl Plan {
             }
         };
         let end = |by_growths| request.goal.staged_end(&request.cost, n, by_growths).ok();
-        if !request.through.is_empty() {
-            let shapes = [request.through.as_slice(), &[last]].concat();
-            let path = evaluate(&request.cost, shapes.clone(), Operators::ALL, &end);
-            let names: Vec<String> = shapes.iter().map(ToString::to_string).collect();
-            let path = path.ok_or(PlanError::NoSuchChain { chain: names.join(", ") })?;
-            return build(request, &path, without_growth, batch_tokens);
-        }
-        let paths = best_paths(&request.cost, &last, request.operators, most - 1, end);
-        let in_range = paths.into_iter().enumerate().skip(least - 1);
-        let path = in_range
-            .filter_map(|(_, path)| path)
-            .max_by(|a, b| a.spared.total_cmp(&b.spared))
-            .ok_or(PlanError::NoChain {
-                wanted: least,
-                shape: last,
-                operators: request.operators,
-            })?;
+        let path = best_path(request, &last, end)?;
         build(request, &path, without_growth, batch_tokens)
     }
+}
+
+/// The best path to a shape among those that are asked for.
+fn best_path(
+    request: &Request,
+    last: &GptShape,
+    end: impl Fn(f64) -> Option<End>,
+) -> Result<Path, PlanError> {
+    if !request.through.is_empty() {
+        let shapes = [request.through.as_slice(), &[*last]].concat();
+        let path = evaluate(&request.cost, shapes.clone(), Operators::ALL, &end);
+        let names: Vec<String> = shapes.iter().map(ToString::to_string).collect();
+        return path.ok_or(PlanError::NoSuchChain { chain: names.join(", ") });
+    }
+    let (least, most) = (*request.stages.start(), *request.stages.end());
+    let paths = best_paths(&request.cost, last, request.operators, most - 1, end);
+    let in_range = paths.into_iter().skip(least - 1).flatten();
+    in_range.max_by(|a, b| a.spared.total_cmp(&b.spared)).ok_or(PlanError::NoChain {
+        wanted: least,
+        shape: *last,
+        operators: request.operators,
+    })
 }
 
 /// The last shape of the best plan of a family, and the best plan without growth.
@@ -370,19 +377,30 @@ fn best_final_shape(request: &Request, family: &Family) -> Result<(GptShape, Uns
             ratio < AROUND && ratio > 1.0 / 4096.0
         })
         .collect();
-    let nodes = spread(&near, &shape);
-    let graph = Graph::new(cost, nodes.clone(), Operators::IN_PROPORTION, most_growths);
-    let candidates =
-        nodes.iter().enumerate().filter(|(_, node)| node.n_params() as f64 > n_best / AROUND);
-    let staged = candidates.filter_map(|(i, node)| {
+    let is_candidate = |node: &GptShape| node.n_params() as f64 > n_best / AROUND;
+    let end = |node: &GptShape| {
         let n = node.n_params() as f64;
-        let end = |by_growths| goal.staged_end(cost, n, by_growths).ok();
-        let best = (least_growths..=most_growths)
-            .filter_map(|growths| graph.path(i, growths, end))
-            .max_by(|a, b| a.spared.total_cmp(&b.spared))?;
-        Some((merit(node, best.spared)?.0, *node))
-    });
-    let last = staged.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(shape, |(_, node)| node);
+        move |by_growths| goal.staged_end(cost, n, by_growths).ok()
+    };
+    let rated = |node: &GptShape, path: &Path| Some((merit(node, path.spared)?.0, *node));
+    let staged: Vec<(f64, GptShape)> =
+        if request.through.is_empty() && request.operators == Operators::IN_PROPORTION {
+            // Shapes of a family grow into one another, so that one graph has the paths to all of them.
+            let nodes = spread(&near, &shape);
+            let graph = Graph::new(cost, nodes.clone(), request.operators, most_growths);
+            let candidates = nodes.iter().enumerate().filter(|(_, node)| is_candidate(node));
+            let best = |(i, node): (usize, &GptShape)| {
+                let paths = (least_growths..=most_growths)
+                    .filter_map(|growths| graph.path(i, growths, end(node)));
+                rated(node, &paths.max_by(|a, b| a.spared.total_cmp(&b.spared))?)
+            };
+            candidates.filter_map(best).collect()
+        } else {
+            let candidates = near.par_iter().filter(|node| is_candidate(node));
+            let best = |node: &GptShape| rated(node, &best_path(request, node, end(node)).ok()?);
+            candidates.filter_map(best).collect()
+        };
+    let last = staged.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).map_or(shape, |one| one.1);
     Ok((last, unstaged))
 }
 
@@ -414,6 +432,10 @@ fn build(
         [low, high]
     });
     let curve = predicted_curve(cost, &request.resampled, &executed)?;
+    let beaten_by = without_growth.as_ref().filter(|alone| match request.goal {
+        Goal::Budget(_) => alone.loss <= final_loss,
+        Goal::Loss(_) | Goal::Stop(_) => alone.cost <= from_scratch - path.spared,
+    });
     let (best_size, cheapest) = cost.cheapest_at(n_last, final_loss)?;
     Ok(Plan {
         saving_at_best_size: 1.0 - (from_scratch - path.spared) / cheapest,
@@ -427,7 +449,7 @@ fn build(
         saving,
         saving_interval,
         batch_tokens,
-        advice: advice(saving, saving_interval, stages.len()),
+        advice: advice(request, saving, saving_interval, stages.len(), beaten_by),
         stages,
         without_growth,
         baselines: baselines(cost, &path.shapes, final_loss),
@@ -435,9 +457,28 @@ fn build(
     })
 }
 
-fn advice(saving: f64, interval: Option<[f64; 2]>, n_stages: usize) -> Advice {
-    let reason = if n_stages == 1 {
+/// Whether to grow. `beaten_by` is a single size that meets the goal as well without growth.
+fn advice(
+    request: &Request,
+    saving: f64,
+    interval: Option<[f64; 2]>,
+    n_stages: usize,
+    beaten_by: Option<&Unstaged>,
+) -> Advice {
+    let reason = if *request.stages.end() == 1 && request.through.is_empty() {
+        Some("one stage was asked for".to_string())
+    } else if n_stages == 1 {
         Some("no growth spares compute here".to_string())
+    } else if let Some(alone) = beaten_by {
+        Some(match request.goal {
+            Goal::Budget(_) => format!(
+                "{} alone ends at a loss of {:.4} for the same budget",
+                alone.shape, alone.loss
+            ),
+            Goal::Loss(_) | Goal::Stop(_) => {
+                format!("{} alone reaches that loss for less", alone.shape)
+            }
+        })
     } else if saving < 0.0 {
         Some(format!("it costs {:.2} % more than from scratch", -100.0 * saving))
     } else if let Some([low, high]) = interval.filter(|[low, _]| *low <= 0.0) {

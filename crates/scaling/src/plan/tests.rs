@@ -93,9 +93,43 @@ fn a_budget_is_spent_at_any_pace() {
     assert!((slow.compute / 1e21 - 1.0).abs() < 1e-6);
     let alone = slow.without_growth.clone().unwrap();
     assert!(slow.final_loss > alone.loss, "{} {}", slow.final_loss, alone.loss);
+    let advice = slow.advice.clone();
+    assert!(!advice.grow && advice.reason.unwrap().contains("alone ends at a loss of"));
     let there = with(0.85, 2..=2, FinalShape::Given(alone.shape));
     assert!(slow.final_loss < there.final_loss - 1e-3, "{} {}", slow.final_loss, there.final_loss);
     assert_eq!(with(0.85, 1..=2, FinalShape::Best(family())).stages.len(), 1);
+}
+
+/// 43 heads, the best of one size, divide by no smaller number of them: the last shape is chosen by the growths there are.
+#[test]
+fn a_free_last_shape_suits_the_operators_that_are_asked_for() {
+    let whole_factors = Operators { width: Some(WidthRule::Integer), ..Operators::NONE };
+    let feed_forward = Operators { feed_forward: true, ..Operators::NONE };
+    for operators in [whole_factors, feed_forward] {
+        let asked = |last| Request { operators, ..request(chinchilla(), Goal::Budget(1e21), last) };
+        let found = plan(&asked(FinalShape::Best(family())));
+        let alone = found.without_growth.clone().unwrap();
+        assert!(found.final_loss < alone.loss, "{} {}", found.final_loss, alone.loss);
+        for heads in 38..48 {
+            let shape = family().shapes()[heads - 1];
+            let given = plan(&asked(FinalShape::Given(shape)));
+            assert!(found.final_loss < given.final_loss + 1e-6, "{operators} {shape}");
+        }
+    }
+    let small = GptShape { n_layers: 8, d_model: 512, n_heads: 8, d_ff: 2048, ..gpt2_large() };
+    let through =
+        |last| Request { through: vec![small], ..request(chinchilla(), Goal::Budget(1e20), last) };
+    let found = plan(&through(FinalShape::Best(family())));
+    let given = plan(&through(FinalShape::Given(family().shapes()[25])));
+    assert!(found.final_loss < given.final_loss + 1e-6, "{}", found.final_loss);
+}
+
+#[test]
+fn one_stage_that_is_asked_for_is_no_advice_against_growing() {
+    let goal = Goal::Stop(Stop::TokensPerParam(20.0));
+    let asked = request(chinchilla(), goal, FinalShape::Given(gpt2_large()));
+    let found = plan(&Request { stages: 1..=1, ..asked });
+    assert_eq!(found.advice.reason.unwrap(), "one stage was asked for");
 }
 
 /// Seconds at a speed of so many FLOPs are FLOPs in other units.
