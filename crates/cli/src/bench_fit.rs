@@ -68,7 +68,7 @@ impl FitBench {
                 .map(|(name, share)| format!("{name} {:.1}", 100.0 * share))
                 .collect();
             output::line(&format!(
-                "{:<13} {} points: {}; loss at ten times the data {:.1} (% of {} intervals hold the truth); {:.3} s a fit",
+                "{:<13} {} points: {}; loss at N = 3e10 and 1e13 tokens, steps or FLOPs {:.1} (% of {} intervals hold the truth); {:.3} s a fit",
                 row.law.to_string(),
                 row.points,
                 parts.join(", "),

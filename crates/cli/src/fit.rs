@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use scaling::{Fit as Law, FitError, FitOptions, IsoFlop, LawForm};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use trainer::RunFolder;
 
 /// Arguments of `staged fit`.
 #[derive(Args)]
@@ -114,7 +115,11 @@ impl Fit {
         }
         for target in self.out.iter().flat_map(|out| [out.clone(), points_path(out)]) {
             output::check_target(&target)?;
-            if self.curves.iter().any(|file| output::is_same_file(file, &target)) {
+            let is_read = |file: &PathBuf| {
+                output::is_same_file(file, &target)
+                    || output::is_same_file(&RunFolder::curve_file(file), &target)
+            };
+            if self.curves.iter().any(is_read) {
                 bail!(
                     "-o: {} is one of the files that are fitted; choose another name",
                     target.display()

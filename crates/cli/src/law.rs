@@ -110,6 +110,16 @@ impl PlanningLaw {
             && self.fit.as_ref().is_none_or(|fit| fit.batch_tokens.is_none())
     }
 
+    /// The batch of the runs that it was fitted to, tokens.
+    pub fn batch_tokens(&self) -> Option<f64> {
+        self.fit.as_ref().and_then(|fit| fit.batch_tokens)
+    }
+
+    /// What its fit warns of.
+    pub fn warnings(&self) -> &[String] {
+        self.fit.as_ref().map_or(&[], |fit| &fit.warnings)
+    }
+
     /// 6 N D of the runs that it was fitted to, FLOPs.
     pub fn pilot_compute(&self) -> Option<f64> {
         self.fit.as_ref().and_then(|fit| fit.compute)
@@ -315,6 +325,19 @@ pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
         if !value.is_finite() {
             bail!(
                 "{name}: parameters.{parameter} is missing or no number: the form {} needs it",
+                fit.law
+            );
+        }
+        // Only a floor may be nothing.
+        if value < 0.0 || (value == 0.0 && *parameter != "E") {
+            bail!("{name}: parameters.{parameter} = {value}: must be positive");
+        }
+    }
+    for draw in &fit.draws {
+        if draw.len() != fit.values().len() || !draw.iter().all(|value| value.is_finite()) {
+            bail!(
+                "{name}: draws: each must have {} finite numbers, one for each parameter of the form {}",
+                fit.values().len(),
                 fit.law
             );
         }

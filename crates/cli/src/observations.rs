@@ -63,7 +63,8 @@ impl Source {
                 }
                 let spent = self.read_metrics(&path, &mut found, &mut batches)?;
                 let shared = shared_compute(&run_of(file), &folders)?;
-                compute = compute.map(|sum| sum + spent - shared);
+                // What is shared may reach beyond the first stage, which alone is counted.
+                compute = compute.map(|sum| sum + (spent - shared).max(0.0));
             } else {
                 compute = None;
                 self.read_table(&path, &header, &mut found)?;
@@ -93,7 +94,13 @@ impl Source {
         let folder = run_of(path);
         if self.last_only && RunFolder::is_run(&folder) {
             let schedule = RunFolder::schedule_of(&folder)?;
-            if schedule.stages().len() == 1 && schedule.learning_rate().decays() {
+            if schedule.learning_rate().decays() {
+                if schedule.stages().len() > 1 {
+                    bail!(
+                        "--last-only: {}: the learning rate decays after its first stage, whose end is no run's; leave it out",
+                        folder.display()
+                    );
+                }
                 end_of_run(&folder, &schedule, &curve).context("--last-only")?;
             }
         }
@@ -157,6 +164,15 @@ impl Source {
             bail!(
                 "--last-only: {name}: no column says which rows are of one run; add run=COLUMN to --columns"
             );
+        }
+        if self.skip > 0.0 && columns.run.is_empty() {
+            bail!(
+                "--skip {}: {name}: no column says which rows are of one run; add run=COLUMN to --columns",
+                self.skip
+            );
+        }
+        if self.stable_only {
+            bail!("--stable-only: {name} is no metrics.csv, and no column has the learning rate");
         }
         let mut reader = csv::Reader::from_path(path).with_context(|| name.clone())?;
         let first_run = next_run(&found.points);

@@ -6,12 +6,6 @@ use crate::{CriticalBatch, PowerLaw, StepLaw, TokenLaw};
 /// L(N), Kaplan et al. 2020, eq. 1.1 and table 5.
 pub const KAPLAN_PARAMS: PowerLaw = PowerLaw { scale: 8.8e13, exponent: 0.076 };
 
-/// L(D) in tokens, Kaplan et al. 2020, eq. 1.2.
-pub const KAPLAN_DATA: PowerLaw = PowerLaw { scale: 5.4e13, exponent: 0.095 };
-
-/// L(C_min) in PF-days, Kaplan et al. 2020, eq. 1.3; their figure 13 has a scale of 2.3e8.
-pub const KAPLAN_COMPUTE_PF_DAYS: PowerLaw = PowerLaw { scale: 3.1e8, exponent: 0.050 };
-
 /// L(N, D), Kaplan et al. 2020, eq. 1.5 and table 2.
 pub const KAPLAN_TOKENS: TokenLaw = TokenLaw::Kaplan {
     params: PowerLaw { scale: 6.4e13, exponent: 0.076 },
@@ -83,9 +77,11 @@ mod tests {
         assert!((rate / 0.002_132_892_651_963_921 - 1.0).abs() < 1e-12, "{rate}");
     }
 
-    /// Kaplan et al. 2020, table 6: the optimal size at 1 PF-day is 1.3e9.
+    /// Kaplan et al. 2020, table 6: the optimal size at 1 PF-day is 1.3e9, and grows with C^0.73.
     #[test]
-    fn the_optimal_size_at_one_pf_day_is_the_published_one() {
+    fn the_optimal_size_is_the_published_one() {
         assert_eq!(kaplan_optimal_params(1.0), 1.3e9);
+        let tenfold = kaplan_optimal_params(10.0) / 1.3e9;
+        assert!((tenfold.log10() - 0.73).abs() < 1e-12, "{tenfold}");
     }
 }

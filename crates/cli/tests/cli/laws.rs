@@ -272,7 +272,7 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         ("plan --budget 1e19 --operators up".into(), "--operators up: must be width"),
         ("plan --target-loss 1.5".into(), "stays above"),
         ("plan --shape 4x100".into(), "must be LAYERSxWIDTHxHEADS, as 4x128x4, and where"),
-        ("plan --shape gpt2 --stop 0.9x".into(), "stays above"),
+        ("plan --shape gpt2 --stop 0.9x".into(), "a multiple of the asymptote must be above 1"),
         (
             "plan --shape gpt2 --stop later".into(),
             "must be a multiple as 1.1x, tokens per parameter as 20tpp",
@@ -308,4 +308,33 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         assert!(!text.contains("panicked"), "{arguments}: {text}");
         assert_eq!(names(), before, "{arguments} left something behind");
     }
+}
+
+#[test]
+fn options_that_would_do_nothing_and_broken_laws_are_refused() {
+    let world = world();
+    let law = format!("fit points.csv {COLUMNS} --form kaplan-tokens --bootstraps 0 -o good.json");
+    let good = json(&world, &law);
+    let mut drawn = good.clone();
+    drawn["draws"] = serde_json::json!([[1.0, 2.0]]);
+    world.write("drawn.json", drawn.to_string());
+    let mut rising = good;
+    rising["parameters"]["a_N"]["value"] = (-0.1).into();
+    world.write("rising.json", rising.to_string());
+    let curve = fs::read(world.path("small/metrics.csv")).unwrap();
+    let on_points = |rest: &str| format!("fit points.csv {COLUMNS} {rest}");
+    let cases = [
+        (on_points("--skip 0.5"), "--skip 0.5: points.csv: no column says which rows are of one"),
+        (on_points("--stable-only"), "--stable-only: points.csv is no metrics.csv"),
+        ("fit small big -o small/metrics.csv".into(), "is one of the files that are fitted"),
+        ("plan --shape gpt2 --law drawn.json".into(), "drawn.json: draws: each must have 4 finite"),
+        ("plan --shape gpt2 --law rising.json".into(), "parameters.a_N = -0.1: must be positive"),
+    ];
+    for (arguments, message) in cases {
+        let output = world.staged(&arguments);
+        let text = lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");
+        assert!(text.contains(message), "{arguments}: {text}");
+    }
+    assert_eq!(fs::read(world.path("small/metrics.csv")).unwrap(), curve);
 }

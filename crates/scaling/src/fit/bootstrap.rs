@@ -1,7 +1,7 @@
 //! Intervals by resampling (Efron 1979): whole runs, since points of one curve share their noise; or pieces of
 //! curves, where there are too few runs to draw from (Kuensch 1989).
 
-use super::observations::Points;
+use super::observations::{Points, same};
 use super::problem::{Problem, Solution};
 use super::search::from_start;
 use rand::{RngExt, SeedableRng};
@@ -91,7 +91,7 @@ fn resample(
 fn has_values(points: &Points, weights: &[f64], k: usize, n: usize) -> bool {
     let mut seen = Vec::with_capacity(n);
     for (x, weight) in points.ln_quantities.iter().zip(weights) {
-        if *weight > 0.0 && !seen.contains(&x[k]) {
+        if *weight > 0.0 && !seen.iter().any(|one| same(*one, x[k])) {
             seen.push(x[k]);
             if seen.len() >= n {
                 return true;

@@ -2,7 +2,7 @@
 
 use super::FitError;
 use super::bootstrap::interval;
-use super::observations::Observation;
+use super::observations::{Observation, same};
 use super::{Estimate, Quantity};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -106,8 +106,9 @@ fn optima(observations: &[Observation]) -> Result<(Vec<Optimum>, Vec<f64>), FitE
         let compute = budget[0][0].exp();
         let mut sizes: Vec<[f64; 2]> = Vec::new();
         for row in budget {
-            match sizes.last() {
-                Some(last) if row[1] - last[0] < 1e-9 => {}
+            match sizes.last_mut() {
+                // Of runs of one size at other settings the best counts.
+                Some(last) if same(row[1], last[0]) => last[1] = last[1].min(row[2]),
                 _ => sizes.push([row[1], row[2]]),
             }
         }
@@ -215,6 +216,11 @@ mod tests {
         let due = 0.3658 / (0.3478 + 0.3658);
         assert!((found.exponent.value - due).abs() < 2e-3, "{:?}", found.exponent);
         assert!(found.exponent.low.unwrap() <= found.exponent.value);
+        // Worse runs of the same sizes change nothing, wherever they stand.
+        let worse = observations.iter().map(|one| Observation { loss: 1.2 * one.loss, ..*one });
+        let doubled: Vec<Observation> = worse.chain(observations.iter().copied()).collect();
+        let again = IsoFlop::new(&doubled, 0, 1).unwrap();
+        assert_eq!(again.exponent.value, found.exponent.value);
         let two = &observations[..26];
         let message = IsoFlop::new(two, 0, 1).unwrap_err().to_string();
         assert!(message.contains("2 budgets have a minimum"), "{message}");

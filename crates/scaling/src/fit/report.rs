@@ -141,7 +141,12 @@ impl Fit {
         let found = search(&problem).ok_or(FitError::NoFit(form))?;
         let plain = plain_search(&problem).ok_or(FitError::NoFit(form))?;
         let best = if is_lower(&plain, &found) { &plain.best } else { &found.best };
-        let draws = bootstrap(&problem, &points, best, options.n_bootstraps, options.seed);
+        if !problem.published(best).iter().all(|value| value.is_finite()) {
+            return Err(FitError::NoFit(form));
+        }
+        let mut draws = bootstrap(&problem, &points, best, options.n_bootstraps, options.seed);
+        let n_draws = draws.len();
+        draws.retain(|values| values.iter().all(|value| value.is_finite()));
         let residuals = problem.residuals(best);
         let mut fit = Self {
             law: form,
@@ -170,6 +175,12 @@ impl Fit {
             warnings: Vec::new(),
         };
         fit.warnings = fit.warn(&points, &found, &plain, &residuals);
+        if draws.len() < n_draws {
+            fit.warnings.push(format!(
+                "{} of {n_draws} resamples have no finite law and are left out: the data hardly fix one",
+                n_draws - draws.len()
+            ));
+        }
         fit.draws = draws.into_iter().take(KEPT_DRAWS).collect();
         Ok(fit)
     }
@@ -308,7 +319,8 @@ fn estimates(form: LawForm, values: &[f64], draws: &[Vec<f64>]) -> BTreeMap<Stri
             if sample.len() > 1 {
                 let (low, high) = interval(sample.clone());
                 (estimate.low, estimate.high) = (Some(low), Some(high));
-                estimate.standard_error = Some(standard_deviation(&sample));
+                let deviation = standard_deviation(&sample);
+                estimate.standard_error = deviation.is_finite().then_some(deviation);
             }
             ((*name).to_string(), estimate)
         })

@@ -7,7 +7,7 @@ use argmin::core::{CostFunction, Error, Executor, Gradient};
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
 use rayon::prelude::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Pairs of steps and gradients that L-BFGS keeps.
 const MEMORY: usize = 7;
@@ -127,7 +127,9 @@ fn lbfgs(
     let (value, gradient) = function(&start);
     let slope = gradient.iter().map(|x| x * x).sum::<f64>().sqrt();
     let scale = (1.0 / value).min(FIRST_STEP / slope);
-    let scaled = Scaled { function, scale: if scale.is_normal() { scale } else { 1.0 } };
+    let scale = if scale.is_normal() { scale } else { 1.0 };
+    let left = Cell::new(EVALUATIONS_PER_STEP * max_steps);
+    let scaled = Scaled { function, scale, left };
     let solver = LBFGS::new(MoreThuenteLineSearch::new(), MEMORY)
         .with_tolerance_grad(tolerance)
         .and_then(|solver| solver.with_tolerance_cost(tolerance));
@@ -143,7 +145,12 @@ fn lbfgs(
 struct Scaled<F> {
     function: F,
     scale: f64,
+    /// Evaluations that are left: the line search has no end of its own where losses are absurd.
+    left: Cell<u64>,
 }
+
+/// Evaluations that a step may take on average; most take one or two.
+const EVALUATIONS_PER_STEP: u64 = 50;
 
 /// Greatest length of the first step, in ln of the unknowns.
 const FIRST_STEP: f64 = 0.1;
@@ -153,6 +160,8 @@ impl<F: Fn(&[f64]) -> (f64, Vec<f64>)> CostFunction for Scaled<F> {
     type Output = f64;
 
     fn cost(&self, at: &Vec<f64>) -> Result<f64, Error> {
+        let left = self.left.get().checked_sub(1);
+        self.left.set(left.ok_or_else(|| Error::msg("no step helps"))?);
         Ok(self.scale * (self.function)(at).0)
     }
 }
