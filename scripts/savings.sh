@@ -89,7 +89,7 @@ done
 
 # Every evaluation of every run, for notebooks-data/.
 {
-    echo kind,seed,stage,step,tokens,compute_flops,val_loss
+    echo which,seed,stage,step,tokens,compute_flops,val_loss
     for run in "$out"/scratch/*/ "$out"/{cpu,width,depth,both,chain,online,feedforward,feedforward_half}/*/ "$out"/rate-*/ "$out"/pilots/pilot-*/; do
         [ -e "$run/metrics.csv" ] || continue
         name=${run#"$out"/}

@@ -77,6 +77,9 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
 
 /// Prints the tables.
 pub fn print(found: &Comparison) -> Result<()> {
+    for note in &found.notes {
+        output::note(&format!("note: {note}"));
+    }
     output::line(&format!(
         "{} staged against {} from scratch; pilot runs {}",
         runs(found.runs),

@@ -49,6 +49,8 @@ pub struct Comparison {
     pub no_saving: Option<String>,
     /// Whether the learning rate decays, so that only ends are compared.
     pub decays: bool,
+    /// In what the baseline is another recipe than the staged runs.
+    pub notes: Vec<String>,
     pub growths: Vec<GrowthFound>,
     pub stages: Vec<StageFound>,
 }
@@ -140,6 +142,7 @@ impl Sides {
             savings,
             no_saving,
             decays: self.decays(),
+            notes: self.notes(),
             growths: (1..n_stages).filter_map(|stage| self.growth(stage)).collect(),
             stages: (0..n_stages).filter_map(|stage| self.stage(stage)).collect(),
         })
@@ -150,10 +153,39 @@ impl Sides {
         self.staged[0].decays()
     }
 
+    /// In what the baseline is another recipe than the staged runs.
+    fn notes(&self) -> Vec<String> {
+        let first = &self.staged[0];
+        let recipe = |run: &RunRecord| {
+            let (rate, batch) = (run.schedule.learning_rate(), run.schedule.batch());
+            [
+                ("learning_rate.peak", rate.peak),
+                ("learning_rate.decay_fraction", rate.decaying_share()),
+                ("batch.tokens", batch.tokens_at(u64::MAX) as f64),
+            ]
+        };
+        let mut notes = Vec::new();
+        for run in &self.scratch {
+            for ((key, here), (_, there)) in recipe(run).into_iter().zip(recipe(first)) {
+                if here != there {
+                    notes.push(format!(
+                        "{key} is {here} from scratch and {there} in the staged runs"
+                    ));
+                }
+            }
+        }
+        notes.sort();
+        notes.dedup();
+        notes
+    }
+
     fn check(&self) -> Result<()> {
         let first = &self.staged[0];
         let last =
             |run: &RunRecord| run.schedule.stages().last().map(|stage| stage.shape(1).to_string());
+        for run in self.staged[1..].iter().chain(&self.scratch).chain(&self.others) {
+            check_same_data(run, first)?;
+        }
         for run in &self.scratch {
             let name = run.folder.display();
             if !run.is_from_scratch() {
@@ -167,29 +199,12 @@ impl Sides {
                     last(first).unwrap_or_default(),
                 );
             }
-            let settings =
-                |run: &RunRecord| (run.schedule.context_len(), run.schedule.evaluation().tokens);
-            if settings(run) != settings(first) {
-                bail!(
-                    "{name}: has another context or other evaluation tokens than {}: their losses are not \
-                     comparable",
-                    first.folder.display()
-                );
-            }
             if run.decays() != first.decays() {
                 let (decays, stays) = if run.decays() { (run, first) } else { (first, run) };
                 bail!(
                     "{}: its learning rate decays, and that of {} does not: their losses are not comparable",
                     decays.folder.display(),
                     stays.folder.display()
-                );
-            }
-            if let (Some(here), Some(there)) = (run.data(), first.data())
-                && here != there
-            {
-                bail!(
-                    "{name}: learns from {here}, and {} from {there}: their losses are not comparable",
-                    first.folder.display()
                 );
             }
         }
@@ -201,7 +216,7 @@ impl Sides {
             runs.iter().map(|run| run.smooth.clone()).collect()
         };
         let (staged, scratch) = (curves(&self.staged), curves(&self.scratch));
-        let ends = staged.iter().chain(&scratch).map(SmoothCurve::last_loss);
+        let ends = staged.iter().chain(&scratch).map(SmoothCurve::lowest_loss);
         // A little above, so that rounding does not put it below the curve that ends there.
         let end = (1.0 + 1e-9) * ends.fold(0.0, f64::max);
         let mut marks: Vec<(String, f64)> =
@@ -223,7 +238,7 @@ impl Sides {
         }
         marks.retain(|(at, loss)| *loss > end || at == "asked for");
         marks.sort_by(|a, b| b.1.total_cmp(&a.1));
-        marks.push(("the higher final loss".to_string(), end));
+        marks.push(("the lowest loss that all reach".to_string(), end));
         let mut found = Vec::new();
         for (at, loss) in marks {
             match saving_at(&staged, &scratch, loss, self.pilot_compute) {
@@ -359,6 +374,35 @@ impl Sides {
             largest_error: largest,
         })
     }
+}
+
+/// Errs unless both runs learn from the same tokens and are evaluated on the same held-out ones.
+fn check_same_data(run: &RunRecord, first: &RunRecord) -> Result<()> {
+    let (name, first_name) = (run.folder.display(), first.folder.display());
+    if let (Some(here), Some(there)) = (run.data(), first.data())
+        && here != there
+    {
+        bail!(
+            "{name}: learns from {here}, and {first_name} from {there}: their losses are not comparable"
+        );
+    }
+    let of = |run: &RunRecord| {
+        let schedule = &run.schedule;
+        let held_out = schedule.data().validation_fraction();
+        [
+            ("model.context_len", schedule.context_len().to_string()),
+            ("evaluation.tokens", schedule.evaluation().tokens.to_string()),
+            ("data.validation_fraction", held_out.map_or("none".into(), |share| share.to_string())),
+        ]
+    };
+    for ((key, here), (_, there)) in of(run).into_iter().zip(of(first)) {
+        if here != there {
+            bail!(
+                "{name}: {key} = {here}, and {there} in {first_name}: their losses are not comparable"
+            );
+        }
+    }
+    Ok(())
 }
 
 impl SavingAt {

@@ -12,7 +12,8 @@ use measure::{Flops, GptShape};
 use model::DeviceChoice;
 use scaling::plan::{FinalShape, Goal, Operators, PlanError, Stop, WidthRule};
 use schedule::{Schedule, StageSpec};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use trainer::RunOptions;
@@ -104,6 +105,43 @@ fn minutes(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Where a demo's folder has its settings.
+const SETTINGS_FILE: &str = "demo.json";
+
+/// What a demo's runs follow from, beside the text, which its tokens tell.
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    minutes: f64,
+    on_text: bool,
+}
+
+impl Settings {
+    /// Errs if the folder holds a demo of other settings.
+    fn check(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(SETTINGS_FILE);
+        if !path.exists() {
+            return Ok(());
+        }
+        let held: Self = serde_json::from_slice(&std::fs::read(&path)?)
+            .with_context(|| path.display().to_string())?;
+        if held != *self {
+            bail!(
+                "{}: holds a demo with {held}, and this one is with {self}; give the same, or another --out",
+                folder.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = if self.on_text { "on a text" } else { "on the synthetic language" };
+        write!(f, "--minutes {} {source}", self.minutes)
+    }
+}
+
 /// The whole story in numbers.
 #[derive(Serialize)]
 struct Story {
@@ -134,7 +172,10 @@ impl Demo {
             None => free_folder().context("runs/demo and its numbered siblings are all taken")?,
         };
         let kind = if self.text.is_empty() { SYNTHETIC } else { TEXT };
+        let settings = Settings { minutes: self.minutes, on_text: !self.text.is_empty() };
+        settings.check(&folder)?;
         let recipe = self.recipe(&kind, &folder)?;
+        output::write_file(&folder.join(SETTINGS_FILE), &serde_json::to_string_pretty(&settings)?)?;
         let last = last_shape(&recipe)?;
         let scratch_compute =
             kind.tokens_per_param * last.n_params() as f64 * last.flops_per_token().0;
@@ -168,6 +209,7 @@ impl Demo {
             100.0 * law.residuals.root_mean_square,
             law.equation
         ));
+        law.warnings.iter().for_each(|warning| output::note(&format!("  warning: {warning}")));
         output::note("3 of 4: a plan under this law");
         let planning = PlanningLaw::open(&law_path(&folder.join("pilots")).to_string_lossy())?;
         if let Err(reason) = planning.measured_pace() {

@@ -41,7 +41,7 @@ fn sizes(schedule: &Schedule) -> Vec<f64> {
 pub fn law_of(schedule: &Schedule) -> Result<(PlanningLaw, TrainingCost)> {
     let prediction =
         schedule.prediction().context("the schedule has no prediction: staged plan makes one")?;
-    let law = PlanningLaw::open(&prediction.law)?;
+    let law = PlanningLaw::open(&prediction.law).context("prediction.law of the schedule")?;
     let batch = prediction.batch.parse().map_err(anyhow::Error::msg);
     let pace = prediction.pace.unwrap_or(1.0);
     let cost = law.cost(Some(batch.context("prediction.batch")?), Some(pace))?.cost;
@@ -111,7 +111,10 @@ pub fn learning_curves(schedule: &Schedule) -> Result<Figure> {
     let top = cost.loss_at_compute(last, start)?;
     let close = Panel {
         title: "Its end, on linear axes".into(),
-        x: Axis { range: Some((start, 1.05 * from_scratch)), ..Axis::linear(COMPUTE) },
+        x: Axis {
+            range: Some((start, 1.05 * from_scratch.max(prediction.compute))),
+            ..Axis::linear(COMPUTE)
+        },
         y: Axis { range: Some((final_loss - 0.1 * (top - final_loss), top)), ..Axis::linear(LOSS) },
         layers: saving,
     };

@@ -145,7 +145,8 @@ impl Pilot {
         if sizes < runs.n_sizes {
             output::note(&format!(
                 "warning: {sizes} sizes instead of {}: no more shapes grow into {} and are large enough for a law",
-                runs.n_sizes, planned[0].shape
+                runs.n_sizes,
+                recipe.stages().last().context("no stages")?.shape(1),
             ));
         }
         let prepared = with_prepared_tokens(recipe.clone(), &folder, self.resume)?;

@@ -235,10 +235,12 @@ fn provenance(sides: &Sides) -> Result<String> {
                 word(&event, "command"),
                 word(&event, "versions"),
                 format!(
-                    "{}, {}, {} threads",
+                    "{}, {}, {}",
                     word(&event, "machine"),
                     word(&event, "device"),
-                    word(&event, "threads")
+                    event["threads"]
+                        .as_u64()
+                        .map_or("-".into(), |threads| output::counted(threads, "thread")),
                 ),
                 last.map_or("-".into(), |point| output::duration(point.wall_seconds)),
             ]);

@@ -91,8 +91,10 @@ impl Axis {
         match self.scale {
             Scale::Linear => number(place, span.end - span.start),
             Scale::Log => {
+                // Narrow axes have even ticks, which are told apart by as many decimals as their whole length needs.
                 let value = 10f64.powf(place);
-                number(value, value)
+                let length = 10f64.powf(span.end) - 10f64.powf(span.start);
+                number(value, value.min(length))
             }
         }
     }

@@ -63,7 +63,8 @@ impl Schedule {
     }
 
     /// The first line in which a run of `there` is of another kind: not of this schedule under another seed or, with `any_length`, to
-    /// another length. Where its data lie, its name, evaluations, checkpoints and machine do not count.
+    /// another length. Its name, evaluations, checkpoints and machine do not count, nor does its data, which may be the same as text
+    /// and as tokens: what the runs learnt from says that.
     pub fn difference_in_kind(&self, there: &Self, any_length: bool) -> Option<String> {
         let kind = |schedule: &Self| {
             let mut file = schedule.file.clone();
@@ -105,9 +106,14 @@ fn difference(there: &ScheduleFile, here: &ScheduleFile) -> Option<String> {
     }
     let text = |file: &ScheduleFile| toml::to_string(file).unwrap_or_default();
     let (there, here) = (text(there), text(here));
-    let differing = there.lines().zip(here.lines()).find(|(there, here)| there != here);
-    let (there, here) = differing.unwrap_or(("fewer lines", "more lines"));
-    Some(format!("`{there}` there, `{here}` here"))
+    let lines = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| !line.is_empty()).map(|line| format!("`{line}`")).collect()
+    };
+    let (there, here) = (lines(&there), lines(&here));
+    let same = there.iter().zip(&here).take_while(|(there, here)| there == here).count();
+    let differing =
+        |lines: &[String]| lines.get(same).map_or("nothing", String::as_str).to_string();
+    Some(format!("{} there, {} here", differing(&there), differing(&here)))
 }
 
 #[cfg(test)]
@@ -155,6 +161,16 @@ mod tests {
         assert_eq!(longer.same_until(&grown, 1, 720, 1152), Ok(()));
         assert!(longer.same_until(&grown, 1, 720, 1153).is_err());
         assert!(longer.same_until(&trunk, 1, 720, 721).unwrap_err().contains("no stage 1"));
+    }
+
+    #[test]
+    fn a_part_that_only_one_schedule_has_is_named() {
+        let text = trunk();
+        let without = parse(&text).unwrap();
+        let with = parse(&format!("{text}\n[from_scratch]\npeak = 0.5\n")).unwrap();
+        assert_eq!(without.difference_from(&with).unwrap(), "`[from_scratch]` there, nothing here");
+        assert_eq!(with.difference_from(&without).unwrap(), "nothing there, `[from_scratch]` here");
+        assert_eq!(with.difference_from(&with.clone()), None);
     }
 
     #[test]

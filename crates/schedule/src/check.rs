@@ -193,6 +193,12 @@ impl Checker<'_> {
         self.at_least_one("batch.micro_batch", file.batch.micro_batch as u64)?;
         if let Some(ramp) = &file.batch.ramp {
             whole("batch.ramp.from_tokens", ramp.from_tokens)?;
+            self.require(
+                ramp.from_tokens <= file.batch.tokens,
+                "batch.ramp.from_tokens",
+                ramp.from_tokens,
+                format!("must be at most batch.tokens = {}", file.batch.tokens),
+            )?;
             let expected = "must be from 1 to 10000000";
             let in_range = (1..=10_000_000).contains(&ramp.steps);
             self.require(in_range, "batch.ramp.steps", ramp.steps, expected)?;

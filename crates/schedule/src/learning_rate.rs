@@ -53,11 +53,6 @@ impl LearningRate {
         }
     }
 
-    /// The rate of the update that makes `step` (the first is 1) in a run of `n_steps`.
-    pub fn at(&self, step: u64, n_steps: u64) -> f64 {
-        self.peak * self.warmup_at(step) * self.decay_at(step, n_steps, 0)
-    }
-
     /// The share of the peak that the warm-up allows at `step`.
     pub(crate) fn warmup_at(&self, step: u64) -> f64 {
         if self.warmup_steps == 0 {
@@ -99,6 +94,7 @@ impl LearningRate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::tests::{GOOD, parse};
     use proptest::prelude::*;
 
     fn rate(shape: DecayShape) -> LearningRate {
@@ -111,31 +107,42 @@ mod tests {
         }
     }
 
+    /// The rate of the update that makes `step` (the first is 1) in a run of `n_steps`.
+    fn at(rate: LearningRate, step: u64, n_steps: u64) -> f64 {
+        let mut schedule = parse(GOOD).unwrap();
+        // A constant rate has no end of its own.
+        let is_constant = rate.shape == DecayShape::Constant;
+        let final_fraction = if is_constant { 0.0 } else { rate.final_fraction };
+        schedule.file.learning_rate = LearningRate { final_fraction, ..rate };
+        schedule.file.stages[0].until.steps = Some(n_steps);
+        parse(&schedule.to_toml()).unwrap().learning_rate_at(0, 0, step)
+    }
+
     #[test]
     fn the_warmup_is_a_straight_line_that_ends_at_the_peak() {
         for shape in [DecayShape::Constant, DecayShape::Cosine, DecayShape::Wsd] {
-            assert_eq!(rate(shape).at(5, 100), 0.005);
-            assert_eq!(rate(shape).at(10, 100), 0.01);
+            assert_eq!(at(rate(shape), 5, 100), 0.005);
+            assert_eq!(at(rate(shape), 10, 100), 0.01);
         }
     }
 
     #[test]
     fn each_shape_ends_at_its_final_fraction() {
         for shape in [DecayShape::Linear, DecayShape::Cosine, DecayShape::Wsd] {
-            assert!((rate(shape).at(100, 100) - 0.001).abs() < 1e-15);
+            assert!((at(rate(shape), 100, 100) - 0.001).abs() < 1e-15);
         }
-        assert_eq!(rate(DecayShape::Constant).at(100, 100), 0.01);
+        assert_eq!(at(rate(DecayShape::Constant), 100, 100), 0.01);
     }
 
     #[test]
     fn wsd_is_stable_until_the_last_fifth() {
-        assert_eq!(rate(DecayShape::Wsd).at(80, 100), 0.01);
-        assert!((rate(DecayShape::Wsd).at(90, 100) - 0.0055).abs() < 1e-15);
+        assert_eq!(at(rate(DecayShape::Wsd), 80, 100), 0.01);
+        assert!((at(rate(DecayShape::Wsd), 90, 100) - 0.0055).abs() < 1e-15);
     }
 
     #[test]
     fn cosine_is_half_way_down_in_the_middle() {
-        assert!((rate(DecayShape::Cosine).at(55, 100) - 0.0055).abs() < 1e-15);
+        assert!((at(rate(DecayShape::Cosine), 55, 100) - 0.0055).abs() < 1e-15);
     }
 
     proptest! {
@@ -145,7 +152,7 @@ mod tests {
         ) {
             let (early, late) = (a.min(b).min(n_steps), a.max(b).min(n_steps));
             for shape in [DecayShape::Constant, DecayShape::Linear, DecayShape::Cosine, DecayShape::Wsd] {
-                let (first, second) = (rate(shape).at(early, n_steps), rate(shape).at(late, n_steps));
+                let (first, second) = (at(rate(shape), early, n_steps), at(rate(shape), late, n_steps));
                 prop_assert!(second <= first && first <= 0.01 && second >= 0.001 - 1e-15);
             }
         }

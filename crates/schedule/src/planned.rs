@@ -105,11 +105,9 @@ impl Schedule {
     /// # Errors
     /// A path that is not UTF-8, which TOML cannot hold.
     pub fn with_tokens(mut self, file: PathBuf) -> Result<Self, ScheduleError> {
-        let validation_fraction = match self.file.data {
-            DataSource::Text(text) => text.validation_fraction,
-            DataSource::Tokens(tokens) => tokens.validation_fraction,
-            DataSource::Synthetic(_) => TextData::default().validation_fraction,
-        };
+        let held_out = self.file.data.validation_fraction();
+        let validation_fraction =
+            held_out.unwrap_or_else(|| TextData::default().validation_fraction);
         self.file.data = DataSource::Tokens(TokenData { file, validation_fraction });
         Self::check(self.file, Path::new("the token file"))
     }

@@ -2,7 +2,7 @@ use crate::check::Checker;
 use crate::file::{ScheduleFile, StageFile};
 use crate::{
     AdamWSettings, Batch, CheckpointSettings, DataSource, EvaluationSettings, Growth, LearningRate,
-    Machine, Prediction, ScheduleError, TextData, TokenData, Until,
+    Machine, Prediction, ScheduleError, TextData, Until,
 };
 use measure::{GptShape, Parametrization};
 use std::fmt::Write as _;
@@ -77,12 +77,19 @@ impl Schedule {
     /// The same run on other text files.
     ///
     /// # Errors
-    /// A path that is not UTF-8, which TOML cannot hold.
+    /// A schedule of tokens, whose tokenizer it does not know; a path that is not UTF-8, which TOML cannot hold.
     pub fn with_text(mut self, files: Vec<PathBuf>) -> Result<Self, ScheduleError> {
         let text = match self.file.data {
             DataSource::Text(text) => text,
-            DataSource::Tokens(TokenData { validation_fraction, .. }) => {
-                TextData { validation_fraction, ..TextData::default() }
+            DataSource::Tokens(tokens) => {
+                return Err(ScheduleError::Value {
+                    path: PathBuf::from("--text"),
+                    key: "data.file".to_string(),
+                    value: tokens.file.display().to_string(),
+                    expected: "the schedule names tokens, and text would need their tokenizer; write source = \"text\" and \
+                               a tokenizer into its [data]"
+                        .to_string(),
+                });
             }
             DataSource::Synthetic(_) => TextData::default(),
         };

@@ -47,6 +47,17 @@ pub struct TextData {
     pub validation_fraction: f64,
 }
 
+impl DataSource {
+    /// Share of the tokens, at the end, that is held out; a language has as many as are asked for.
+    pub fn validation_fraction(&self) -> Option<f64> {
+        match self {
+            Self::Text(text) => Some(text.validation_fraction),
+            Self::Tokens(tokens) => Some(tokens.validation_fraction),
+            Self::Synthetic(_) => None,
+        }
+    }
+}
+
 /// A token file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -215,7 +215,14 @@ fn what_cannot_be_compared_is_explained() {
         other.replace("1\nd_model = 16", "2\nd_model = 32").replace("heads = 2", "heads = 4");
     write_run(&world.path("far"), &wide.replace("context_len = 16", "context_len = 8"), &rows);
     let found = bad(&world, "compare staged far");
-    assert!(found.contains("far: has another context"), "{found}");
+    assert!(found.contains("far: model.context_len = 8, and 16 in staged"), "{found}");
+    // Seeds of one schedule that learn from other languages.
+    world.write("other.toml", STAGED.replace("n_words = 16", "n_words = 20"));
+    for (seed, schedule) in [(1, "tiny"), (2, "other")] {
+        world.good(&format!("train {schedule}.toml --seed {seed} --out languages/{seed}"));
+    }
+    let found = bad(&world, "compare languages scratch");
+    assert!(found.contains("languages/2: learns from words:20"), "{found}");
     // Folders of runs that are not of one schedule.
     for (name, schedule) in [("1", wide.clone()), ("2", wide.replace("seed = 1\n", "seed = 2\n"))] {
         for folder in ["seeds", "twins", "rates"] {
@@ -383,4 +390,24 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     let plan = fs::read_to_string(world.path("mine.toml")).unwrap();
     assert!(plan.contains("name = \"mine\"") && plan.contains("pilot_compute = "), "{plan}");
     assert!(plan.contains("low = [") && plan.contains("high = ["));
+}
+
+#[test]
+fn a_run_is_exported_once_and_whole() {
+    let world = World::empty();
+    world.write("tiny.toml", STAGED);
+    world.good("train tiny.toml --out run");
+    let report = json(&world, "export run -o out/model --json");
+    assert_eq!(
+        (&report["step"], &report["vocabulary"]),
+        (&100.into(), &"words:16 of language 1".into())
+    );
+    let config: Value =
+        serde_json::from_slice(&fs::read(world.path("out/model/config.json")).unwrap()).unwrap();
+    assert_eq!((&config["n_layer"], &config["n_embd"]), (&2.into(), &32.into()));
+    let files = fs::read_dir(world.path("out")).unwrap().count();
+    assert_eq!(files, 1, "nothing is left beside it");
+    assert!(bad(&world, "export run -o out/model").contains("is there already"));
+    assert!(bad(&world, "export absent -o other").contains("absent: neither a checkpoint"));
+    assert!(!world.path("other").exists());
 }
