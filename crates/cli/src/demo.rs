@@ -209,7 +209,6 @@ impl Demo {
             100.0 * law.residuals.root_mean_square,
             law.equation
         ));
-        law.warnings.iter().for_each(|warning| output::note(&format!("  warning: {warning}")));
         output::note("3 of 4: a plan under this law");
         let planning = PlanningLaw::open(&law_path(&folder.join("pilots")).to_string_lossy())?;
         if let Err(reason) = planning.measured_pace() {
@@ -224,6 +223,9 @@ impl Demo {
         output::write_file(&folder.join("staged.toml"), &text)?;
         for line in plan_report::stage_lines(&planned) {
             output::note(&format!("  {line}"));
+        }
+        for warning in plan_report::warnings(&planned) {
+            output::note(&format!("  warning: {warning}"));
         }
         if planned.plan.stages.len() < 2 {
             return output::line(

@@ -32,7 +32,8 @@ pub fn json(planned: &Planned) -> Value {
     value
 }
 
-fn warnings(planned: &Planned) -> Vec<String> {
+/// What the plan's numbers hang on, beside its law.
+pub fn warnings(planned: &Planned) -> Vec<String> {
     let plan = &planned.plan;
     let sizes: Vec<f64> = plan.stages.iter().map(|stage| stage.n_params).collect();
     let tokens: f64 = plan.stages.iter().map(|stage| stage.tokens).sum();

@@ -161,12 +161,12 @@ impl TrainingCost {
         can
     }
 
-    /// The size that reaches a loss for the least cost, up to a hundred times `n_params`, and that cost.
+    /// The size that reaches a loss for the least cost, up to a million times `n_params`, and that cost.
     ///
     /// # Errors
     /// A loss that none of these sizes reaches.
     pub fn cheapest_at(&self, n_params: f64, loss: f64) -> Result<(f64, f64), ScalingError> {
-        let largest = (100.0 * n_params).ln();
+        let largest = (1e6 * n_params).ln();
         let smallest = self.smallest_ln_size_below(loss, largest);
         let ln_cost = |ln_n: f64| {
             self.compute_at(ln_n.exp(), loss).map_or(f64::MAX, |cost| cost.ln().min(f64::MAX))
