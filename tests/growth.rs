@@ -554,9 +554,7 @@ fn a_growth_that_moves_the_loss_is_refused() {
     let operator =
         GrowthOperator::new(small, after.shape, before.parametrization, &duplicate(), 9).unwrap();
     let held_out = trainer::EvaluationSet::of_tokens(&batch(1, 1), 64, CONTEXT).unwrap();
-    let check = |after: &TrainingState| {
-        trainer::check_growth(&operator, &before, after, &Device::flex(), &held_out)
-    };
+    let check = |after: &TrainingState| trainer::check_growth(&operator, &before, after, &held_out);
     check(&after).unwrap();
     after.constants.output_multiplier *= 1.001;
     let message = check(&after).unwrap_err().to_string();

@@ -4,8 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use growth::GrowthOperator;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use measure::{GptShape, Precision};
-use model::DeviceChoice;
+use measure::GptShape;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use schedule::{DepthMode, Growth, MomentRule, NamedPlacement, Placement, WidthMode};
@@ -330,10 +329,9 @@ impl Grow {
         from: &Checkpoint,
         set: &EvaluationSet,
     ) -> Result<GrowthCheck> {
-        let device = DeviceChoice::Cpu.open(Precision::F32)?;
         let before = from.load_params()?;
         let after = Checkpoint::open_params(&self.out)?.load_params()?;
-        Ok(check_growth(operator, &before, &after, &device, set)?)
+        Ok(check_growth(operator, &before, &after, set)?)
     }
 }
 

@@ -216,7 +216,7 @@ impl Learner {
         )?;
         let mut after = operator.grow(&before)?;
         let seconds = began.elapsed().as_secs_f64();
-        let check = check_growth(&operator, &before, &after, &self.device, set)?;
+        let check = check_growth(&operator, &before, &after, set)?;
         if let MomentRule::Reestimated(batches) = operator.moments() {
             self.gpt = model_of(&self.schedule, &after, &self.device);
             let step = after.position.step;
