@@ -3,7 +3,7 @@
 use crate::run_record::{RunRecord, by_seed};
 use anyhow::{Result, bail};
 use measure::{RunEnd, Saving, SmoothCurve, dynamics_ratio, saving_at, saving_of_ends};
-use schedule::PredictedCurve;
+use schedule::{DecayShape, PredictedCurve};
 use serde::Serialize;
 
 /// Tokens per parameter of the run from scratch at which savings are told.
@@ -158,10 +158,16 @@ impl Sides {
         let first = &self.staged[0];
         let recipe = |run: &RunRecord| {
             let (rate, batch) = (run.schedule.learning_rate(), run.schedule.batch());
+            let decay = match rate.shape {
+                DecayShape::Wsd => rate.decay_fraction.to_string(),
+                DecayShape::Constant | DecayShape::Linear | DecayShape::Cosine => "all".into(),
+            };
             [
-                ("learning_rate.peak", rate.peak),
-                ("learning_rate.decay_fraction", rate.decaying_share()),
-                ("batch.tokens", batch.tokens_at(u64::MAX) as f64),
+                ("learning_rate.peak", rate.peak.to_string()),
+                ("learning_rate.shape", format!("{:?}", rate.shape).to_lowercase()),
+                ("learning_rate.decay_fraction", decay),
+                ("learning_rate.final_fraction", rate.final_fraction.to_string()),
+                ("batch.tokens", batch.tokens_at(u64::MAX).to_string()),
             ]
         };
         let mut notes = Vec::new();

@@ -210,12 +210,15 @@ impl Demo {
             law.equation
         ));
         output::note("3 of 4: a plan under this law");
-        let planning = PlanningLaw::open(&law_path(&folder.join("pilots")).to_string_lossy())?;
-        if let Err(reason) = planning.measured_pace() {
-            return output::line(&format!(
-                "no plan: {reason:#}; a longer demo (--minutes) has longer pilot runs"
-            ));
-        }
+        let opened = PlanningLaw::open(&law_path(&folder.join("pilots")).to_string_lossy());
+        let planning = match opened.and_then(|law| law.measured_pace().map(|_| law)) {
+            Ok(law) => law,
+            Err(reason) => {
+                return output::line(&format!(
+                    "no plan: {reason:#}; a longer demo (--minutes) has longer pilot runs"
+                ));
+            }
+        };
         let planned = planned(&kind, &recipe, last, planning)?;
         let schedule = planned.schedule.clone().named("demo")?;
         let schedule = schedule.with_evaluations(EVALUATIONS)?.on_one_thread();

@@ -1,13 +1,16 @@
 use crate::checkpoint::locate;
 use crate::output;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use corpus::Tokenizer;
-use schedule::DataSource;
 use serde::Serialize;
 use state::{Checkpoint, ExportedTokenizer};
 use std::path::{Path, PathBuf};
 use trainer::{RunFolder, run_tokenizer};
+
+/// Vocabularies that need no tokenizer, as checkpoints name them.
+const BYTES: &str = "bytes";
+const WORDS: &str = "words:";
 
 /// Arguments of `staged export`.
 #[derive(Args)]
@@ -40,7 +43,7 @@ impl Export {
     pub fn run(self) -> Result<()> {
         let (path, run) = locate(&self.checkpoint)?;
         let checkpoint = Checkpoint::open_params(&path)?;
-        let tokenizer = run.as_deref().and_then(|root| of_run(root, &checkpoint));
+        let tokenizer = tokenizer_of(run.as_deref(), &checkpoint);
         let json = tokenizer.as_ref().map(Tokenizer::to_json).transpose()?.flatten();
         let exported = ExportedTokenizer {
             json: json.as_deref(),
@@ -74,21 +77,26 @@ impl Export {
     }
 }
 
-/// The tokenizer of the run's tokens, where they are still there and still those that it learnt from.
-fn of_run(root: &Path, checkpoint: &Checkpoint) -> Option<Tokenizer> {
-    let opened = RunFolder::schedule_of(root).map_err(anyhow::Error::from).and_then(|schedule| {
-        // Words of a language are numbers, which need no tokenizer.
-        let has_words = matches!(schedule.data(), DataSource::Synthetic(_));
-        Ok(if has_words { None } else { run_tokenizer(&schedule, root)? })
-    });
+/// The tokenizer of the run's tokens, where they need one that is still there and still theirs.
+fn tokenizer_of(run: Option<&Path>, checkpoint: &Checkpoint) -> Option<Tokenizer> {
     let due = &checkpoint.info().origin.vocabulary;
+    // Bytes, and words of a language, are numbers themselves.
+    if due == BYTES || due.starts_with(WORDS) {
+        return None;
+    }
+    let opened = || -> Result<Option<Tokenizer>> {
+        let root = run.context("the checkpoint lies in no run")?;
+        Ok(run_tokenizer(&RunFolder::schedule_of(root)?, root)?)
+    };
     let fits = |tokenizer: &Tokenizer| tokenizer.vocabulary().is_ok_and(|found| found == *due);
-    let reason = match opened {
-        Ok(None) => return None,
+    let reason = match opened() {
         Ok(Some(tokenizer)) if fits(&tokenizer) => return Some(tokenizer),
-        Ok(Some(_)) => format!("its tokens are not of the vocabulary {due} any more"),
+        Ok(Some(_)) => "the run's tokens are of another vocabulary now".to_string(),
+        Ok(None) => "the run's tokens came without one".to_string(),
         Err(error) => format!("{error:#}"),
     };
-    output::note(&format!("warning: no tokenizer.json is written: {}: {reason}", root.display()));
+    output::note(&format!(
+        "warning: no tokenizer.json is written for the vocabulary {due}: {reason}"
+    ));
     None
 }

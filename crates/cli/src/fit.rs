@@ -207,12 +207,14 @@ pub fn fit_runs(runs: &[PathBuf], ends: bool, bootstraps: usize) -> Result<(Law,
     };
     let laws = [LawForm::Tokens, LawForm::KaplanTokens]
         .map(|form| law_of(&observations, FitOptions { form, n_bootstraps: bootstraps, seed: 1 }));
-    let mut laws = laws.into_iter().collect::<Result<Vec<_>>>()?;
-    if laws.iter().any(|law| law.left_out.is_none()) {
+    // A form that these runs do not fix leaves the other.
+    let failed = laws.iter().find_map(|law| law.as_ref().err().map(ToString::to_string));
+    let mut laws: Vec<Law> = laws.into_iter().filter_map(Result::ok).collect();
+    if laws.len() > 1 && laws.iter().any(|law| law.left_out.is_none()) {
         laws.retain(|law| law.law == LawForm::KaplanTokens);
     }
     let best = laws.into_iter().min_by(|a, b| off(a).total_cmp(&off(b)));
-    Ok((best.context("no form was fitted")?, observations))
+    Ok((best.context(failed.unwrap_or_default())?, observations))
 }
 
 fn law_of(observations: &Observations, options: FitOptions) -> Result<Law> {

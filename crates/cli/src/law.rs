@@ -89,6 +89,15 @@ impl PlanningLaw {
             )
         })?;
         let fit = fit_of(&text, name)?;
+        let parameters = fit.law.parameter_names().iter().zip(fit.values());
+        if let Some((factor, _)) =
+            parameters.clone().find(|(key, value)| **key != "E" && *value == 0.0)
+        {
+            bail!(
+                "{name}: parameters.{factor} = 0: the law does not fall with every quantity, so there is nothing to plan; fit it to more \
+                 or longer runs"
+            );
+        }
         let law = in_tokens(&fit, fit.fitted(), name)?;
         Ok(Self {
             name: name.to_string(),
@@ -328,8 +337,9 @@ pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
                 fit.law
             );
         }
-        // Only a floor may be nothing.
-        if value < 0.0 || (value == 0.0 && *parameter != "E") {
+        // A factor at 0 is a fit of data that do not depend on its quantity.
+        let is_exponent = parameter.starts_with(['a', 'b']);
+        if value < 0.0 || (value == 0.0 && is_exponent) {
             bail!("{name}: parameters.{parameter} = {value}: must be positive");
         }
     }

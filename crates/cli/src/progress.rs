@@ -201,7 +201,7 @@ pub const MOST_EPOCHS: f64 = 4.0;
 /// What a run says that sees its text too often.
 pub fn many_epochs(epochs: f64) -> String {
     format!(
-        "the run sees its text {epochs:.1} times: beyond {MOST_EPOCHS:.0} times it learns the text by heart, and no law of fresh \
+        "the run sees its text up to {epochs:.1} times: beyond {MOST_EPOCHS:.0} times it learns the text by heart, and no law of fresh \
          tokens holds; take more text or a smaller model"
     )
 }

@@ -148,7 +148,7 @@ fn savings(found: &Comparison) -> String {
             format!("{:.3e}", one.compute_from_scratch),
         ]
     });
-    let text = format!(
+    let mut text = format!(
         "<p>1 - C_staged(L) / C_scratch(L), with C = 6 N D over all stages, evaluations excluded on both sides. {}; {} \
          staged, {} from scratch. Pilot runs: {}.</p>",
         if found.decays {
@@ -164,6 +164,10 @@ fn savings(found: &Comparison) -> String {
             "none".into()
         }
     );
+    for note in &found.notes {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "<p>Note: {}.</p>", escaped(note));
+    }
     let head = ["at", "loss", "saving", "95 %", "with pilots", "FLOPs", "from scratch"];
     text + &table(&head, rows)
 }

@@ -129,7 +129,7 @@ pub struct CurveWriter {
 
 impl CurveWriter {
     /// Continues a file after `last_step`: keeps the rows up to it and drops what follows, a torn
-    /// last row included. Without such a file, starts one.
+    /// last row included. Where no step is made yet, starts one.
     ///
     /// # Errors
     /// The file cannot be read or written, a row to keep is broken, or the row of `last_step` is missing; the file is as it was then.
@@ -279,6 +279,20 @@ mod tests {
         (4..=8).for_each(|step| writer.append(&point(step)).unwrap());
         write(&straight, 1..=8);
         assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&straight).unwrap());
+    }
+
+    #[test]
+    fn a_cut_curve_is_refused_and_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        write(&path, 1..=5);
+        let before = std::fs::read(&path).unwrap();
+        let message = CurveWriter::resume(&path, 6).err().unwrap().to_string();
+        assert!(message.contains("ends before step 6"), "{message}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        let gone = folder.path().join("gone.csv");
+        assert!(CurveWriter::resume(&gone, 1).is_err() && !gone.exists());
+        assert!(CurveWriter::resume(&gone, 0).is_ok());
     }
 
     #[test]

@@ -46,6 +46,11 @@ pub enum FitError {
     /// No start led to a finite objective.
     #[error("the form {0} fits these points from no start")]
     NoFit(LawForm),
+    /// The best parameters are beyond all numbers.
+    #[error(
+        "the best parameters of the form {0} are not finite: these points do not fix them; more sizes or longer runs would"
+    )]
+    NotFinite(LawForm),
     /// Too few isoFLOP groups, or groups without a minimum inside.
     #[error("{found} budgets have a minimum between their sizes: at least {needed} are needed")]
     TooFewBudgets {

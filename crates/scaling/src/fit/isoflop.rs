@@ -104,6 +104,9 @@ fn optima(observations: &[Observation]) -> Result<(Vec<Optimum>, Vec<f64>), FitE
     let (mut found, mut left_out) = (Vec::new(), Vec::new());
     for budget in rows.chunk_by(|a, b| (a[0] - b[0]).abs() < 1e-6) {
         let compute = budget[0][0].exp();
+        // Computes of one budget may differ by rounding, so that its rows stand in any order.
+        let mut budget = budget.to_vec();
+        budget.sort_by(|a, b| a[1].total_cmp(&b[1]));
         let mut sizes: Vec<[f64; 2]> = Vec::new();
         for row in budget {
             match sizes.last_mut() {
@@ -217,7 +220,11 @@ mod tests {
         assert!((found.exponent.value - due).abs() < 2e-3, "{:?}", found.exponent);
         assert!(found.exponent.low.unwrap() <= found.exponent.value);
         // Worse runs of the same sizes change nothing, wherever they stand.
-        let worse = observations.iter().map(|one| Observation { loss: 1.2 * one.loss, ..*one });
+        let worse = observations.iter().enumerate().map(|(i, one)| Observation {
+            loss: 1.2 * one.loss,
+            compute: one.compute.map(|compute| compute * (1.0 + 1e-9 * (i % 7) as f64)),
+            ..*one
+        });
         let doubled: Vec<Observation> = worse.chain(observations.iter().copied()).collect();
         let again = IsoFlop::new(&doubled, 0, 1).unwrap();
         assert_eq!(again.exponent.value, found.exponent.value);

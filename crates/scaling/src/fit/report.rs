@@ -142,7 +142,7 @@ impl Fit {
         let plain = plain_search(&problem).ok_or(FitError::NoFit(form))?;
         let best = if is_lower(&plain, &found) { &plain.best } else { &found.best };
         if !problem.published(best).iter().all(|value| value.is_finite()) {
-            return Err(FitError::NoFit(form));
+            return Err(FitError::NotFinite(form));
         }
         let mut draws = bootstrap(&problem, &points, best, options.n_bootstraps, options.seed);
         let n_draws = draws.len();

@@ -203,7 +203,7 @@ pub struct CurveSample {
 pub struct Advice {
     /// Whether growing is advised.
     pub grow: bool,
-    /// Why not.
+    /// Why not; nothing where one stage was asked for.
     pub reason: Option<String>,
 }
 
@@ -457,7 +457,7 @@ fn build(
     })
 }
 
-/// Whether to grow. `beaten_by` is a single size that meets the goal as well without growth.
+/// Whether to grow; no reason against it where nothing else was asked for. `beaten_by` is a single size that meets the goal as well without growth.
 fn advice(
     request: &Request,
     saving: f64,
@@ -465,9 +465,10 @@ fn advice(
     n_stages: usize,
     beaten_by: Option<&Unstaged>,
 ) -> Advice {
-    let reason = if *request.stages.end() == 1 && request.through.is_empty() {
-        Some("one stage was asked for".to_string())
-    } else if n_stages == 1 {
+    if *request.stages.end() == 1 && request.through.is_empty() {
+        return Advice { grow: false, reason: None };
+    }
+    let reason = if n_stages == 1 {
         Some("no growth spares compute here".to_string())
     } else if let Some(alone) = beaten_by {
         Some(match request.goal {
