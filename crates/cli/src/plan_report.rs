@@ -269,6 +269,9 @@ fn summary(planned: &Planned) -> Result<()> {
     }
     match &plan.advice.reason {
         Some(reason) => output::line(&format!("advice: do not grow: {reason}")),
+        None if plan.advice.grow && planned.pace_from == PaceSource::Assumed => output::line(
+            "advice: grow, where a growth preserves the dynamics: its pace is not measured",
+        ),
         None if plan.advice.grow => output::line("advice: grow"),
         None => output::line("no advice: one stage was asked for"),
     }
