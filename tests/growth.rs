@@ -240,25 +240,16 @@ fn gradients_after_a_fresh_growth_are_the_mapped_gradients() {
     let mut compared = 0;
     for (id, found) in &found {
         use ParamRole as R;
-        let exact = match id.role {
-            R::AttentionNormGain
-            | R::AttentionNormBias
-            | R::QkvWeight
-            | R::QkvBias
-            | R::FeedForwardNormGain
-            | R::FeedForwardNormBias
-            | R::FeedForwardInWeight
-            | R::FeedForwardInBias
-            | R::FinalNormGain
-            | R::FinalNormBias
-            | R::HeadWeight => true,
+        // What is written to the stream counts in its mean, which is over more coordinates now.
+        let exact = !matches!(
+            id.role,
             R::TokenEmbedding
-            | R::PositionEmbedding
-            | R::AttentionOutWeight
-            | R::AttentionOutBias
-            | R::FeedForwardOutWeight
-            | R::FeedForwardOutBias => false,
-        };
+                | R::PositionEmbedding
+                | R::AttentionOutWeight
+                | R::AttentionOutBias
+                | R::FeedForwardOutWeight
+                | R::FeedForwardOutBias
+        );
         let places: Vec<usize> =
             (0..found.data.len()).filter(|i| old.first[id].data[*i] != 0.0).collect();
         assert_eq!(places.len(), gradients[id].data.len(), "{id}");
