@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use measure::{RunEnd, Saving, SmoothCurve, dynamics_ratio, saving_at, saving_of_ends};
 use schedule::{DecayShape, PredictedCurve};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// Tokens per parameter of the run from scratch at which savings are told.
 const TOKENS_PER_PARAM: [f64; 5] = [2.5, 5.0, 10.0, 20.0, 40.0];
@@ -170,27 +171,26 @@ impl Sides {
                 ("batch.tokens", batch.tokens_at(u64::MAX).to_string()),
             ]
         };
-        let mut notes = Vec::new();
+        let mut notes = BTreeSet::new();
         for run in &self.scratch {
             for ((key, here), (_, there)) in recipe(run).into_iter().zip(recipe(first)) {
                 if here != there {
-                    notes.push(format!(
+                    notes.insert(format!(
                         "{key} is {here} from scratch and {there} in the staged runs"
                     ));
                 }
             }
         }
-        notes.sort();
-        notes.dedup();
-        notes
+        notes.into_iter().collect()
     }
 
     fn check(&self) -> Result<()> {
         let first = &self.staged[0];
         let last =
             |run: &RunRecord| run.schedule.stages().last().map(|stage| stage.shape(1).to_string());
+        let data = first.data();
         for run in self.staged[1..].iter().chain(&self.scratch).chain(&self.others) {
-            check_same_data(run, first)?;
+            check_same_data(run, first, data.as_deref())?;
         }
         for run in &self.scratch {
             let name = run.folder.display();
@@ -382,10 +382,10 @@ impl Sides {
     }
 }
 
-/// Errs unless both runs learn from the same tokens and are evaluated on the same held-out ones.
-fn check_same_data(run: &RunRecord, first: &RunRecord) -> Result<()> {
+/// Errs unless both runs, of which the first has this data, learn from the same tokens and are evaluated on the same held-out ones.
+fn check_same_data(run: &RunRecord, first: &RunRecord, data: Option<&str>) -> Result<()> {
     let (name, first_name) = (run.folder.display(), first.folder.display());
-    if let (Some(here), Some(there)) = (run.data(), first.data())
+    if let (Some(here), Some(there)) = (run.data(), data)
         && here != there
     {
         bail!(

@@ -8,10 +8,6 @@ use state::{Checkpoint, ExportedTokenizer};
 use std::path::{Path, PathBuf};
 use trainer::{RunFolder, run_tokenizer};
 
-/// Vocabularies that need no tokenizer, as checkpoints name them.
-const BYTES: &str = "bytes";
-const WORDS: &str = "words:";
-
 /// Arguments of `staged export`.
 #[derive(Args)]
 #[command(after_help = "Example: staged export runs/mine -o mine-hf\n\n\
@@ -80,8 +76,7 @@ impl Export {
 /// The tokenizer of the run's tokens, where they need one that is still there and still theirs.
 fn tokenizer_of(run: Option<&Path>, checkpoint: &Checkpoint) -> Option<Tokenizer> {
     let due = &checkpoint.info().origin.vocabulary;
-    // Bytes, and words of a language, are numbers themselves.
-    if due == BYTES || due.starts_with(WORDS) {
+    if Tokenizer::is_plain(due) {
         return None;
     }
     let opened = || -> Result<Option<Tokenizer>> {

@@ -115,8 +115,7 @@ impl PlanningLaw {
 
     /// Whether it says nothing of a batch.
     pub fn lacks_batch(&self) -> bool {
-        matches!(self.law, Law::Tokens(_))
-            && self.fit.as_ref().is_none_or(|fit| fit.batch_tokens.is_none())
+        matches!(self.law, Law::Tokens(_)) && self.batch_tokens().is_none()
     }
 
     /// The batch of the runs that it was fitted to, tokens.
@@ -149,7 +148,7 @@ impl PlanningLaw {
         };
         match self.law {
             Law::Tokens(law) => {
-                let own = self.fit.as_ref().and_then(|fit| fit.batch_tokens);
+                let own = self.batch_tokens();
                 let batch_tokens = match batch {
                     None => own.unwrap_or(DEFAULT_BATCH),
                     Some(BatchChoice::Fixed(tokens)) => tokens,

@@ -160,15 +160,15 @@ impl Source {
         let name = path.display().to_string();
         let columns = self.table_columns(&name, header)?;
         let conditions = self.table_conditions(&name, header)?;
-        if self.last_only && columns.run.is_empty() {
+        let of_runs = [
+            (self.last_only, "--last-only".to_string()),
+            (self.skip > 0.0, format!("--skip {}", self.skip)),
+        ];
+        if columns.run.is_empty()
+            && let Some((_, option)) = of_runs.iter().find(|(given, _)| *given)
+        {
             bail!(
-                "--last-only: {name}: no column says which rows are of one run; add run=COLUMN to --columns"
-            );
-        }
-        if self.skip > 0.0 && columns.run.is_empty() {
-            bail!(
-                "--skip {}: {name}: no column says which rows are of one run; add run=COLUMN to --columns",
-                self.skip
+                "{option}: {name}: no column says which rows are of one run; add run=COLUMN to --columns"
             );
         }
         if self.stable_only {

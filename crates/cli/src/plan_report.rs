@@ -6,7 +6,7 @@ use crate::plan::Planned;
 use anyhow::Result;
 use measure::{Flops, PfDays};
 use scaling::TrainingCost;
-use scaling::plan::{Operators, Plan, Stage};
+use scaling::plan::{Operators, Plan};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -59,9 +59,7 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
             plan.batch_tokens
         ));
     }
-    let steps = |stage: &Stage| stage.steps.round().max(1.0);
-    let compute = |stage: &Stage| steps(stage) * plan.batch_tokens * 6.0 * stage.n_params;
-    let made: f64 = plan.stages.iter().map(compute).sum();
+    let made = planned.schedule.most_compute();
     if let Some(k) = plan.stages.iter().position(|stage| stage.steps < 0.5) {
         warnings.push(format!(
             "stage {} is planned for {:.2} steps of {:.0} tokens, and makes one: take smaller batches or fewer stages",

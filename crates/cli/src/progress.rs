@@ -66,11 +66,15 @@ impl Progress {
                 "warning: the state comes from {before}, the run goes on with {now}: the curve may \
                  differ in the last bits"
             )),
-            Event::FewHeldOut { wanted, held_out } => {
-                self.note(&format!("warning: {}", few_held_out(*wanted, *held_out)));
-            }
+            Event::FewHeldOut { .. } => self.warn(event),
             Event::Saved { .. } => {}
             Event::Ended(_) => self.bar.finish_and_clear(),
+        }
+    }
+
+    fn warn(&self, event: &Event) {
+        if let Some(text) = warning(event) {
+            self.note(&format!("warning: {text}"));
         }
     }
 
@@ -95,7 +99,6 @@ impl Progress {
             first_step,
             n_steps,
             n_tokens,
-            epochs,
             n_stages,
             device,
             threads,
@@ -124,9 +127,7 @@ impl Progress {
         });
         let stages = if *n_stages > 1 { format!("{n_stages} stages, ") } else { String::new() };
         self.note(&format!("{stages}{steps}, {tokens} tokens{from}{floor}"));
-        if let Some(epochs) = epochs.filter(|epochs| *epochs > MOST_EPOCHS) {
-            self.note(&format!("warning: {}", many_epochs(epochs)));
-        }
+        self.warn(event);
     }
 
     fn grown(&self, report: &GrowthReport) {
@@ -186,22 +187,21 @@ impl Progress {
     }
 }
 
-/// What a run says whose corpus holds too few held-out tokens.
-pub fn few_held_out(wanted: u64, held_out: u64) -> String {
-    format!(
-        "evaluation.tokens asks for {}, the data holds out {}: losses are over these",
-        output::counted(wanted, "token"),
-        output::counted(held_out, "token"),
-    )
-}
-
 /// Up to so many times the same tokens are nearly as good as new ones (Muennighoff et al. 2023, arXiv 2305.16264).
-pub const MOST_EPOCHS: f64 = 4.0;
+const MOST_EPOCHS: f64 = 4.0;
 
-/// What a run says that sees its text too often.
-pub fn many_epochs(epochs: f64) -> String {
-    format!(
-        "the run sees its text up to {epochs:.1} times: beyond {MOST_EPOCHS:.0} times it learns the text by heart, and no law of fresh \
-         tokens holds; take more text or a smaller model"
-    )
+/// What there is to warn of in an event, in the same words for one run and for several.
+pub fn warning(event: &Event) -> Option<String> {
+    match event {
+        Event::FewHeldOut { wanted, held_out } => Some(format!(
+            "evaluation.tokens asks for {}, the data holds out {}: losses are over these",
+            output::counted(*wanted, "token"),
+            output::counted(*held_out, "token"),
+        )),
+        Event::Started { epochs: Some(epochs), .. } if *epochs > MOST_EPOCHS => Some(format!(
+            "the run sees its text up to {epochs:.1} times: beyond {MOST_EPOCHS:.0} times it learns the text by heart, and no law of \
+             fresh tokens holds; take more text or a smaller model"
+        )),
+        _ => None,
+    }
 }

@@ -1,6 +1,6 @@
 //! Several runs at once, each on a thread of its own.
 
-use crate::progress::{LINE_EVERY, MOST_EPOCHS, few_held_out, many_epochs, status_line};
+use crate::progress::{LINE_EVERY, status_line, warning};
 use crate::{output, train};
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
@@ -170,6 +170,9 @@ impl Board {
 
     fn show(&mut self, i: usize, event: &Event) {
         let name = self.runs[i].name.clone();
+        if let Some(text) = warning(event) {
+            self.note(&format!("warning: {name}: {text}"));
+        }
         match event {
             Event::Step { point, n_steps, total_flops } => {
                 if self.runs[i].text.is_empty() {
@@ -201,9 +204,6 @@ impl Board {
             Event::MachineChanged { before, now } => self.note(&format!(
                 "warning: {name}: the state comes from {before}, the run goes on with {now}"
             )),
-            Event::FewHeldOut { wanted, held_out } => {
-                self.note(&format!("warning: {name}: {}", few_held_out(*wanted, *held_out)));
-            }
             Event::Ended(summary) => {
                 let run = &mut self.runs[i];
                 run.over = true;
@@ -215,10 +215,10 @@ impl Board {
                     output::count(summary.tokens)
                 ));
             }
-            Event::Started { epochs: Some(epochs), .. } if *epochs > MOST_EPOCHS => {
-                self.note(&format!("warning: {name}: {}", many_epochs(*epochs)));
-            }
-            Event::Preparing { .. } | Event::Started { .. } | Event::Saved { .. } => {}
+            Event::Preparing { .. }
+            | Event::Started { .. }
+            | Event::FewHeldOut { .. }
+            | Event::Saved { .. } => {}
         }
     }
 

@@ -90,9 +90,9 @@ impl TokenFile {
         let tokens = &map[layout.header_bytes..];
         let largest = layout.largest_token(tokens);
         let n_tokens = (tokens.len() / layout.token_bytes) as u64;
-        let described = TokenFileInfo::of(path)?;
-        let is_described = described.is_some();
-        let info = if let Some(info) = described {
+        let known = TokenFileInfo::of(path)?;
+        let described = known.is_some();
+        let info = if let Some(info) = known {
             if info.n_tokens != n_tokens {
                 let reason = format!("{n_tokens} tokens where {} were written", info.n_tokens);
                 return Err(CorpusError::file(path, reason));
@@ -118,7 +118,7 @@ impl TokenFile {
                 xxh3: checksum(tokens),
             }
         };
-        Ok(Self { map, layout, info, described: is_described })
+        Ok(Self { map, layout, info, described })
     }
 
     /// What is known of the file.

@@ -168,6 +168,11 @@ impl Tokenizer {
         })
     }
 
+    /// Whether the tokens of a vocabulary are numbers themselves, bytes or words of a language, so that no tokenizer.json tells them.
+    pub fn is_plain(vocabulary: &str) -> bool {
+        vocabulary == "bytes" || vocabulary.starts_with("words:")
+    }
+
     /// The tokenizer.json, for tokenizers that have one.
     ///
     /// # Errors

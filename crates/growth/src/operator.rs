@@ -6,7 +6,6 @@ use schedule::{BlockSource, DepthMode, Growth, GrowthPlan, MomentRule, WidthPlan
 use state::{
     HostTensor, ModelConstants, Moments, ParamId, Position, TensorGroup, TrainingState, inventory,
 };
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -204,7 +203,7 @@ impl GrowthOperator {
             let tensor =
                 sources.get(&source).filter(|tensor| tensor.dims == source.role.dims(&self.from));
             let tensor = tensor.ok_or_else(|| GrowthError::Unfit(format!("has no {source}")))?;
-            Ok::<_, GrowthError>(grown.source(Cow::Borrowed(tensor)))
+            Ok::<_, GrowthError>(grown.source(tensor))
         });
         let mut tensor = HostTensor::zeros(id.role.dims(&self.to));
         grown.fill(source.transpose()?.as_ref(), 0, &mut tensor.data);

@@ -2,7 +2,6 @@ use crate::tensor::{GrownTensor, Source};
 use crate::{GrowthError, GrowthOperator};
 use schedule::MomentRule;
 use state::{Checkpoint, TensorSink, write_checkpoint};
-use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -35,10 +34,8 @@ impl GrowthOperator {
         let mut done = 0;
         write_checkpoint(to, &self.frame_after(&before), &mut |group, id, sink| {
             let grown = GrownTensor::new(self, group, id);
-            let source = match grown.source_id() {
-                Some(id) => Some(grown.source(Cow::Owned(from.tensor(group, id)?))),
-                None => None,
-            };
+            let tensor = grown.source_id().map(|id| from.tensor(group, id)).transpose()?;
+            let source = tensor.as_ref().map(|tensor| grown.source(tensor));
             write_tensor(&grown, source.as_ref(), sink, &mut |bytes| {
                 done += bytes;
                 observe(done, total)

@@ -8,7 +8,6 @@ use rand_distr::StandardNormal;
 use rayon::prelude::*;
 use schedule::{BlockSource, DepthMode, MomentRule, WidthPlan};
 use state::{HostTensor, ParamId, ParamRole as R, TensorGroup};
-use std::borrow::Cow;
 
 /// Random words kept for one row of a tensor.
 const WORDS_OF_A_ROW: u32 = 40;
@@ -31,7 +30,7 @@ pub struct GrownTensor<'a> {
 
 /// What a tensor is made from.
 pub struct Source<'a> {
-    tensor: Cow<'a, HostTensor>,
+    tensor: &'a HostTensor,
     /// Root mean square of its elements, where differences are made in proportion to it.
     spread: f64,
 }
@@ -77,7 +76,7 @@ impl<'a> GrownTensor<'a> {
     }
 
     /// Takes the tensor of the smaller state.
-    pub fn source<'s>(&self, tensor: Cow<'s, HostTensor>) -> Source<'s> {
+    pub fn source<'s>(&self, tensor: &'s HostTensor) -> Source<'s> {
         let spread = match self.operator.width() {
             Some(WidthPlan::Repeat { split_strength, .. })
                 if split_strength > 0.0 && self.is_split() =>
@@ -114,7 +113,7 @@ impl<'a> GrownTensor<'a> {
         match self.id.role {
             R::AttentionNormGain | R::FeedForwardNormGain | R::FinalNormGain => out.fill(1.0),
             R::QkvWeight | R::FeedForwardInWeight => {
-                let mut rng = self.rng(NEW_BLOCK_STREAM, self.id, row);
+                let mut rng = self.rng(row);
                 let std = self.hidden_std();
                 out.fill_with(|| (std * rng.sample::<f64, _>(StandardNormal)) as f32);
             }
@@ -188,7 +187,7 @@ impl<'a> GrownTensor<'a> {
     ) {
         let Some(WidthPlan::Repeat { split_strength, .. }) = self.operator.width() else { return };
         let std = (split_strength * source.spread) as f32;
-        let mut rng = self.rng(0, self.source_id().unwrap_or(self.id), row);
+        let mut rng = self.rng(row);
         let mut draw = || rng.sample::<f32, _>(StandardNormal);
         if factor == 2 {
             let signed = if copy == 0 { std } else { -std };
@@ -238,7 +237,7 @@ impl<'a> GrownTensor<'a> {
         let scaled = |column| self.fresh_scale(column).powi(power) as f32;
         // Queries come first, and nothing else differs by column.
         let (of_queries, of_others) = (scaled(0), scaled(out.len() - 1));
-        let mut rng = self.rng(0, self.source_id().unwrap_or(self.id), row);
+        let mut rng = self.rng(row);
         for (column, (new, place)) in out.iter_mut().zip(&self.old_columns).enumerate() {
             let scale = if column < to.d_attention() { of_queries } else { of_others };
             *new = match (old.zip(*place), beyond) {
@@ -325,7 +324,8 @@ impl<'a> GrownTensor<'a> {
     }
 
     /// Random numbers of one row, the same whatever else is drawn.
-    fn rng(&self, stream: u64, id: ParamId, row: usize) -> ChaCha8Rng {
+    fn rng(&self, row: usize) -> ChaCha8Rng {
+        let (stream, id) = self.source_id().map_or((NEW_BLOCK_STREAM, self.id), |id| (0, id));
         let mut rng = ChaCha8Rng::seed_from_u64(self.operator.seed());
         let layer = id.layer.map_or(0, |layer| layer as u64 + 1);
         rng.set_stream(GROWTH_STREAM | stream | layer << 8 | id.role as u64);

@@ -94,8 +94,10 @@ impl LearningRate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Schedule;
     use crate::schedule::tests::{GOOD, parse};
     use proptest::prelude::*;
+    use std::path::Path;
 
     fn rate(shape: DecayShape) -> LearningRate {
         LearningRate {
@@ -115,7 +117,8 @@ mod tests {
         let final_fraction = if is_constant { 0.0 } else { rate.final_fraction };
         schedule.file.learning_rate = LearningRate { final_fraction, ..rate };
         schedule.file.stages[0].until.steps = Some(n_steps);
-        parse(&schedule.to_toml()).unwrap().learning_rate_at(0, 0, step)
+        let schedule = Schedule::check(schedule.file, Path::new("test")).unwrap();
+        schedule.learning_rate_at(0, 0, step)
     }
 
     #[test]

@@ -217,8 +217,8 @@ impl Learner {
         let mut after = operator.grow(&before)?;
         let seconds = began.elapsed().as_secs_f64();
         let check = check_growth(&operator, &before, &after, set)?;
+        self.gpt = model_of(&self.schedule, &after, &self.device);
         if let MomentRule::Reestimated(batches) = operator.moments() {
-            self.gpt = model_of(&self.schedule, &after, &self.device);
             let step = after.position.step;
             // A batch that was given up ends the batches; whether one was is seen below.
             let batches_ahead =
@@ -253,7 +253,6 @@ impl Learner {
             reestimation_flops: after.position.compute_flops - before.position.compute_flops,
             seconds,
         };
-        self.gpt = model_of(&self.schedule, &after, &self.device);
         self.adamw = optimizer(&self.schedule, &after, &self.device);
         self.frame = without_tensors(after);
         Ok(Some(report))

@@ -380,6 +380,7 @@ impl<'a> Run<'a> {
     fn started(&self) -> Event {
         let shape = self.learner.shape();
         let n_steps = self.learner.n_steps();
+        let n_tokens = self.schedule.batch().tokens_through(n_steps);
         Event::Started {
             versions: self.origin.versions.clone(),
             command: self.command.clone(),
@@ -393,10 +394,8 @@ impl<'a> Run<'a> {
             flops_per_token_exact: shape.flops_per_token_exact(),
             first_step: self.step(),
             n_steps,
-            n_tokens: self.schedule.batch().tokens_through(n_steps),
-            epochs: self.learner.corpus().n_training_tokens().map(|n_training| {
-                self.schedule.batch().tokens_through(n_steps) as f64 / n_training as f64
-            }),
+            n_tokens,
+            epochs: self.learner.corpus().n_training_tokens().map(|n| n_tokens as f64 / n as f64),
             n_stages: self.schedule.stages().len(),
             vocabulary: self.origin.vocabulary.clone(),
             loss_floor: self.learner.corpus().loss_floor(),

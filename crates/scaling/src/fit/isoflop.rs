@@ -100,15 +100,14 @@ fn optima(observations: &[Observation]) -> Result<(Vec<Optimum>, Vec<f64>), FitE
         }
         rows.push(ln);
     }
-    rows.sort_by(|a, b| a[0].total_cmp(&b[0]).then(a[1].total_cmp(&b[1])));
+    rows.sort_by(|a, b| a[0].total_cmp(&b[0]));
     let (mut found, mut left_out) = (Vec::new(), Vec::new());
-    for budget in rows.chunk_by(|a, b| (a[0] - b[0]).abs() < 1e-6) {
+    for budget in rows.chunk_by_mut(|a, b| (a[0] - b[0]).abs() < 1e-6) {
         let compute = budget[0][0].exp();
         // Computes of one budget may differ by rounding, so that its rows stand in any order.
-        let mut budget = budget.to_vec();
         budget.sort_by(|a, b| a[1].total_cmp(&b[1]));
         let mut sizes: Vec<[f64; 2]> = Vec::new();
-        for row in budget {
+        for row in budget.iter() {
             match sizes.last_mut() {
                 // Of runs of one size at other settings the best counts.
                 Some(last) if same(row[1], last[0]) => last[1] = last[1].min(row[2]),

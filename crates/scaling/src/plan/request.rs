@@ -311,9 +311,10 @@ fn best_path(
 ) -> Result<Path, PlanError> {
     if !request.through.is_empty() {
         let shapes = [request.through.as_slice(), &[*last]].concat();
-        let path = evaluate(&request.cost, shapes.clone(), Operators::ALL, &end);
-        let names: Vec<String> = shapes.iter().map(ToString::to_string).collect();
-        return path.ok_or(PlanError::NoSuchChain { chain: names.join(", ") });
+        return evaluate(&request.cost, shapes.clone(), Operators::ALL, &end).ok_or_else(|| {
+            let names: Vec<String> = shapes.iter().map(ToString::to_string).collect();
+            PlanError::NoSuchChain { chain: names.join(", ") }
+        });
     }
     let (least, most) = (*request.stages.start(), *request.stages.end());
     let paths = best_paths(&request.cost, last, request.operators, most - 1, end);
@@ -432,9 +433,12 @@ fn build(
         [low, high]
     });
     let curve = predicted_curve(cost, &request.resampled, &executed)?;
-    let beaten_by = without_growth.as_ref().filter(|alone| match request.goal {
-        Goal::Budget(_) => alone.loss <= final_loss,
-        Goal::Loss(_) | Goal::Stop(_) => alone.cost <= from_scratch - path.spared,
+    let beaten_by = without_growth.as_ref().and_then(|alone| match request.goal {
+        Goal::Budget(_) => (alone.loss <= final_loss).then(|| {
+            format!("{} alone ends at a loss of {:.4} for the same budget", alone.shape, alone.loss)
+        }),
+        Goal::Loss(_) | Goal::Stop(_) => (alone.cost <= from_scratch - path.spared)
+            .then(|| format!("{} alone reaches that loss for less", alone.shape)),
     });
     let (best_size, cheapest) = cost.cheapest_at(n_last, final_loss)?;
     Ok(Plan {
@@ -457,29 +461,22 @@ fn build(
     })
 }
 
-/// Whether to grow; no reason against it where nothing else was asked for. `beaten_by` is a single size that meets the goal as well without growth.
+/// Whether to grow; no reason against it where nothing else was asked for. `beaten_by` names a single
+/// size that meets the goal as well without growth.
 fn advice(
     request: &Request,
     saving: f64,
     interval: Option<[f64; 2]>,
     n_stages: usize,
-    beaten_by: Option<&Unstaged>,
+    beaten_by: Option<String>,
 ) -> Advice {
     if *request.stages.end() == 1 && request.through.is_empty() {
         return Advice { grow: false, reason: None };
     }
     let reason = if n_stages == 1 {
         Some("no growth spares compute here".to_string())
-    } else if let Some(alone) = beaten_by {
-        Some(match request.goal {
-            Goal::Budget(_) => format!(
-                "{} alone ends at a loss of {:.4} for the same budget",
-                alone.shape, alone.loss
-            ),
-            Goal::Loss(_) | Goal::Stop(_) => {
-                format!("{} alone reaches that loss for less", alone.shape)
-            }
-        })
+    } else if beaten_by.is_some() {
+        beaten_by
     } else if saving < 0.0 {
         Some(format!("it costs {:.2} % more than from scratch", -100.0 * saving))
     } else if let Some([low, high]) = interval.filter(|[low, _]| *low <= 0.0) {
