@@ -64,15 +64,14 @@ for length in "${lengths[@]}"; do
     previous=$length
 done
 
-if [ "$kind" != dickens_batch1024 ]; then
-    "$staged" pilot "$recipe" "${text[@]}" --share "$share" -o "$out/pilots" --resume
-    cp "$out/pilots/law.json" "$out/law.json"
-fi
-if [ "$kind" != synthetic ]; then
-    # The same runs, and the pace after a growth of feed-forward layers alone instead.
-    "$staged" pilot "$recipe" "${text[@]}" --share "$share" --grow feed-forward -o "$out/pilots" --resume
-    cp "$out/pilots/law.json" "$out/feedforward_law.json"
-fi
+# pilots LAW [--grow KIND]: the pilot runs, one of them grown, and their law. Runs that are there are not made again.
+pilots() {
+    "$staged" pilot "$recipe" "${text[@]}" --share "$share" "${@:2}" -o "$out/pilots" --resume
+    cp "$out/pilots/law.json" "$out/$1.json"
+}
+[ "$kind" = dickens_batch1024 ] || pilots law
+# The same runs, and the pace after a growth of feed-forward layers alone instead.
+[ "$kind" = synthetic ] || pilots feedforward_law --grow feed-forward
 for kind_of_growth in "${kinds[@]}"; do
     for seed in "${seeds[@]}"; do
         job "schedules/${kind}_$kind_of_growth.toml" "${text[@]}" --seed "$seed" --out "$out/$kind_of_growth/$seed"

@@ -3,7 +3,7 @@
 use crate::run_record::{RunRecord, by_seed};
 use anyhow::{Result, bail};
 use measure::{RunEnd, Saving, SmoothCurve, dynamics_ratio, saving_at, saving_of_ends};
-use schedule::{DecayShape, PredictedCurve};
+use schedule::PredictedCurve;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -159,14 +159,13 @@ impl Sides {
         let first = &self.staged[0];
         let recipe = |run: &RunRecord| {
             let (rate, batch) = (run.schedule.learning_rate(), run.schedule.batch());
-            let decay = match rate.shape {
-                DecayShape::Wsd => rate.decay_fraction.to_string(),
-                DecayShape::Constant | DecayShape::Linear | DecayShape::Cosine => "all".into(),
-            };
             [
                 ("learning_rate.peak", rate.peak.to_string()),
                 ("learning_rate.shape", format!("{:?}", rate.shape).to_lowercase()),
-                ("learning_rate.decay_fraction", decay),
+                (
+                    "the share of steps over which the rate decays",
+                    rate.decaying_share().to_string(),
+                ),
                 ("learning_rate.final_fraction", rate.final_fraction.to_string()),
                 ("batch.tokens", batch.tokens_at(u64::MAX).to_string()),
             ]

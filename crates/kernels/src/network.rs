@@ -142,28 +142,14 @@ impl Network<'_> {
         loss
     }
 
-    /// Logits of every position, `[R, V]`.
-    pub fn logits(
-        &self,
-        inputs: &[u32],
-        context_len: usize,
-        workspace: &mut Workspace,
-    ) -> Vec<f32> {
-        self.forward(&Batch { inputs, targets: &[], context_len }, workspace, false);
-        let mut out = vec![0.0; inputs.len() * self.shape.n_vocab];
-        let multiplier = self.constants.output_multiplier as f32;
-        head::logits(&workspace.hidden, self.head(), self.shape.d_model, multiplier, &mut out);
-        out
-    }
-
-    /// Logits of the last position of one sequence, `[V]`.
-    pub fn last_logits(&self, inputs: &[u32], workspace: &mut Workspace) -> Vec<f32> {
+    /// Logits of one sequence's positions from `first` on, `[R - first, V]`.
+    pub fn logits(&self, inputs: &[u32], first: usize, workspace: &mut Workspace) -> Vec<f32> {
         let batch = Batch { inputs, targets: &[], context_len: inputs.len() };
         self.forward(&batch, workspace, false);
-        let mut out = vec![0.0; self.shape.n_vocab];
+        let mut out = vec![0.0; (inputs.len() - first) * self.shape.n_vocab];
         let (width, multiplier) = (self.shape.d_model, self.constants.output_multiplier as f32);
-        let last = &workspace.hidden[(inputs.len() - 1) * width..];
-        head::logits(last, self.head(), width, multiplier, &mut out);
+        let hidden = &workspace.hidden[first * width..];
+        head::logits(hidden, self.head(), width, multiplier, &mut out);
         out
     }
 

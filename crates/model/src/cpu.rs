@@ -43,12 +43,8 @@ impl CpuPath {
         self.with_workspace(|workspace| network.loss(batch, workspace))
     }
 
-    pub fn logits(&self, network: &Network<'_>, inputs: &[u32]) -> Vec<f32> {
-        self.with_workspace(|workspace| network.logits(inputs, inputs.len(), workspace))
-    }
-
-    pub fn last_logits(&self, network: &Network<'_>, inputs: &[u32]) -> Vec<f32> {
-        self.with_workspace(|workspace| network.last_logits(inputs, workspace))
+    pub fn logits(&self, network: &Network<'_>, inputs: &[u32], first: usize) -> Vec<f32> {
+        self.with_workspace(|workspace| network.logits(inputs, first, workspace))
     }
 
     pub fn add_gradients(

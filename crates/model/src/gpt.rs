@@ -231,32 +231,21 @@ impl Gpt {
     /// # Errors
     /// As [`Gpt::loss_and_gradients`].
     pub fn logits(&self, tokens: &[u32]) -> Result<Vec<Vec<f32>>, ModelError> {
-        let logits = if let Some(cpu) = &self.cpu {
-            self.check(tokens, tokens.len())?;
-            cpu.logits(&cpu.network(self.shape, self.constants, &self.params), tokens)
-        } else {
-            let hidden = self.hidden_of(tokens)?;
-            elements(self.head().logits(hidden))
-        };
+        let logits = self.logits_from(tokens, 0)?;
         Ok(logits.chunks(self.shape.n_vocab).map(<[f32]>::to_vec).collect())
     }
 
-    /// Logits of the last position alone.
-    pub(crate) fn last_logits(&self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        if let Some(cpu) = &self.cpu {
-            self.check(tokens, tokens.len())?;
-            return Ok(
-                cpu.last_logits(&cpu.network(self.shape, self.constants, &self.params), tokens)
-            );
-        }
-        let (rows, c) = (tokens.len(), self.shape.d_model);
-        let hidden = self.hidden_of(tokens)?.slice([rows - 1..rows, 0..c]);
-        Ok(elements(self.head().logits(hidden)))
-    }
-
-    fn hidden_of(&self, tokens: &[u32]) -> Result<Tensor<2>, ModelError> {
+    /// Logits of the positions from `first` on, one after the other.
+    pub(crate) fn logits_from(&self, tokens: &[u32], first: usize) -> Result<Vec<f32>, ModelError> {
         self.check(tokens, tokens.len())?;
-        Ok(self.forward(&self.params).hidden(self.integers(tokens, tokens.len())))
+        if let Some(cpu) = &self.cpu {
+            let network = cpu.network(self.shape, self.constants, &self.params);
+            return Ok(cpu.logits(&network, tokens, first));
+        }
+        let inputs = self.integers(tokens, tokens.len());
+        let hidden = self.forward(&self.params).hidden(inputs);
+        let wanted = hidden.slice([first..tokens.len(), 0..self.shape.d_model]);
+        Ok(elements(self.head().logits(wanted)))
     }
 
     fn forward<'a>(&'a self, params: &'a Tensors) -> Forward<'a> {

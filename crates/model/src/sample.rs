@@ -26,7 +26,8 @@ impl Gpt {
         let mut tokens = prompt.to_vec();
         for _ in 0..settings.n_tokens {
             let start = tokens.len().saturating_sub(self.shape().context_len);
-            let logits = self.last_logits(&tokens[start..])?;
+            let logits =
+                self.logits_from(&tokens[start..], (tokens.len() - start).saturating_sub(1))?;
             let token = pick(&logits, settings, uniform());
             tokens.push(token);
         }

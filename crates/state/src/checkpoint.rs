@@ -229,6 +229,28 @@ impl TensorSink<'_> {
     }
 }
 
+/// Writes the tensors of these groups, as `fill` gives them in the order of their names.
+pub(crate) fn write_tensors<E: From<StateError>>(
+    path: &Path,
+    shape: &GptShape,
+    groups: &[TensorGroup],
+    fill: &mut dyn FnMut(TensorGroup, ParamId, &mut TensorSink<'_>) -> Result<(), E>,
+) -> Result<FileRecord, E> {
+    let mut tensors = BTreeMap::new();
+    for group in groups {
+        for id in inventory(shape) {
+            tensors.insert(format!("{}{id}", group.prefix()), (*group, id));
+        }
+    }
+    let dims =
+        |(name, (_, id)): (&String, &(TensorGroup, ParamId))| (name.clone(), id.role.dims(shape));
+    let mut writer = TensorWriter::create(path, &tensors.iter().map(dims).collect())?;
+    for (group, id) in tensors.values() {
+        fill(*group, *id, &mut TensorSink(&mut writer))?;
+    }
+    Ok(writer.finish()?)
+}
+
 /// Writes the files of a checkpoint into an existing empty folder, each forced to disk: the record of
 /// `frame`, whose own tensors are left aside, and the tensors that `fill` gives one after the other.
 /// Returns the bytes of the tensors' files.
@@ -237,22 +259,8 @@ pub(crate) fn write_files<E: From<StateError>>(
     frame: &TrainingState,
     fill: &mut dyn FnMut(TensorGroup, ParamId, &mut TensorSink<'_>) -> Result<(), E>,
 ) -> Result<u64, E> {
-    let mut write = |name: &str, groups: &[TensorGroup]| -> Result<FileRecord, E> {
-        let mut tensors = BTreeMap::new();
-        for group in groups {
-            for id in inventory(&frame.shape) {
-                tensors.insert(format!("{}{id}", group.prefix()), (*group, id));
-            }
-        }
-        let dims = |(name, (_, id)): (&String, &(TensorGroup, ParamId))| {
-            (name.clone(), id.role.dims(&frame.shape))
-        };
-        let mut writer =
-            TensorWriter::create(&folder.join(name), &tensors.iter().map(dims).collect())?;
-        for (group, id) in tensors.values() {
-            fill(*group, *id, &mut TensorSink(&mut writer))?;
-        }
-        Ok(writer.finish()?)
+    let mut write = |name: &str, groups: &[TensorGroup]| {
+        write_tensors(&folder.join(name), &frame.shape, groups, fill)
     };
     let model = write(MODEL_FILE, &[TensorGroup::Params])?;
     let moments = [TensorGroup::FirstMoment, TensorGroup::SecondMoment];

@@ -1,14 +1,13 @@
 //! Models for programs that read Hugging Face's GPT-2.
 
-use crate::checkpoint::{MODEL_FILE, write_whole};
-use crate::file::{TensorWriter, sync_folder, write_synced};
-use crate::{Checkpoint, ParamId, ParamRole, StateError, TensorGroup, inventory};
+use crate::checkpoint::{MODEL_FILE, TensorSink, write_tensors, write_whole};
+use crate::file::{sync_folder, write_synced};
+use crate::{Checkpoint, ParamId, ParamRole, StateError, TensorGroup};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::path::Path;
 
-const CONFIG_FILE: &str = "config.json";
-const TOKENIZER_FILE: &str = "tokenizer.json";
+pub(crate) const CONFIG_FILE: &str = "config.json";
+pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// What an exported model is to know of its tokens.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,34 +61,23 @@ pub fn export(
         "torch_dtype": "float32",
     });
     write_whole(target, &mut |folder| {
-        let ids = inventory(shape).into_iter().map(|id| (id.to_string(), id)).collect();
-        let bytes = write_model(checkpoint, &ids, &folder.join(MODEL_FILE))?;
+        let mut fill = |group, id: ParamId, sink: &mut TensorSink<'_>| {
+            let mut tensor = checkpoint.tensor(group, id)?;
+            if matches!(id.role, ParamRole::FinalNormGain | ParamRole::FinalNormBias) {
+                let factor = info.constants.output_multiplier;
+                tensor.data.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
+            }
+            sink.write(&tensor.data)
+        };
+        let path = folder.join(MODEL_FILE);
+        let model = write_tensors(&path, shape, &[TensorGroup::Params], &mut fill)?;
         write_synced(&folder.join(CONFIG_FILE), format!("{config:#}\n").as_bytes())?;
         if let Some(json) = tokenizer.json {
             write_synced(&folder.join(TOKENIZER_FILE), json.as_bytes())?;
         }
         sync_folder(folder)?;
-        Ok(bytes)
+        Ok(model.bytes)
     })
-}
-
-fn write_model(
-    checkpoint: &Checkpoint,
-    ids: &BTreeMap<String, ParamId>,
-    path: &Path,
-) -> Result<u64, StateError> {
-    let info = checkpoint.info();
-    let dims = ids.iter().map(|(name, id)| (name.clone(), id.role.dims(&info.shape)));
-    let mut writer = TensorWriter::create(path, &dims.collect())?;
-    for id in ids.values() {
-        let mut tensor = checkpoint.tensor(TensorGroup::Params, *id)?;
-        if matches!(id.role, ParamRole::FinalNormGain | ParamRole::FinalNormBias) {
-            let factor = info.constants.output_multiplier;
-            tensor.data.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
-        }
-        writer.write(&tensor.data)?;
-    }
-    Ok(writer.finish()?.bytes)
 }
 
 #[cfg(test)]

@@ -9,12 +9,16 @@ pub struct EvaluationSet {
     context_len: usize,
 }
 
+/// Sequences that so many tokens fill, one at least.
+pub(crate) fn whole_sequences(n_tokens: u64, context_len: usize) -> u64 {
+    (n_tokens / context_len as u64).max(1)
+}
+
 impl EvaluationSet {
     /// `n_tokens` held-out tokens of a corpus, rounded down to whole sequences, or all that there
     /// are.
     pub fn new(corpus: &Corpus, n_tokens: u64, context_len: usize) -> Self {
-        let n = (n_tokens / context_len as u64).max(1);
-        Self { sequences: corpus.held_out(n), context_len }
+        Self { sequences: corpus.held_out(whole_sequences(n_tokens, context_len)), context_len }
     }
 
     /// The sequences of a text, one after the other, `n_tokens` at most.
@@ -26,7 +30,7 @@ impl EvaluationSet {
         n_tokens: u64,
         context_len: usize,
     ) -> Result<Self, TrainError> {
-        let n = usize::try_from(n_tokens / context_len as u64).unwrap_or(usize::MAX).max(1);
+        let n = usize::try_from(whole_sequences(n_tokens, context_len)).unwrap_or(usize::MAX);
         let starts = (0..tokens.len().saturating_sub(context_len)).step_by(context_len);
         let sequences: Vec<Vec<u32>> =
             starts.take(n).map(|start| tokens[start..=start + context_len].to_vec()).collect();

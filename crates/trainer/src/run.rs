@@ -1,5 +1,6 @@
 use crate::branch::CommonPart;
 use crate::data::{open_corpus, prepare_text};
+use crate::evaluate::whole_sequences;
 use crate::learner::check_finite;
 use crate::memory::check_memory;
 use crate::{EvaluationSet, Event, Learner, Outcome, RunFolder, RunSummary, TrainError};
@@ -221,8 +222,9 @@ impl<'a> Run<'a> {
     ) -> Result<RunSummary, TrainError> {
         let started = self.started();
         self.tell(observe, &started)?;
-        let context_len = self.schedule.context_len() as u64;
-        let wanted = self.schedule.evaluation().tokens / context_len * context_len;
+        let context_len = self.schedule.context_len();
+        let wanted = whole_sequences(self.schedule.evaluation().tokens, context_len);
+        let wanted = wanted * context_len as u64;
         let held_out = self.evaluation.n_tokens();
         if held_out < wanted {
             self.tell(observe, &Event::FewHeldOut { wanted, held_out })?;
