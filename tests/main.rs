@@ -7,3 +7,4 @@ mod golden;
 mod growth;
 mod resume;
 mod schedules;
+mod start;

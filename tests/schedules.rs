@@ -32,8 +32,16 @@ fn the_documented_schedule_has_every_key_and_the_defaults_that_it_says() {
         assert!(found || example.contains(&format!(", {key} = ")), "{key} is not in the example");
     }
     // Without what is marked as having its default.
-    let other =
-        ["# * none", "# * all", "# * 0", "# * d_model", "# * 4 d_model", "# * the", "# * learning"];
+    let other = [
+        "# * none",
+        "# * random",
+        "# * all",
+        "# * 0",
+        "# * d_model",
+        "# * 4 d_model",
+        "# * the",
+        "# * learning",
+    ];
     let has_default = |line: &str| {
         line.contains(" = ") && line.contains("# * ") && !other.iter().any(|one| line.contains(one))
     };

@@ -8,13 +8,20 @@ use state::{Checkpoint, CheckpointInfo, CheckpointStore};
 use std::path::{Path, PathBuf};
 use trainer::{RunFolder, run_tokenizer};
 
-/// A checkpoint with the run that it belongs to.
+/// The tokenizer of an imported model, in the folder of its checkpoint.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// A checkpoint, with the run that it belongs to if it lies in one.
 pub struct OpenedCheckpoint {
     pub path: PathBuf,
     pub info: CheckpointInfo,
     pub gpt: Gpt,
+    run: Option<RunOfCheckpoint>,
+}
+
+/// The run that a checkpoint lies in.
+pub struct RunOfCheckpoint {
     pub schedule: Schedule,
-    /// The run's folder.
     pub root: PathBuf,
 }
 
@@ -23,20 +30,25 @@ impl OpenedCheckpoint {
     pub fn open(path: &Path, device: &str) -> Result<Self> {
         let choice: DeviceChoice = device.parse()?;
         let (path, root) = locate(path)?;
-        let root = root.with_context(|| {
-            format!("{}: lies in no run, whose schedule and data it needs", path.display())
-        })?;
-        let schedule = RunFolder::schedule_of(&root)?;
+        let run = match root {
+            Some(root) => Some(RunOfCheckpoint { schedule: RunFolder::schedule_of(&root)?, root }),
+            None => None,
+        };
         let checkpoint = Checkpoint::open_params(&path)?;
         let state = checkpoint.load_params()?;
         // A run in bfloat16 can be looked at on any machine.
-        let precision = match choice {
-            DeviceChoice::Cpu => Precision::F32,
-            DeviceChoice::Cuda(_) => schedule.machine().precision,
+        let precision = match (choice, &run) {
+            (DeviceChoice::Cuda(_), Some(run)) => run.schedule.machine().precision,
+            (DeviceChoice::Cpu, _) | (_, None) => Precision::F32,
         };
         let gpt = Gpt::new(&state, &choice.open(precision)?, precision);
         let info = checkpoint.info().clone();
-        Ok(Self { path, info, gpt, schedule, root })
+        Ok(Self { path, info, gpt, run })
+    }
+
+    /// Its run, if it lies in one.
+    pub fn run(&self) -> Option<&RunOfCheckpoint> {
+        self.run.as_ref()
     }
 
     /// Errs unless tokens of a vocabulary mean the same to this checkpoint.
@@ -51,20 +63,46 @@ impl OpenedCheckpoint {
         Ok(())
     }
 
-    /// The tokenizer of the run.
+    /// The tokenizer of its tokens: the run's, or the one that was imported with it.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let root = self.root.display().to_string();
-        let tokenizer = run_tokenizer(&self.schedule, &self.root)?.with_context(|| {
+        let Some(RunOfCheckpoint { schedule, root }) = &self.run else {
+            let tokenizer = imported_tokenizer(&self.path, &self.info)?.with_context(|| {
+                format!(
+                    "{}: lies in no run and has no tokenizer.json, so nothing says how its tokens are written",
+                    self.path.display()
+                )
+            })?;
+            return Ok(tokenizer);
+        };
+        let name = root.display().to_string();
+        let tokenizer = run_tokenizer(schedule, root)?.with_context(|| {
             format!(
-                "{root}: the tokenizer of its token file is not known (no tokenizer.json beside it)"
+                "{name}: the tokenizer of its token file is not known (no tokenizer.json beside it)"
             )
         })?;
-        let language = matches!(self.schedule.data(), DataSource::Synthetic(_));
+        let language = matches!(schedule.data(), DataSource::Synthetic(_));
         if !language {
-            self.check_vocabulary(&root, &tokenizer.vocabulary()?)?;
+            self.check_vocabulary(&name, &tokenizer.vocabulary()?)?;
         }
         Ok(tokenizer)
     }
+}
+
+/// The tokenizer of a checkpoint that lies in no run, where it has one.
+pub fn imported_tokenizer(path: &Path, info: &CheckpointInfo) -> Result<Option<Tokenizer>> {
+    let json = path.join(TOKENIZER_FILE);
+    if info.origin.vocabulary == "bytes" {
+        return Ok(Some(Tokenizer::bytes()));
+    }
+    if !json.exists() {
+        return Ok(None);
+    }
+    let tokenizer = Tokenizer::from_file(&json)?;
+    let (found, due) = (tokenizer.vocabulary()?, &info.origin.vocabulary);
+    if found != *due {
+        bail!("{}: its vocabulary is {found}, the checkpoint's {due}", json.display());
+    }
+    Ok(Some(tokenizer))
 }
 
 /// A checkpoint folder by its own path or by that of its run, then the newest whole one, and the run

@@ -180,6 +180,12 @@ impl Sides {
                 }
             }
         }
+        if let Some(start) = first.schedule.start() {
+            notes.insert(format!(
+                "the staged runs begin with the model of {}, whose own training is not counted",
+                start.display()
+            ));
+        }
         notes.into_iter().collect()
     }
 
@@ -193,6 +199,12 @@ impl Sides {
         }
         for run in &self.scratch {
             let name = run.folder.display();
+            if let Some(start) = run.schedule.start() {
+                bail!(
+                    "{name}: begins with the model of {}; a baseline begins with random weights",
+                    start.display()
+                );
+            }
             if !run.is_from_scratch() {
                 bail!("{name}: has {} stages; a baseline has one", run.schedule.stages().len());
             }

@@ -1,9 +1,9 @@
-use crate::checkpoint::OpenedCheckpoint;
+use crate::checkpoint::{OpenedCheckpoint, RunOfCheckpoint};
 use crate::output;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::{Cleaning, TokenFile, encode_text};
-use schedule::DataSource;
+use schedule::{DataSource, Schedule};
 use serde::Serialize;
 use std::f64::consts::LN_2;
 use std::path::PathBuf;
@@ -49,9 +49,11 @@ struct Report {
 impl Eval {
     pub fn run(self) -> Result<()> {
         let opened = OpenedCheckpoint::open(&self.checkpoint, &self.device)?;
-        crate::train::use_threads(opened.schedule.machine().threads)?;
+        let schedule = opened.run().map(|run| &run.schedule);
+        crate::train::use_threads(schedule.and_then(|schedule| schedule.machine().threads))?;
         let (set, bytes_per_token) = self.evaluation_set(&opened)?;
-        let loss = mean_loss(&opened.gpt, &set, opened.schedule.micro_batch())?;
+        let micro_batch = schedule.map_or(1, Schedule::micro_batch);
+        let loss = mean_loss(&opened.gpt, &set, micro_batch)?;
         let report = Report {
             step: opened.info.position.step,
             checkpoint: opened.path,
@@ -79,9 +81,11 @@ impl Eval {
         let context_len = opened.info.shape.context_len;
         let limit = self.n_tokens.unwrap_or(MOST_TOKENS);
         if let Some(path) = &self.text {
-            let cleaning = match opened.schedule.data() {
-                DataSource::Text(text) => text_cleaning(text),
-                DataSource::Synthetic(_) | DataSource::Tokens(_) => Cleaning::default(),
+            let cleaning = match opened.run().map(|run| run.schedule.data()) {
+                Some(DataSource::Text(text)) => text_cleaning(text),
+                Some(DataSource::Synthetic(_) | DataSource::Tokens(_)) | None => {
+                    Cleaning::default()
+                }
             };
             let (tokens, n_bytes) = encode_text(path, &opened.tokenizer()?, cleaning)?;
             let bytes_per_token = n_bytes as f64 / tokens.len().max(1) as f64;
@@ -103,9 +107,15 @@ impl Eval {
                 .with_context(|| path.display().to_string())?;
             return Ok((set, None));
         }
-        let corpus = open_corpus(&opened.schedule, &opened.root)?;
+        let Some(RunOfCheckpoint { schedule, root }) = opened.run() else {
+            bail!(
+                "{}: lies in no run, whose held-out tokens would be measured; say --text or --tokens",
+                opened.path.display()
+            );
+        };
+        let corpus = open_corpus(schedule, root)?;
         opened.check_vocabulary("the run's data", &corpus.vocabulary())?;
-        let n_tokens = self.n_tokens.unwrap_or(opened.schedule.evaluation().tokens);
+        let n_tokens = self.n_tokens.unwrap_or(schedule.evaluation().tokens);
         let set = EvaluationSet::new(&corpus, n_tokens, context_len);
         Ok((set, corpus.bytes_per_token()))
     }

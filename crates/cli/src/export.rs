@@ -1,6 +1,6 @@
-use crate::checkpoint::locate;
+use crate::checkpoint::{imported_tokenizer, locate};
 use crate::output;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use corpus::Tokenizer;
 use serde::Serialize;
@@ -80,14 +80,16 @@ fn tokenizer_of(run: Option<&Path>, checkpoint: &Checkpoint) -> Option<Tokenizer
         return None;
     }
     let opened = || -> Result<Option<Tokenizer>> {
-        let root = run.context("the checkpoint lies in no run")?;
+        let Some(root) = run else {
+            return imported_tokenizer(checkpoint.path(), checkpoint.info());
+        };
         Ok(run_tokenizer(&RunFolder::schedule_of(root)?, root)?)
     };
     let fits = |tokenizer: &Tokenizer| tokenizer.vocabulary().is_ok_and(|found| found == *due);
     let reason = match opened() {
         Ok(Some(tokenizer)) if fits(&tokenizer) => return Some(tokenizer),
-        Ok(Some(_)) => "the run's tokens are of another vocabulary now".to_string(),
-        Ok(None) => "the run's tokens came without one".to_string(),
+        Ok(Some(_)) => "its tokens are of another vocabulary now".to_string(),
+        Ok(None) => "its tokens came without one".to_string(),
         Err(error) => format!("{error:#}"),
     };
     output::note(&format!(

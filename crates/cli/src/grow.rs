@@ -1,4 +1,4 @@
-use crate::checkpoint::locate;
+use crate::checkpoint::{TOKENIZER_FILE, locate};
 use crate::{output, train};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -25,8 +25,7 @@ const CHECK_SEQUENCES: usize = 8;
     Example: staged grow runs/small --d-model 192 --depth 8 -o grown\n\n\
     Width modes are duplicate, split and fresh (the default); depth modes \
     are identity, copy_identity (the default) and copy. Width grows first. docs/GROWTH.md says what \
-    each keeps. A checkpoint that lies in a run's checkpoints/ can be given to eval and sample. To train on after a growth, \
-    write it as a stage of a schedule: a run does not begin from a checkpoint.")]
+    each keeps. To train on after a growth, name what is written here in a schedule: model.start = \"grown\".")]
 pub struct Grow {
     /// A checkpoint, or a run for its newest one
     checkpoint: PathBuf,
@@ -176,6 +175,12 @@ impl Grow {
             report.loss_after = Some(check.loss_after);
             report.max_abs_delta_logit = Some(check.max_abs_delta_logit);
             report.checked_on = Some(on);
+        }
+        let tokenizer = path.join(TOKENIZER_FILE);
+        if tokenizer.exists() {
+            let text = std::fs::read_to_string(&tokenizer);
+            let text = text.with_context(|| tokenizer.display().to_string())?;
+            output::write_file(&self.out.join(TOKENIZER_FILE), &text)?;
         }
         let json = serde_json::to_string_pretty(&report)?;
         output::write_file(&self.out.join("growth.json"), &json)?;

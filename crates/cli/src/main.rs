@@ -14,6 +14,7 @@ mod export;
 mod figures;
 mod fit;
 mod grow;
+mod import;
 mod law;
 mod measured;
 mod observations;
@@ -75,6 +76,8 @@ enum Command {
     Sample(sample::Sample),
     /// Write a checkpoint's model for Hugging Face's transformers
     Export(export::Export),
+    /// Read a GPT-2 of Hugging Face's transformers as a checkpoint, to grow and to train on
+    Import(import::Import),
     /// Measure the speed of a training step, or the intervals of fits
     Bench(bench::Bench),
     /// Turn text into token files, and look into them
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Command::Eval(eval) => eval.run(),
         Command::Sample(sample) => sample.run(),
         Command::Export(export) => export.run(),
+        Command::Import(import) => import.run(),
         Command::Bench(bench) => bench.run(),
         Command::Data(data) => data.run(),
     };

@@ -92,9 +92,16 @@ impl Source {
     ) -> Result<f64> {
         let curve = LearningCurve::read(path)?;
         let folder = run_of(path);
-        if self.last_only && RunFolder::is_run(&folder) {
+        if RunFolder::is_run(&folder) {
             let schedule = RunFolder::schedule_of(&folder)?;
-            if schedule.learning_rate().decays() {
+            if let Some(start) = schedule.start() {
+                bail!(
+                    "{}: begins with the model of {}, and a law is one of runs from random weights; leave it out",
+                    folder.display(),
+                    start.display()
+                );
+            }
+            if self.last_only && schedule.learning_rate().decays() {
                 if schedule.stages().len() > 1 {
                     bail!(
                         "--last-only: {}: the learning rate decays after its first stage, whose end is no run's; leave it out",

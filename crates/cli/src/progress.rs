@@ -1,6 +1,6 @@
 use crate::output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use measure::CurvePoint;
+use measure::{CurvePoint, Flops};
 use std::time::{Duration, Instant};
 use trainer::{Event, GrowthReport};
 
@@ -58,6 +58,12 @@ impl Progress {
                 "the first {} steps are those of {}",
                 output::count(branch.step),
                 branch.of.display()
+            )),
+            Event::StartedWith(start) => self.note(&format!(
+                "begins with the model of {}, which was trained here on {} tokens with {}; they are not counted",
+                start.checkpoint.display(),
+                output::count(start.tokens),
+                Flops(start.compute_flops),
             )),
             Event::Skipped { path, reason } => {
                 self.note(&format!("warning: {} is passed over: {reason}", path.display()));

@@ -87,9 +87,9 @@ impl RunRecord {
         self.n_params(self.schedule.stages().len() - 1)
     }
 
-    /// Whether all of it is one shape from scratch.
+    /// Whether all of it is one shape from random weights.
     pub fn is_from_scratch(&self) -> bool {
-        self.schedule.stages().len() == 1
+        self.schedule.stages().len() == 1 && self.schedule.start().is_none()
     }
 
     /// Whether only the end of it counts.

@@ -217,6 +217,7 @@ impl Board {
             }
             Event::Preparing { .. }
             | Event::Started { .. }
+            | Event::StartedWith(_)
             | Event::FewHeldOut { .. }
             | Event::Saved { .. } => {}
         }

@@ -70,6 +70,9 @@ impl Checker<'_> {
         let expected = "must be letters, digits, '-', '_' and '.', since it names the run's folder";
         self.require(is_name, "name", format!("{:?}", file.name), expected)?;
         self.data(&file.data)?;
+        if let Some(start) = file.model.start.as_ref().filter(|start| start.to_str().is_none()) {
+            self.require(false, "model.start", start.display(), "must be UTF-8")?;
+        }
         self.parametrization(file.parametrization)?;
         self.optimizer(file.optimizer)?;
         self.learning_rate(file.learning_rate)?;
@@ -105,6 +108,13 @@ impl Checker<'_> {
             }
         }
         file.prediction.as_ref().map_or(Ok(()), |prediction| self.prediction(file, prediction))
+    }
+
+    /// Errs if a schedule that is to be planned, or a law to be measured with, begins with a model that is there.
+    pub fn random_start(&self, file: &ScheduleFile) -> Result<(), ScheduleError> {
+        let Some(start) = &file.model.start else { return Ok(()) };
+        let expected = "laws, plans and pilot runs are of models from random weights; leave it out";
+        self.require(false, "model.start", start.display(), expected)
     }
 
     fn data(&self, data: &DataSource) -> Result<(), ScheduleError> {

@@ -6,6 +6,7 @@ use crate::{
 };
 use measure::{GptShape, Parametrization};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +38,8 @@ pub(crate) struct ModelFile {
     pub context_len: usize,
     #[serde(default = "yes")]
     pub tied_head: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,3 +1,4 @@
+use crate::check::Checker;
 use crate::file::StageFile;
 use crate::{DataSource, Growth, Prediction, Schedule, ScheduleError, TextData, TokenData};
 use measure::GptShape;
@@ -53,11 +54,12 @@ const EVALUATIONS: u64 = 80;
 const CHECKPOINTS: u64 = 20;
 
 impl Schedule {
-    /// The same run through other stages.
+    /// The same run through other stages, from random weights.
     ///
     /// # Errors
-    /// Stages that no schedule can have.
+    /// Stages that no schedule can have, or a schedule that begins with a model that is there.
     pub fn with_stages(mut self, stages: Vec<StageSpec>) -> Result<Self, ScheduleError> {
+        Checker { path: Path::new("the schedule") }.random_start(&self.file)?;
         let file = |stage: StageSpec| StageFile::new(&stage.shape, stage.steps, stage.growth);
         self.file.stages = stages.into_iter().map(file).collect();
         self.file.prediction = None;
@@ -124,8 +126,9 @@ impl Schedule {
     /// (docs/GROWTH.md; the authors re-warm over 150 to 200 of 3,000 steps).
     ///
     /// # Errors
-    /// Stages that no schedule can have, or a batch that is not of whole sequences.
+    /// Stages that no schedule can have, a batch that is not of whole sequences, or a schedule that begins with a model that is there.
     pub fn with_plan(mut self, plan: PlannedRun) -> Result<Self, ScheduleError> {
+        Checker { path: Path::new("the template") }.random_start(&self.file)?;
         let context_len = self.context_len() as f64;
         let batch_tokens = plan.batch_tokens;
         let steps = |tokens: f64| (tokens / batch_tokens).round().max(1.0) as u64;

@@ -97,7 +97,7 @@ impl Schedule {
         Self::check(self.file, Path::new("--text"))
     }
 
-    /// The last shape alone, under the same file: the run that the stages are compared with. It ends where
+    /// The last shape alone, from random weights, under the same file: the run that the stages are compared with. It ends where
     /// `from_scratch.until` says; otherwise at the compute that the plan predicts for it, or without a
     /// plan at the most that the stages may take.
     ///
@@ -108,6 +108,7 @@ impl Schedule {
         let predicted = self.file.prediction.take().map(|found| found.compute_from_scratch);
         let compute = predicted.unwrap_or_else(|| self.most_compute());
         self.file.name.push_str("-from-scratch");
+        self.file.model.start = None;
         if let Some(peak) = alone.peak {
             self.file.learning_rate.peak = peak;
         }
@@ -203,6 +204,11 @@ impl Schedule {
     /// Longest sequence, in tokens.
     pub fn context_len(&self) -> usize {
         self.file.model.context_len
+    }
+
+    /// The checkpoint whose parameters and moments the first stage begins with; random weights where there is none.
+    pub fn start(&self) -> Option<&Path> {
+        self.file.model.start.as_deref()
     }
 
     /// How initialisation and learning rates depend on the width.

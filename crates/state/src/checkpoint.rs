@@ -36,6 +36,13 @@ pub struct CheckpointInfo {
     files: BTreeMap<String, FileRecord>,
 }
 
+impl CheckpointInfo {
+    /// Checksum of the parameters' file, XXH3 in hexadecimal.
+    pub fn params_checksum(&self) -> Option<&str> {
+        self.files.get(MODEL_FILE).map(|record| record.xxh3.as_str())
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StateFile {

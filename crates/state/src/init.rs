@@ -20,10 +20,6 @@ impl TrainingState {
             .into_iter()
             .map(|id| (id, initial_tensor(id, &shape, &parametrization, origin.seed)))
             .collect();
-        let zeros: BTreeMap<_, _> = params
-            .iter()
-            .map(|(id, tensor)| (*id, HostTensor::zeros(tensor.dims.clone())))
-            .collect();
         Self {
             shape,
             parametrization,
@@ -33,8 +29,8 @@ impl TrainingState {
             },
             position: Position::default(),
             origin,
+            moments: Moments::zeros(&params),
             params,
-            moments: Moments { first: zeros.clone(), second: zeros },
         }
     }
 }

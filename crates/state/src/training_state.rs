@@ -90,6 +90,16 @@ pub struct Moments {
     pub second: BTreeMap<ParamId, HostTensor>,
 }
 
+impl Moments {
+    /// Those before the first update.
+    pub fn zeros(params: &BTreeMap<ParamId, HostTensor>) -> Self {
+        let zero =
+            |(id, tensor): (&ParamId, &HostTensor)| (*id, HostTensor::zeros(tensor.dims.clone()));
+        let zeros: BTreeMap<_, _> = params.iter().map(zero).collect();
+        Self { first: zeros.clone(), second: zeros }
+    }
+}
+
 /// Everything that the next step depends on, apart from the schedule and the data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingState {

@@ -1,4 +1,4 @@
-use crate::{Branch, GrowthReport};
+use crate::{Branch, GrowthReport, Start};
 use measure::{CurvePoint, Flops, GptShape};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -53,6 +53,8 @@ pub enum Event {
     },
     /// The run begins as another one did.
     Branched(Branch),
+    /// The run begins with a model that is there.
+    StartedWith(Start),
     /// A checkpoint is broken and passed over.
     Skipped {
         /// The checkpoint.

@@ -14,6 +14,7 @@ mod growth;
 mod learner;
 mod memory;
 mod run;
+mod start;
 
 pub use adamw::{AdamW, gradient_norm};
 pub use bench::{StepBench, StepReport};
@@ -26,3 +27,4 @@ pub use folder::RunFolder;
 pub use growth::{GrowthCheck, GrowthReport, check_growth, stage_seed};
 pub use learner::{Learner, Step};
 pub use run::{RunOptions, TENSOR_LIBRARY, train};
+pub use start::Start;

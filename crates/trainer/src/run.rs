@@ -3,6 +3,7 @@ use crate::data::{open_corpus, prepare_text};
 use crate::evaluate::whole_sequences;
 use crate::learner::check_finite;
 use crate::memory::check_memory;
+use crate::start::{Start, started_with};
 use crate::{EvaluationSet, Event, Learner, Outcome, RunFolder, RunSummary, TrainError};
 use burn::tensor::Device;
 use corpus::Corpus;
@@ -74,34 +75,57 @@ pub fn train(
         }
     };
     let origin = origin(options, &corpus);
-    let common = match common_part(options, &folder, corpus.n_vocab(), &origin) {
-        Ok(common) => common,
+    let beginning = match Beginning::read(options, &folder, &corpus, &origin) {
+        Ok(beginning) => beginning,
         Err(error) => {
             folder.abandon();
             return Err(error);
         }
     };
     folder.begin(&options.schedule)?;
-    if let Some(common) = common {
-        let (branch, skipped) = common.write(&folder)?;
-        tell_skipped(&mut folder, observe, skipped)?;
-        tell(&mut folder, observe, &Event::Branched(branch))?;
-    }
-    Run::open(options, folder, corpus, origin, device, observe)?.finish(observe, stop)
+    let first = match beginning {
+        Beginning::Own => None,
+        Beginning::Branch(common) => {
+            let (branch, skipped) = common.write(&folder)?;
+            tell_skipped(&mut folder, observe, skipped)?;
+            tell(&mut folder, observe, &Event::Branched(branch))?;
+            None
+        }
+        Beginning::Start(start, state) => {
+            tell(&mut folder, observe, &Event::StartedWith(start))?;
+            Some(*state)
+        }
+    };
+    Run::open(options, folder, corpus, origin, device, first, observe)?.finish(observe, stop)
 }
 
-/// What the run begins with, if it has not saved a state of its own.
-fn common_part(
-    options: &RunOptions,
-    folder: &RunFolder,
-    n_vocab: usize,
-    origin: &Origin,
-) -> Result<Option<CommonPart>, TrainError> {
-    match &options.branch_of {
-        Some(source) if CheckpointStore::reader(&folder.checkpoints()).is_empty()? => {
-            CommonPart::read(source, &options.schedule, n_vocab, origin).map(Some)
+/// What a run begins with.
+enum Beginning {
+    /// A state of its own that is saved, or random weights.
+    Own,
+    /// What it has in common with another run.
+    Branch(Box<CommonPart>),
+    /// The model of a checkpoint.
+    Start(Start, Box<TrainingState>),
+}
+
+impl Beginning {
+    fn read(
+        options: &RunOptions,
+        folder: &RunFolder,
+        corpus: &Corpus,
+        origin: &Origin,
+    ) -> Result<Self, TrainError> {
+        let (schedule, n_vocab) = (&options.schedule, corpus.n_vocab());
+        if !CheckpointStore::reader(&folder.checkpoints()).is_empty()? {
+            return Ok(Self::Own);
         }
-        _ => Ok(None),
+        if let Some(source) = &options.branch_of {
+            let common = CommonPart::read(source, schedule, n_vocab, origin)?;
+            return Ok(Self::Branch(Box::new(common)));
+        }
+        let start = started_with(schedule, n_vocab, origin)?;
+        Ok(start.map_or(Self::Own, |(start, state)| Self::Start(start, Box::new(state))))
     }
 }
 
@@ -160,6 +184,7 @@ impl<'a> Run<'a> {
         corpus: Corpus,
         origin: Origin,
         device: Device,
+        first: Option<TrainingState>,
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Self, TrainError> {
         let schedule = &options.schedule;
@@ -184,7 +209,9 @@ impl<'a> Run<'a> {
                 state.origin = origin.clone();
                 state
             }
-            None => Learner::initial_state(schedule, &corpus, origin.clone()),
+            None => {
+                first.unwrap_or_else(|| Learner::initial_state(schedule, &corpus, origin.clone()))
+            }
         };
         let (metrics, curve) = CurveWriter::resume(&folder.metrics(), state.position.step)?;
         let last_point = curve.points.last().cloned();

@@ -411,3 +411,66 @@ fn a_run_is_exported_once_and_whole() {
     assert!(bad(&world, "export absent -o other").contains("absent: neither a checkpoint"));
     assert!(!world.path("other").exists());
 }
+
+const BYTES: &str = r#"
+version = 1
+name = "bytes"
+seed = 1
+data = { source = "text", files = ["book.txt"] }
+model = { context_len = 16 }
+parametrization = { kind = "standard" }
+optimizer = { beta1 = 0.9, beta2 = 0.98, eps = 1e-9, weight_decay = 0.1, clip_norm = 1.0 }
+learning_rate = { shape = "constant", peak = 0.003 }
+batch = { tokens = 64, micro_batch = 4 }
+evaluation = { every_steps = 5, tokens = 64 }
+checkpoint = { every_steps = 20, keep = 2 }
+machine = { threads = 1 }
+
+[[stages]]
+n_layers = 1
+d_model = 16
+n_heads = 2
+until = { steps = 20 }
+"#;
+
+#[test]
+fn a_model_of_transformers_is_imported_grown_and_trained_on() {
+    let world = World::empty();
+    world.write("book.txt", "It was the best of times, it was the worst of times. ".repeat(60));
+    world.write("bytes.toml", BYTES);
+    world.good("train bytes.toml --out run");
+    world.good("export run -o hf");
+    let explained = bad(&world, "import hf -o start");
+    assert!(explained.contains("hf: no tokenizer.json says what its tokens mean"), "{explained}");
+    assert!(bad(&world, "import . -o start").contains("holds no config.json"));
+    let other = "import hf --tokenizer bpe:300 -o start";
+    assert!(bad(&world, other).contains("has a vocabulary of its own"));
+    assert!(!world.path("start").exists());
+    let report = json(&world, "import hf --tokenizer bytes -o start --json");
+    assert_eq!(
+        (&report["vocabulary"], &report["shape"]["n_vocab"]),
+        (&"bytes".into(), &256.into())
+    );
+    let loss = |arguments: &str| json(&world, arguments)["loss"].as_f64().unwrap();
+    let due = loss("eval run --text book.txt --json");
+    assert!((loss("eval start --text book.txt --json") / due - 1.0).abs() < 1e-6);
+    assert!(bad(&world, "eval start").contains("lies in no run"));
+    assert!(world.good("sample start --prompt It --tokens 5").starts_with("It"));
+    world.good("grow start --depth 2 -o grown");
+    let deeper = BYTES.replace("n_layers = 1", "n_layers = 2");
+    let from = |start: &str| format!("context_len = 16, start = \"{start}\"");
+    world.write("deeper.toml", deeper.replace("context_len = 16", &from("grown")));
+    let output = world.staged("train deeper.toml --out deeper");
+    let told = lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("begins with the model of"), "{told}");
+    assert!(loss("eval deeper --text book.txt --json") < due);
+    world.write("wide.toml", BYTES.replace("context_len = 16", &from("grown")));
+    let refused = bad(&world, "train wide.toml --out wide");
+    assert!(refused.contains("model.start: the shape is") && !world.path("wide").exists());
+    // It is no run from random weights: not for a law, not as a baseline, and no recipe for either.
+    let fit = "fit deeper --form kaplan-tokens --bootstraps 0 -o law.json";
+    assert!(bad(&world, fit).contains("a law is one of runs from random weights"));
+    assert!(bad(&world, "compare run deeper").contains("a baseline begins with random weights"));
+    let plan = bad(&world, "plan --budget 1e18 --template deeper.toml -o mine.toml");
+    assert!(plan.contains("model.start") && !world.path("mine.toml").exists(), "{plan}");
+}

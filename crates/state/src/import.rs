@@ -1,0 +1,348 @@
+//! Models that Hugging Face's transformers wrote.
+
+use crate::checkpoint::{MODEL_FILE, write_whole};
+use crate::export::{CONFIG_FILE, TOKENIZER_FILE};
+use crate::file::write_synced;
+use crate::{
+    HostTensor, ModelConstants, Moments, Origin, ParamId, Position, StateError, TrainingState,
+    inventory,
+};
+use half::{bf16, f16};
+use measure::{GptShape, Parametrization};
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// The keys of config.json that say what model it is; the others say how it is trained or sampled from.
+#[derive(Deserialize)]
+struct Config {
+    model_type: String,
+    n_layer: usize,
+    n_embd: usize,
+    n_head: usize,
+    #[serde(default)]
+    n_inner: Option<usize>,
+    n_positions: usize,
+    vocab_size: usize,
+    #[serde(default = "gelu_new")]
+    activation_function: String,
+    #[serde(default = "norm_eps")]
+    layer_norm_epsilon: f64,
+    #[serde(default = "yes")]
+    tie_word_embeddings: bool,
+    #[serde(default = "yes")]
+    scale_attn_weights: bool,
+    #[serde(default)]
+    scale_attn_by_inverse_layer_idx: bool,
+    #[serde(default)]
+    add_cross_attention: bool,
+}
+
+fn gelu_new() -> String {
+    "gelu_new".to_string()
+}
+
+fn norm_eps() -> f64 {
+    1e-5
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What an imported model's tokens mean.
+#[derive(Clone, Copy, Debug)]
+pub struct ImportedVocabulary<'a> {
+    /// What identifies the vocabulary.
+    pub name: &'a str,
+    /// Its tokens.
+    pub n_vocab: usize,
+    /// Its tokenizer.json, which goes along, where it has one.
+    pub json: Option<&'a str>,
+}
+
+/// Reads config.json and model.safetensors of a `GPT2LMHeadModel` (weights in 32 or 16 bits, with or without the prefix
+/// `transformer.`) and writes them as a checkpoint before its first step, in GPT-2's parametrization and with moments of zero, to a
+/// folder that appears only once it is whole. Returns the shape.
+///
+/// # Errors
+/// A model that is none of GPT-2's architecture or of another vocabulary, the key named; a tensor that is missing, of other dimensions
+/// or not known; the target exists; a file cannot be read or written.
+pub fn import(
+    folder: &Path,
+    vocabulary: ImportedVocabulary<'_>,
+    target: &Path,
+) -> Result<GptShape, StateError> {
+    let config_path = folder.join(CONFIG_FILE);
+    let config = read_config(&config_path)?;
+    let refuse = |reason: String| Err(StateError::broken(&config_path, reason));
+    let shape = GptShape {
+        d_ff: config.n_inner.unwrap_or(config.n_embd.saturating_mul(4)),
+        n_vocab: config.vocab_size,
+        context_len: config.n_positions,
+        tied_head: config.tie_word_embeddings,
+        ..GptShape::gpt2(config.n_layer, config.n_embd, config.n_head)
+    };
+    if let Err(error) = shape.check() {
+        return refuse(error.to_string());
+    }
+    if shape.n_vocab != vocabulary.n_vocab {
+        let reason =
+            format!("vocab_size = {}: its tokenizer has {}", shape.n_vocab, vocabulary.n_vocab);
+        return refuse(reason);
+    }
+    let params = read_tensors(&folder.join(MODEL_FILE), &shape)?;
+    let state = TrainingState {
+        shape,
+        parametrization: Parametrization::standard(),
+        constants: ModelConstants { output_multiplier: 1.0, norm_eps: config.layer_norm_epsilon },
+        position: Position::default(),
+        origin: Origin { vocabulary: vocabulary.name.to_string(), ..Origin::of_no_run(0) },
+        moments: Moments::zeros(&params),
+        params,
+    };
+    write_whole(target, &mut |partial| {
+        state.write_files(partial)?;
+        if let Some(json) = vocabulary.json {
+            write_synced(&partial.join(TOKENIZER_FILE), json.as_bytes())?;
+        }
+        Ok(shape)
+    })
+}
+
+fn read_config(path: &Path) -> Result<Config, StateError> {
+    let text = fs::read(path).map_err(StateError::io(path))?;
+    let config: Config = serde_json::from_slice(&text)
+        .map_err(|error| StateError::broken(path, format!("no GPT-2's: {error}")))?;
+    let shown = |flag: bool| flag.to_string();
+    let due = [
+        ("model_type", config.model_type.clone(), vec!["gpt2"]),
+        (
+            "activation_function",
+            config.activation_function.clone(),
+            vec!["gelu_new", "gelu_pytorch_tanh"],
+        ),
+        ("scale_attn_weights", shown(config.scale_attn_weights), vec!["true"]),
+        (
+            "scale_attn_by_inverse_layer_idx",
+            shown(config.scale_attn_by_inverse_layer_idx),
+            vec!["false"],
+        ),
+        ("add_cross_attention", shown(config.add_cross_attention), vec!["false"]),
+    ];
+    for (key, found, due) in due {
+        if !due.contains(&found.as_str()) {
+            let reason =
+                format!("{key} = {found}: this program's models have {}", due.join(" or "));
+            return Err(StateError::broken(path, reason));
+        }
+    }
+    Ok(config)
+}
+
+fn read_tensors(
+    path: &Path,
+    shape: &GptShape,
+) -> Result<BTreeMap<ParamId, HostTensor>, StateError> {
+    let broken = |reason: String| StateError::broken(path, reason);
+    let bytes = fs::read(path).map_err(StateError::io(path))?;
+    let file =
+        SafeTensors::deserialize(&bytes).map_err(|e| broken(format!("not safetensors: {e}")))?;
+    let mut left: BTreeSet<String> = file.names().into_iter().map(str::to_string).collect();
+    let mut params = BTreeMap::new();
+    for id in inventory(shape) {
+        let full = id.to_string();
+        let short = full.trim_start_matches("transformer.").to_string();
+        let name = [&full, &short]
+            .into_iter()
+            .find(|name| left.remove(*name))
+            .ok_or_else(|| broken(format!("tensor {full} is missing")))?;
+        let view = file.tensor(name).map_err(|e| broken(format!("{name}: {e}")))?;
+        let dims = id.role.dims(shape);
+        if view.shape() != dims {
+            return Err(broken(format!("{name} is {:?} where {dims:?} is due", view.shape())));
+        }
+        let data = elements(view.dtype(), view.data()).ok_or_else(|| {
+            broken(format!("{name} is {}: must be F32, F16 or BF16", view.dtype()))
+        })?;
+        params.insert(id, HostTensor { dims, data });
+    }
+    // Masks, which older versions wrote along, and a tied head written twice.
+    let known = |name: &str| {
+        name.ends_with(".attn.bias")
+            || name.ends_with(".attn.masked_bias")
+            || (shape.tied_head && name == "lm_head.weight")
+    };
+    match left.iter().find(|name| !known(name)) {
+        Some(name) => Err(broken(format!("tensor {name} does not belong to a {shape} GPT"))),
+        None => Ok(params),
+    }
+}
+
+fn elements(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    let of_two =
+        |read: fn([u8; 2]) -> f32| bytes.as_chunks().0.iter().map(|two| read(*two)).collect();
+    match dtype {
+        Dtype::F32 => {
+            Some(bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect())
+        }
+        Dtype::F16 => Some(of_two(|two| f16::from_le_bytes(two).to_f32())),
+        Dtype::BF16 => Some(of_two(|two| bf16::from_le_bytes(two).to_f32())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::tests::small_state;
+    use crate::{Checkpoint, CheckpointStore, ExportedTokenizer, export};
+    use safetensors::tensor::{TensorView, serialize_to_file};
+
+    /// A folder with an exported model, and the state that it comes from.
+    fn exported(tied_head: bool) -> (tempfile::TempDir, TrainingState) {
+        let folder = tempfile::tempdir().unwrap();
+        let state = small_state(tied_head);
+        let store = CheckpointStore::open(&folder.path().join("checkpoints")).unwrap();
+        let checkpoint = Checkpoint::open(&store.save(&state, 1, None).unwrap()).unwrap();
+        let tokenizer = ExportedTokenizer { json: Some("{}"), end_of_text: None };
+        export(&checkpoint, tokenizer, &folder.path().join("hf")).unwrap();
+        (folder, state)
+    }
+
+    fn bytes(state: &TrainingState) -> ImportedVocabulary<'static> {
+        ImportedVocabulary { name: "bytes", n_vocab: state.shape.n_vocab, json: Some("{}") }
+    }
+
+    fn factor(state: &TrainingState, id: ParamId) -> f32 {
+        use crate::ParamRole::{FinalNormBias, FinalNormGain};
+        let last_norm = matches!(id.role, FinalNormGain | FinalNormBias);
+        if last_norm { state.constants.output_multiplier as f32 } else { 1.0 }
+    }
+
+    #[test]
+    fn what_was_exported_comes_back() {
+        for tied_head in [true, false] {
+            let (folder, state) = exported(tied_head);
+            let target = folder.path().join("imported");
+            let shape = import(&folder.path().join("hf"), bytes(&state), &target).unwrap();
+            assert_eq!(shape, state.shape);
+            let found = Checkpoint::open(&target).unwrap().load().unwrap();
+            assert_eq!(found.position, Position::default());
+            assert_eq!(found.origin.vocabulary, "bytes");
+            let constants = ModelConstants { output_multiplier: 1.0, ..state.constants };
+            assert_eq!(found.constants, constants);
+            for (id, due) in &state.params {
+                let scaled: Vec<f32> = due.data.iter().map(|x| x * factor(&state, *id)).collect();
+                assert_eq!(found.params[id].data, scaled, "{id}");
+                assert!(found.moments.second[id].data.iter().all(|x| *x == 0.0), "{id}");
+            }
+            assert_eq!(fs::read_to_string(target.join(TOKENIZER_FILE)).unwrap(), "{}");
+            let again = import(&folder.path().join("hf"), bytes(&state), &target).unwrap_err();
+            assert!(again.to_string().contains("is there already"), "{again}");
+        }
+    }
+
+    /// Writes the model of a folder again, its tensors changed.
+    fn rewrite(
+        folder: &Path,
+        change: impl Fn(&str, Vec<usize>, Vec<u8>) -> Vec<(String, Dtype, Vec<usize>, Vec<u8>)>,
+    ) {
+        let path = folder.join(MODEL_FILE);
+        let bytes = fs::read(&path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let tensors: Vec<_> = file
+            .tensors()
+            .into_iter()
+            .flat_map(|(name, view)| change(&name, view.shape().to_vec(), view.data().to_vec()))
+            .collect();
+        let views = tensors.iter().map(|(name, dtype, dims, data)| {
+            (name.as_str(), TensorView::new(*dtype, dims.clone(), data).unwrap())
+        });
+        serialize_to_file(views.collect::<Vec<_>>(), None, &path).unwrap();
+    }
+
+    #[test]
+    fn half_precision_short_names_and_masks_are_read() {
+        let (folder, state) = exported(true);
+        let hf = folder.path().join("hf");
+        rewrite(&hf, |name, dims, data| {
+            let narrow = |four: &[u8; 4]| {
+                let x = f32::from_le_bytes(*four);
+                if name.contains("mlp") {
+                    f16::from_f32(x).to_le_bytes()
+                } else {
+                    bf16::from_f32(x).to_le_bytes()
+                }
+            };
+            let dtype = if name.contains("mlp") { Dtype::F16 } else { Dtype::BF16 };
+            let data = data.as_chunks().0.iter().flat_map(narrow).collect();
+            let short = name.trim_start_matches("transformer.").to_string();
+            let mask = short
+                .ends_with("c_attn.bias")
+                .then(|| (short.replace("c_attn.bias", "bias"), Dtype::U8, vec![1, 1], vec![1]));
+            [(short, dtype, dims, data)].into_iter().chain(mask).collect()
+        });
+        let target = folder.path().join("imported");
+        import(&hf, bytes(&state), &target).unwrap();
+        let found = Checkpoint::open(&target).unwrap().load().unwrap();
+        for (id, due) in &state.params {
+            for (found, due) in found.params[id].data.iter().zip(&due.data) {
+                let due = due * factor(&state, *id);
+                assert!((found - due).abs() <= due.abs() * 0.004 + 1e-7, "{id}: {found} for {due}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_gpt2_is_refused_by_name() {
+        let refusal = |spoil: &dyn Fn(&Path)| {
+            let (folder, state) = exported(true);
+            let hf = folder.path().join("hf");
+            spoil(&hf);
+            let target = folder.path().join("imported");
+            let error = import(&hf, bytes(&state), &target).unwrap_err().to_string();
+            assert!(!target.exists());
+            error
+        };
+        let config = |key: &'static str, value: serde_json::Value| {
+            refusal(&|hf: &Path| {
+                let path = hf.join(CONFIG_FILE);
+                let mut config: serde_json::Value =
+                    serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+                config[key] = value.clone();
+                fs::write(&path, config.to_string()).unwrap();
+            })
+        };
+        for (key, value) in [
+            ("model_type", "llama".into()),
+            ("activation_function", "relu".into()),
+            ("scale_attn_weights", false.into()),
+            ("add_cross_attention", true.into()),
+            ("vocab_size", 5.into()),
+        ] {
+            let error = config(key, value);
+            assert!(error.contains("config.json") && error.contains(key), "{error}");
+        }
+        let error = config("n_head", 5.into());
+        assert!(error.contains("n_heads = 5"), "{error}");
+        let error = config("n_inner", 17.into());
+        assert!(error.contains("c_fc") && error.contains("is due"), "{error}");
+        let without = refusal(&|hf: &Path| {
+            rewrite(hf, |name, dims, data| {
+                let kept = name != "transformer.ln_f.bias";
+                kept.then(|| (name.to_string(), Dtype::F32, dims, data)).into_iter().collect()
+            });
+        });
+        assert!(without.contains("transformer.ln_f.bias is missing"), "{without}");
+        let more = refusal(&|hf: &Path| {
+            rewrite(hf, |name, dims, data| {
+                let twice = (format!("{name}.lora"), Dtype::F32, dims.clone(), data.clone());
+                vec![(name.to_string(), Dtype::F32, dims, data), twice]
+            });
+        });
+        assert!(more.contains("does not belong"), "{more}");
+    }
+}
