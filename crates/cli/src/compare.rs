@@ -91,8 +91,15 @@ pub fn print(found: &Comparison) -> Result<()> {
         },
     ))?;
     output::line(&format!(
-        "{:<28} {:>8} {:>9} {:>20} {:>13} {:>10} {:>12}",
-        "saving at", "loss", "saving", "95 % over seeds", "with pilots", "FLOPs", "from scratch"
+        "{:<28} {:>8} {:>9} {:>20} {:>13} {:>9} {:>10} {:>12}",
+        "saving at",
+        "loss",
+        "saving",
+        "95 % over seeds",
+        "with pilots",
+        "exact",
+        "6 N D",
+        "from scratch"
     ))?;
     for one in &found.savings {
         let interval = match (one.low, one.high) {
@@ -100,14 +107,20 @@ pub fn print(found: &Comparison) -> Result<()> {
             _ => "a single seed".to_string(),
         };
         output::line(&format!(
-            "{:<28} {:>8.4} {:>9} {interval:>20} {:>13} {:>10.3e} {:>12.3e}",
+            "{:<28} {:>8.4} {:>9} {interval:>20} {:>13} {:>9} {:>10.3e} {:>12.3e}",
             one.at,
             one.loss,
             percent(one.saving),
             percent(one.saving_with_pilots),
+            one.saving_exact.map_or("-".to_string(), percent),
             one.compute,
             one.compute_from_scratch,
         ))?;
+    }
+    if found.savings.iter().any(|one| one.saving_exact.is_some()) {
+        output::line(
+            "exact: with attention's products and the output head counted, which 6 N D leaves out",
+        )?;
     }
     if let Some(why) = &found.no_saving {
         output::line(&format!("no saving: {why}"))?;

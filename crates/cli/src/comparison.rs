@@ -68,6 +68,8 @@ pub struct SavingAt {
     pub low: Option<f64>,
     pub high: Option<f64>,
     pub saving_with_pilots: f64,
+    /// With attention's products and the output head counted on both sides, which 6 N D leaves out; absent where a run has no checkpoint.
+    pub saving_exact: Option<f64>,
     /// Geometric means, FLOPs.
     pub compute: f64,
     pub compute_from_scratch: f64,
@@ -259,7 +261,11 @@ impl Sides {
         let mut found = Vec::new();
         for (at, loss) in marks {
             match saving_at(&staged, &scratch, loss, self.pilot_compute) {
-                Some(saving) => found.push(SavingAt::new(at, saving)),
+                Some(saving) => {
+                    let computes = staged.iter().map(|curve| curve.compute_at(loss));
+                    let exact = self.saving_exact(&saving, computes);
+                    found.push(SavingAt::new(at, saving, exact));
+                }
                 None if at == "asked for" => bail!(
                     "--loss {loss}: not every run reaches it after its first evaluation; they all reach {end:.4}"
                 ),
@@ -280,7 +286,8 @@ impl Sides {
             (Err(error), _) | (_, Err(error)) => return (Vec::new(), Some(error.to_string())),
         };
         if let Some(found) = saving_of_ends(&staged, &scratch, self.pilot_compute) {
-            return (vec![SavingAt::new("the ends".to_string(), found)], None);
+            let exact = self.saving_exact(&found, staged.iter().map(|end| Some(end.compute)));
+            return (vec![SavingAt::new("the ends".to_string(), found, exact)], None);
         }
         let range = |ends: &mut dyn Iterator<Item = f64>| {
             let (low, high) = ends
@@ -294,6 +301,22 @@ impl Sides {
             range(&mut scratch.iter().flatten().map(|end| end.loss)),
         );
         (Vec::new(), Some(why))
+    }
+
+    /// A saving in exact FLOPs, from the compute of each staged run at its loss.
+    fn saving_exact(
+        &self,
+        found: &Saving,
+        computes: impl Iterator<Item = Option<f64>>,
+    ) -> Option<f64> {
+        let ln_ratio =
+            |(run, compute): (&RunRecord, Option<f64>)| Some(run.exact_over_6nd(compute?)?.ln());
+        let ratios: Vec<f64> =
+            self.staged.iter().zip(computes).map(ln_ratio).collect::<Option<_>>()?;
+        let staged = (ratios.iter().sum::<f64>() / ratios.len() as f64).exp();
+        // One shape, so one ratio at every amount of compute.
+        let scratch = self.scratch.first()?.exact_over_6nd(found.compute_from_scratch)?;
+        Some(1.0 - (1.0 - found.saving) * staged / scratch)
     }
 
     fn growth(&self, stage: usize) -> Option<GrowthFound> {
@@ -423,7 +446,7 @@ fn check_same_data(run: &RunRecord, first: &RunRecord, data: Option<&str>) -> Re
 }
 
 impl SavingAt {
-    fn new(at: String, found: Saving) -> Self {
+    fn new(at: String, found: Saving, exact: Option<f64>) -> Self {
         Self {
             at,
             loss: found.loss,
@@ -431,6 +454,7 @@ impl SavingAt {
             low: found.interval.map(|interval| interval.low),
             high: found.interval.map(|interval| interval.high),
             saving_with_pilots: found.saving_with_pilots,
+            saving_exact: exact,
             compute: found.compute,
             compute_from_scratch: found.compute_from_scratch,
         }

@@ -144,6 +144,7 @@ fn savings(found: &Comparison) -> String {
             percent(one.saving),
             interval,
             percent(one.saving_with_pilots),
+            one.saving_exact.map_or("-".to_string(), percent),
             format!("{:.3e}", one.compute),
             format!("{:.3e}", one.compute_from_scratch),
         ]
@@ -168,7 +169,16 @@ fn savings(found: &Comparison) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "<p>Note: {}.</p>", escaped(note));
     }
-    let head = ["at", "loss", "saving", "95 %", "with pilots", "FLOPs", "from scratch"];
+    let head = [
+        "at",
+        "loss",
+        "saving",
+        "95 %",
+        "with pilots",
+        "attention and head counted too",
+        "6 N D",
+        "from scratch",
+    ];
     text + &table(&head, rows)
 }
 

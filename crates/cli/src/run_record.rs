@@ -109,6 +109,29 @@ impl RunRecord {
 
     /// What its newest checkpoint says of its data: vocabulary and checksum.
     pub fn data(&self) -> Option<String> {
+        let state = self.newest_state()?;
+        let origin = &state["origin"];
+        Some(format!("{}, {}", origin["vocabulary"].as_str()?, origin["data"].as_str()?))
+    }
+
+    /// FLOPs with attention's products and the output head counted, over the 6 N D of its first `compute` FLOPs; `None` where no
+    /// checkpoint says how large the vocabulary is.
+    pub fn exact_over_6nd(&self, compute: f64) -> Option<f64> {
+        let n_vocab = self.newest_state()?["shape"]["n_vocab"].as_u64()? as usize;
+        let (mut exact, mut before) = (0.0, 0.0);
+        for (k, stage) in self.schedule.stages().iter().enumerate() {
+            let shape = stage.shape(n_vocab);
+            let is_last = k + 1 == self.schedule.stages().len();
+            let end = if is_last { None } else { self.end_of(k) };
+            let end = end.map_or(compute, |point| point.compute_flops.min(compute));
+            exact += (end - before) * shape.flops_per_token_exact().0 / shape.flops_per_token().0;
+            before = end;
+        }
+        Some(exact / compute)
+    }
+
+    /// The record of its newest checkpoint.
+    fn newest_state(&self) -> Option<Value> {
         let folder = RunFolder::checkpoints_of(&self.folder);
         let mut states: Vec<PathBuf> = std::fs::read_dir(folder)
             .ok()?
@@ -117,9 +140,8 @@ impl RunRecord {
             .collect();
         states.sort();
         let text = std::fs::read_to_string(states.last()?).ok()?;
-        let state: Value = serde_json::from_str(&text).ok()?;
-        let origin = &state["state"]["origin"];
-        Some(format!("{}, {}", origin["vocabulary"].as_str()?, origin["data"].as_str()?))
+        let mut state: Value = serde_json::from_str(&text).ok()?;
+        Some(state["state"].take())
     }
 
     /// Compute spent at the end, FLOPs.

@@ -85,10 +85,23 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     assert_eq!((found["runs"].as_u64(), found["baselines"].as_u64()), (Some(2), Some(2)));
     let savings = found["savings"].as_array().unwrap();
     let last = savings.last().unwrap();
-    for key in ["loss", "saving", "low", "high", "saving_with_pilots"] {
+    for key in ["loss", "saving", "low", "high", "saving_with_pilots", "saving_exact"] {
         assert!(last[key].is_f64(), "{key}: {last}");
     }
     assert!(last["saving_with_pilots"].as_f64() < last["saving"].as_f64());
+    // Attention and head cost a part of each token that the smaller model does not spare: 60 steps of 1x16 and the rest of 2x32,
+    // in 6 N D and exactly, for 16 words and a context of 16.
+    let flops = |layers: f64, width: f64| {
+        let plain = 72.0 * layers * width * width;
+        (plain, plain + 6.0 * 16.0 * width + 12.0 * 16.0 * width * layers)
+    };
+    let ((small, small_exact), (large, large_exact)) = (flops(1.0, 16.0), flops(2.0, 32.0));
+    let of = |key: &str| last[key].as_f64().unwrap();
+    let in_large = of("compute") / 64.0 - 60.0 * small;
+    let exact = 60.0 * small_exact + in_large * large_exact / large;
+    let scratch = of("compute_from_scratch") / 64.0 * large_exact / large;
+    assert!((of("saving_exact") - (1.0 - exact / scratch)).abs() < 1e-3, "{last}");
+    assert!(of("saving_exact") < of("saving"));
     let growth = &found["growths"][0];
     let (before, after) = (growth["loss_before"].as_f64(), growth["loss_after"].as_f64());
     assert!((before.unwrap() - after.unwrap()).abs() < 1e-5);
