@@ -23,6 +23,7 @@ fn hidden_rate(planned: &Planned, d_model: usize) -> f64 {
 pub fn json(planned: &Planned) -> Value {
     let mut value = serde_json::to_value(&planned.plan).unwrap_or_default();
     value["law"] = json!(planned.law.name);
+    value["saving_exact"] = json!(planned.plan.saving_exact());
     value["warnings"] = json!(warnings(planned));
     value["pace_from"] = json!(planned.pace_from);
     value["other_policies"] = json!(other_policies(planned));
@@ -237,6 +238,12 @@ fn summary(planned: &Planned) -> Result<()> {
         percent(plan.saving_at_best_size),
         plan.best_size,
     ))?;
+    if plan.stages.len() > 1 && plan.seconds.is_none() {
+        output::line(&format!(
+            "with attention and output head counted on both sides it is {}",
+            percent(plan.saving_exact())
+        ))?;
+    }
     if let Some(pace) = pace(planned) {
         output::line(&pace)?;
     }

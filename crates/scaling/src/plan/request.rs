@@ -246,6 +246,16 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The saving of compute with attention's products and the output head counted on both sides, which 6 N D leaves out.
+    pub fn saving_exact(&self) -> f64 {
+        let staged: f64 = self.stages.iter().map(|stage| stage.compute_exact).sum();
+        // One shape, so one ratio at every amount of compute.
+        let exact_over_6nd = self.stages.last().map_or(1.0, |last| {
+            last.shape.flops_per_token_exact().0 / last.shape.flops_per_token().0
+        });
+        1.0 - staged / (self.compute_from_scratch * exact_over_6nd)
+    }
+
     /// The best plan for a request. `batch_tokens` gives the batch for the last N and its final loss.
     ///
     /// # Errors

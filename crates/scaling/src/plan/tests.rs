@@ -52,6 +52,24 @@ fn a_budget_is_spent_and_growing_lowers_the_loss() {
 }
 
 #[test]
+fn exact_flops_shrink_a_saving_that_6nd_overstates() {
+    let goal = Goal::Stop(Stop::TokensPerParam(20.0));
+    let of = |n_vocab: usize, context_len: usize| {
+        let last = GptShape { n_vocab, context_len, ..gpt2_large() };
+        let found = plan(&Request {
+            stages: 2..=2,
+            ..request(chinchilla(), goal, FinalShape::Given(last))
+        });
+        (found.saving, found.saving_exact())
+    };
+    // Where there is next to no head and no attention, the two agree.
+    let (saving, exact) = of(50, 1);
+    assert!((saving - exact).abs() < 1e-4, "{saving} {exact}");
+    let (saving, exact) = of(50257, 1024);
+    assert!(exact < saving - 0.005 && exact > 0.5 * saving, "{saving} {exact}");
+}
+
+#[test]
 fn a_plan_counts_on_the_pace_after_growth() {
     let cost = chinchilla().with_grown_pace(0.8);
     let goal = Goal::Stop(Stop::TokensPerParam(20.0));
