@@ -1,11 +1,13 @@
 //! A run that begins with the model of a checkpoint.
 
 use super::resume::{end_of_run, run_schedule};
+use model::DeviceChoice;
 use schedule::Schedule;
-use state::{Checkpoint, CheckpointStore, TrainingState};
+use state::{Checkpoint, CheckpointStore, ParamId, ParamRole, TrainingState};
 use std::fs;
 use std::path::{Path, PathBuf};
-use trainer::{Event, Learner, TrainError, open_corpus};
+use std::sync::atomic::AtomicBool;
+use trainer::{Event, Learner, RunOptions, TrainError, open_corpus, train};
 
 const SCHEDULE: &str = r#"
 version = 1
@@ -127,7 +129,11 @@ fn another_model_is_refused_and_nothing_is_left() {
     };
     // Its last shape is not the first stage's.
     let shape = refusal(&starting_with(&run.checkpoint));
-    assert!(shape.contains("model.start: the shape is"), "{shape}");
+    assert!(shape.contains("model.start: its d_model is 32, and 16 in the run"), "{shape}");
+    let absent = refusal(&starting_with(&folder.path().join("absent")));
+    assert!(absent.contains("model.start: holds no checkpoint"), "{absent}");
+    let not_one = refusal(&starting_with(&folder.path().join("run")));
+    assert!(not_one.contains("model.start: is a run; name one of the checkpoints"), "{not_one}");
     let of_one = parsed(SCHEDULE).from_scratch().unwrap();
     let one = run_schedule(&folder.path().join("one"), of_one, &mut |_, _| ()).unwrap();
     let wide = starting_with(&one.checkpoint)
@@ -138,8 +144,109 @@ fn another_model_is_refused_and_nothing_is_left() {
     );
     let wide = wide.replace("growth = { width = \"fresh\" }", "");
     let other = refusal(&wide.replace("base_width = 8", "base_width = 16"));
-    assert!(other.contains("model.start: the parametrization is"), "{other}");
+    assert!(
+        other.contains("model.start: its parametrization is mup with base_width = 8"),
+        "{other}"
+    );
     let other = refusal(&wide.replace("language_seed = 1", "language_seed = 2"));
-    assert!(other.contains("model.start: the vocabulary is"), "{other}");
+    assert!(other.contains("model.start: its vocabulary is"), "{other}");
     run_schedule(&folder.path().join("good"), parsed(&wide), &mut |_, _| ()).unwrap();
+}
+
+fn fed_in(checkpoint: &Path) -> (usize, Vec<f32>) {
+    let state = Checkpoint::open(checkpoint).unwrap().load().unwrap();
+    let id = ParamId::in_block(ParamRole::FeedForwardInWeight, 0);
+    (state.shape.d_ff, state.params[&id].data.clone())
+}
+
+/// A growth after `model.start` is one more growth of the same state, and draws other numbers than the one before it.
+#[test]
+fn growths_before_the_start_count() {
+    let folder = tempfile::tempdir().unwrap();
+    // No step changes what the growths drew.
+    let still = SCHEDULE.replace("peak = 0.01", "peak = 1e-30").replace("= 6 }", "= 1 }");
+    let still = still.replace("steps = 3 }", "steps = 1 }");
+    let first = run_schedule(&folder.path().join("first"), parsed(&still), &mut |_, _| ()).unwrap();
+    let second = still
+        .replace("d_model = 32\nn_heads = 4", "d_model = 64\nn_heads = 8")
+        .replace("d_model = 16\nn_heads = 2", "d_model = 32\nn_heads = 4")
+        .replace(
+            "context_len = 8",
+            &format!("context_len = 8, start = {:?}", first.checkpoint.display().to_string()),
+        );
+    let mut told = None;
+    let second = run_schedule(&folder.path().join("second"), parsed(&second), &mut |event, _| {
+        if let Event::StartedWith(start) = event {
+            told = Some(start.clone());
+        }
+    })
+    .unwrap();
+    assert_eq!(told.unwrap().tokens, 2 * 64);
+    let before = Checkpoint::open(&second.checkpoint).unwrap().info().position.as_start().earlier;
+    assert_eq!((before.growths, before.tokens), (2, 4 * 64));
+    // New units of the first row: 64 of the first growth, 128 of the second.
+    let ((d_ff, of_first), (_, of_second)) =
+        (fed_in(&first.checkpoint), fed_in(&second.checkpoint));
+    let (old, new) = (&of_first[d_ff / 2..d_ff], &of_second[d_ff..d_ff + d_ff / 2]);
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+    let correlation = dot(old, new) / (dot(old, old) * dot(new, new)).sqrt();
+    assert!(correlation.abs() < 0.5, "{correlation}");
+}
+
+/// The file names the start by its path; what counts is the model there.
+#[test]
+fn a_start_that_was_replaced_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let of_one = |seed: u64| parsed(SCHEDULE).with_seed(seed).from_scratch().unwrap();
+    let one = run_schedule(&at("one"), of_one(1), &mut |_, _| ()).unwrap();
+    let other = run_schedule(&at("other"), of_one(2), &mut |_, _| ()).unwrap();
+    let place = |checkpoint: &Path| {
+        let _ = fs::remove_dir_all(at("start"));
+        fs::create_dir(at("start")).unwrap();
+        for file in fs::read_dir(checkpoint).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), at("start").join(file.file_name())).unwrap();
+        }
+    };
+    let (head, _) = SCHEDULE.split_once("[[stages]]").unwrap();
+    let start = format!("context_len = 8, start = {:?}", at("start").display().to_string());
+    let text = |steps: u64| {
+        let head = head.replace("context_len = 8", &start);
+        parsed(&format!(
+            "{head}[[stages]]\nn_layers = 2\nd_model = 32\nn_heads = 4\nuntil = {{ steps = {steps} }}\n"
+        ))
+    };
+    place(&one.checkpoint);
+    run_schedule(&at("short"), text(4), &mut |_, _| ()).unwrap();
+    let crash = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        run_schedule(&at("crashed"), text(4), &mut |event, _| {
+            assert!(!matches!(event, Event::Step { .. }), "crash on purpose");
+        })
+    }));
+    assert!(crash.is_err());
+    let branched = |name: &str| {
+        let options = RunOptions {
+            schedule: text(8),
+            folder: at(name),
+            device: DeviceChoice::Cpu,
+            resume: false,
+            branch_of: Some(at("short")),
+            command: "test".into(),
+        };
+        train(&options, &mut |_| (), &AtomicBool::new(false))
+    };
+    branched("branch").unwrap();
+    run_schedule(&at("straight"), text(8), &mut |_, _| ()).unwrap();
+    assert_eq!(end_of_run(&at("branch"), 8), end_of_run(&at("straight"), 8));
+    place(&other.checkpoint);
+    for refused in [
+        branched("other_branch").map(|_| ()),
+        run_schedule(&at("crashed"), text(4), &mut |_, _| ()).map(|_| ()),
+    ] {
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("is another model now than the run began with"), "{error}");
+    }
+    // What is saved needs its start no more.
+    run_schedule(&at("short"), text(4), &mut |_, _| ()).unwrap();
 }

@@ -4,12 +4,9 @@ use corpus::Tokenizer;
 use measure::Precision;
 use model::{DeviceChoice, Gpt};
 use schedule::{DataSource, Schedule};
-use state::{Checkpoint, CheckpointInfo, CheckpointStore};
+use state::{Checkpoint, CheckpointInfo, CheckpointStore, TOKENIZER_FILE};
 use std::path::{Path, PathBuf};
 use trainer::{RunFolder, run_tokenizer};
-
-/// The tokenizer of an imported model, in the folder of its checkpoint.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// A checkpoint, with the run that it belongs to if it lies in one.
 pub struct OpenedCheckpoint {
@@ -66,13 +63,14 @@ impl OpenedCheckpoint {
     /// The tokenizer of its tokens: the run's, or the one that was imported with it.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let Some(RunOfCheckpoint { schedule, root }) = &self.run else {
-            let tokenizer = imported_tokenizer(&self.path, &self.info)?.with_context(|| {
+            return own_tokenizer(&self.path, &self.info)?.with_context(|| {
                 format!(
-                    "{}: lies in no run and has no tokenizer.json, so nothing says how its tokens are written",
-                    self.path.display()
+                    "{}: lies in no run and has no tokenizer.json, so nothing says how its tokens are written; put that of the \
+                     vocabulary {} there",
+                    self.path.display(),
+                    self.info.origin.vocabulary
                 )
-            })?;
-            return Ok(tokenizer);
+            });
         };
         let name = root.display().to_string();
         let tokenizer = run_tokenizer(schedule, root)?.with_context(|| {
@@ -89,20 +87,45 @@ impl OpenedCheckpoint {
 }
 
 /// The tokenizer of a checkpoint that lies in no run, where it has one.
-pub fn imported_tokenizer(path: &Path, info: &CheckpointInfo) -> Result<Option<Tokenizer>> {
+fn own_tokenizer(path: &Path, info: &CheckpointInfo) -> Result<Option<Tokenizer>> {
+    let due = &info.origin.vocabulary;
     let json = path.join(TOKENIZER_FILE);
-    if info.origin.vocabulary == "bytes" {
-        return Ok(Some(Tokenizer::bytes()));
+    if let Some(plain) = Tokenizer::plain(due) {
+        return Ok(Some(plain));
     }
     if !json.exists() {
         return Ok(None);
     }
     let tokenizer = Tokenizer::from_file(&json)?;
-    let (found, due) = (tokenizer.vocabulary()?, &info.origin.vocabulary);
+    let found = tokenizer.vocabulary()?;
     if found != *due {
         bail!("{}: its vocabulary is {found}, the checkpoint's {due}", json.display());
     }
     Ok(Some(tokenizer))
+}
+
+/// The tokenizer that goes along with a checkpoint's model: where its tokens need one that is still there and still theirs, of its run
+/// or its own. A warning says why there is none.
+pub fn tokenizer_along(run: Option<&Path>, checkpoint: &Checkpoint) -> Option<Tokenizer> {
+    let due = &checkpoint.info().origin.vocabulary;
+    if Tokenizer::plain(due).is_some() {
+        return None;
+    }
+    let opened = || -> Result<Option<Tokenizer>> {
+        let Some(root) = run else { return own_tokenizer(checkpoint.path(), checkpoint.info()) };
+        Ok(run_tokenizer(&RunFolder::schedule_of(root)?, root)?)
+    };
+    let fits = |tokenizer: &Tokenizer| tokenizer.vocabulary().is_ok_and(|found| found == *due);
+    let reason = match opened() {
+        Ok(Some(tokenizer)) if fits(&tokenizer) => return Some(tokenizer),
+        Ok(Some(_)) => "its tokens are of another vocabulary now".to_string(),
+        Ok(None) => "its tokens came without one".to_string(),
+        Err(error) => format!("{error:#}"),
+    };
+    output::note(&format!(
+        "warning: no tokenizer.json is written for the vocabulary {due}: {reason}"
+    ));
+    None
 }
 
 /// A checkpoint folder by its own path or by that of its run, then the newest whole one, and the run

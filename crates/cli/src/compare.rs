@@ -99,7 +99,7 @@ pub fn print(found: &Comparison) -> Result<()> {
         "with pilots",
         "exact",
         "6 N D",
-        "from scratch"
+        "of scratch"
     ))?;
     for one in &found.savings {
         let interval = match (one.low, one.high) {

@@ -165,7 +165,7 @@ impl Sides {
                 ("learning_rate.peak", rate.peak.to_string()),
                 ("learning_rate.shape", format!("{:?}", rate.shape).to_lowercase()),
                 (
-                    "the share of steps over which the rate decays",
+                    "the decaying share of the steps (learning_rate.shape, decay_fraction)",
                     rate.decaying_share().to_string(),
                 ),
                 ("learning_rate.final_fraction", rate.final_fraction.to_string()),
@@ -199,14 +199,17 @@ impl Sides {
         for run in self.staged[1..].iter().chain(&self.scratch).chain(&self.others) {
             check_same_data(run, first, data.as_deref())?;
         }
-        for run in &self.scratch {
-            let name = run.folder.display();
+        for run in self.scratch.iter().chain(&self.others) {
             if let Some(start) = run.schedule.start() {
                 bail!(
-                    "{name}: begins with the model of {}; a baseline begins with random weights",
+                    "{}: begins with the model of {}; a run from scratch begins with random weights",
+                    run.folder.display(),
                     start.display()
                 );
             }
+        }
+        for run in &self.scratch {
+            let name = run.folder.display();
             if !run.is_from_scratch() {
                 bail!("{name}: has {} stages; a baseline has one", run.schedule.stages().len());
             }

@@ -1,12 +1,11 @@
-use crate::checkpoint::{imported_tokenizer, locate};
+use crate::checkpoint::{locate, tokenizer_along};
 use crate::output;
 use anyhow::Result;
 use clap::Args;
 use corpus::Tokenizer;
 use serde::Serialize;
 use state::{Checkpoint, ExportedTokenizer};
-use std::path::{Path, PathBuf};
-use trainer::{RunFolder, run_tokenizer};
+use std::path::PathBuf;
 
 /// Arguments of `staged export`.
 #[derive(Args)]
@@ -39,7 +38,7 @@ impl Export {
     pub fn run(self) -> Result<()> {
         let (path, run) = locate(&self.checkpoint)?;
         let checkpoint = Checkpoint::open_params(&path)?;
-        let tokenizer = tokenizer_of(run.as_deref(), &checkpoint);
+        let tokenizer = tokenizer_along(run.as_deref(), &checkpoint);
         let json = tokenizer.as_ref().map(Tokenizer::to_json).transpose()?.flatten();
         let exported = ExportedTokenizer {
             json: json.as_deref(),
@@ -71,29 +70,4 @@ impl Export {
             if report.has_tokenizer { ", with its tokenizer.json" } else { "" },
         ))
     }
-}
-
-/// The tokenizer of the run's tokens, where they need one that is still there and still theirs.
-fn tokenizer_of(run: Option<&Path>, checkpoint: &Checkpoint) -> Option<Tokenizer> {
-    let due = &checkpoint.info().origin.vocabulary;
-    if Tokenizer::is_plain(due) {
-        return None;
-    }
-    let opened = || -> Result<Option<Tokenizer>> {
-        let Some(root) = run else {
-            return imported_tokenizer(checkpoint.path(), checkpoint.info());
-        };
-        Ok(run_tokenizer(&RunFolder::schedule_of(root)?, root)?)
-    };
-    let fits = |tokenizer: &Tokenizer| tokenizer.vocabulary().is_ok_and(|found| found == *due);
-    let reason = match opened() {
-        Ok(Some(tokenizer)) if fits(&tokenizer) => return Some(tokenizer),
-        Ok(Some(_)) => "its tokens are of another vocabulary now".to_string(),
-        Ok(None) => "its tokens came without one".to_string(),
-        Err(error) => format!("{error:#}"),
-    };
-    output::note(&format!(
-        "warning: no tokenizer.json is written for the vocabulary {due}: {reason}"
-    ));
-    None
 }

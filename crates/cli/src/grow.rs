@@ -1,7 +1,8 @@
-use crate::checkpoint::{TOKENIZER_FILE, locate};
+use crate::checkpoint::{locate, tokenizer_along};
 use crate::{output, train};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use corpus::Tokenizer;
 use growth::GrowthOperator;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use measure::GptShape;
@@ -9,12 +10,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use schedule::{DepthMode, Growth, MomentRule, NamedPlacement, Placement, WidthMode};
 use serde::Serialize;
-use state::Checkpoint;
+use state::{Checkpoint, TOKENIZER_FILE};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use trainer::{EvaluationSet, GrowthCheck, RunFolder, check_growth, open_corpus, stage_seed};
+use trainer::{EvaluationSet, GrowthCheck, RunFolder, check_growth, growth_seed, open_corpus};
 
 /// Held-out sequences on which the growth is checked.
 const CHECK_SEQUENCES: usize = 8;
@@ -134,10 +135,12 @@ impl Grow {
         to.check()?;
         let parametrization = from.info().parametrization;
         // As in a run, so that a growth after a growth draws other numbers.
-        let seed = stage_seed(self.seed, from.info().position.stage + 1);
+        let seed = growth_seed(self.seed, from.info().position.growths());
         let operator = GrowthOperator::new(before, to, parametrization, &growth, seed)
             .map_err(|error| anyhow::anyhow!("{}", in_words_of_the_command(&error.to_string())))?;
         let batch = if self.no_check { None } else { Some(self.batch(&before, run.as_deref())?) };
+        let tokenizer = tokenizer_along(run.as_deref(), &from);
+        let tokenizer = tokenizer.as_ref().map(Tokenizer::to_json).transpose()?.flatten();
         let began = Instant::now();
         let bytes_written = self.write(&operator, &from)?;
         let seconds = began.elapsed().as_secs_f64();
@@ -161,6 +164,9 @@ impl Grow {
             // The first error says more than one about tidying up.
             let _ = std::fs::remove_dir_all(&self.out);
         };
+        if let Some(json) = tokenizer {
+            output::write_file(&self.out.join(TOKENIZER_FILE), &json).inspect_err(|_| discard())?;
+        }
         if train::stop_on_signals()?.load(Ordering::Relaxed) {
             discard();
             bail!("stopped");
@@ -175,12 +181,6 @@ impl Grow {
             report.loss_after = Some(check.loss_after);
             report.max_abs_delta_logit = Some(check.max_abs_delta_logit);
             report.checked_on = Some(on);
-        }
-        let tokenizer = path.join(TOKENIZER_FILE);
-        if tokenizer.exists() {
-            let text = std::fs::read_to_string(&tokenizer);
-            let text = text.with_context(|| tokenizer.display().to_string())?;
-            output::write_file(&self.out.join(TOKENIZER_FILE), &text)?;
         }
         let json = serde_json::to_string_pretty(&report)?;
         output::write_file(&self.out.join("growth.json"), &json)?;

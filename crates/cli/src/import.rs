@@ -4,7 +4,7 @@ use clap::Args;
 use corpus::{Cleaning, Tokenizer, TokenizerChoice};
 use measure::GptShape;
 use serde::Serialize;
-use state::ImportedVocabulary;
+use state::{ImportedVocabulary, TOKENIZER_FILE};
 use std::path::PathBuf;
 
 /// Arguments of `staged import`.
@@ -45,7 +45,8 @@ impl Import {
             n_vocab: tokenizer.n_vocab(),
             json: json.as_deref(),
         };
-        let shape = state::import(&self.model, described, &self.out)?;
+        let versions = format!("staged {}", env!("CARGO_PKG_VERSION"));
+        let shape = state::import(&self.model, described, &versions, &self.out)?;
         let report = Report {
             checkpoint: self.out,
             shape,
@@ -67,7 +68,7 @@ impl Import {
     }
 
     fn tokenizer(&self) -> Result<Tokenizer> {
-        let beside = self.model.join("tokenizer.json");
+        let beside = self.model.join(TOKENIZER_FILE);
         let choice = match &self.tokenizer {
             Some(text) => match text.parse()? {
                 TokenizerChoice::Bpe(_) => {

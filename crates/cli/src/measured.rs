@@ -1,5 +1,6 @@
 //! Growth points from measured curves, without a law.
 
+use crate::observations::{check_random_start, run_of};
 use crate::output;
 use anyhow::{Context, Result, bail};
 use measure::{LearningCurve, SmoothCurve};
@@ -18,6 +19,7 @@ struct Report {
 /// points of one curve.
 fn steady_curve(path: &Path) -> Result<SmoothCurve> {
     let file = RunFolder::curve_file(path);
+    check_random_start(&run_of(&file))?;
     let curve = LearningCurve::read(&file)?;
     let peak = curve.peak_rate();
     if curve.points.last().is_some_and(|end| !end.is_at_rate(peak)) {

@@ -92,16 +92,10 @@ impl Source {
     ) -> Result<f64> {
         let curve = LearningCurve::read(path)?;
         let folder = run_of(path);
-        if RunFolder::is_run(&folder) {
+        check_random_start(&folder)?;
+        if self.last_only && RunFolder::is_run(&folder) {
             let schedule = RunFolder::schedule_of(&folder)?;
-            if let Some(start) = schedule.start() {
-                bail!(
-                    "{}: begins with the model of {}, and a law is one of runs from random weights; leave it out",
-                    folder.display(),
-                    start.display()
-                );
-            }
-            if self.last_only && schedule.learning_rate().decays() {
+            if schedule.learning_rate().decays() {
                 if schedule.stages().len() > 1 {
                     bail!(
                         "--last-only: {}: the learning rate decays after its first stage, whose end is no run's; leave it out",
@@ -297,8 +291,18 @@ impl Source {
     }
 }
 
+/// Errs for a run that begins with a model that was there.
+pub fn check_random_start(folder: &Path) -> Result<()> {
+    let Some(start) = RunFolder::start_of(folder)? else { return Ok(()) };
+    bail!(
+        "{}: begins with the model of {}, and laws and plans are of runs from random weights; leave it out",
+        folder.display(),
+        start.checkpoint.display()
+    );
+}
+
 /// The folder of a run that was named, or whose metrics.csv was.
-fn run_of(file: &Path) -> PathBuf {
+pub fn run_of(file: &Path) -> PathBuf {
     if file.is_dir() { file } else { file.parent().unwrap_or(file) }.to_path_buf()
 }
 

@@ -104,6 +104,7 @@ pub struct PilotMade {
 impl Pilot {
     pub fn run(self) -> Result<()> {
         let mut recipe = Schedule::read(&self.schedule)?;
+        recipe.check_random_start(&self.schedule)?;
         if !self.text.is_empty() {
             recipe = recipe.with_text(self.text)?;
         }

@@ -6,7 +6,7 @@ use crate::plan::Planned;
 use anyhow::Result;
 use measure::{Flops, PfDays};
 use scaling::TrainingCost;
-use scaling::plan::{Operators, Plan};
+use scaling::plan::{LEAST_SAVING, Operators, Plan};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ fn hidden_rate(planned: &Planned, d_model: usize) -> f64 {
 pub fn json(planned: &Planned) -> Value {
     let mut value = serde_json::to_value(&planned.plan).unwrap_or_default();
     value["law"] = json!(planned.law.name);
-    value["saving_exact"] = json!(planned.plan.saving_exact());
+    value["saving_exact"] = json!(saving_exact(&planned.plan));
     value["warnings"] = json!(warnings(planned));
     value["pace_from"] = json!(planned.pace_from);
     value["other_policies"] = json!(other_policies(planned));
@@ -58,6 +58,12 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
         warnings.push(format!(
             "the law is of batches of {own:.0} tokens, and says nothing of batches of {:.0}",
             plan.batch_tokens
+        ));
+    }
+    if let Some(exact) = saving_exact(plan).filter(|exact| *exact < LEAST_SAVING) {
+        warnings.push(format!(
+            "with attention and output head counted, of which a small model spares less than of 6 N D, the saving is {}: not worth a growth",
+            percent(exact)
         ));
     }
     let made = planned.schedule.most_compute();
@@ -129,6 +135,11 @@ fn saving(plan: &Plan) -> String {
             format!("95 % interval {} to {}", percent(low), percent(high))
         });
     format!("{} ({interval})", percent(plan.saving))
+}
+
+/// The saving in exact FLOPs, of a plan that grows and is in FLOPs.
+fn saving_exact(plan: &Plan) -> Option<f64> {
+    (plan.stages.len() > 1 && plan.seconds.is_none()).then(|| plan.saving_exact())
 }
 
 /// The pace that is counted on after growths.
@@ -238,10 +249,11 @@ fn summary(planned: &Planned) -> Result<()> {
         percent(plan.saving_at_best_size),
         plan.best_size,
     ))?;
-    if plan.stages.len() > 1 && plan.seconds.is_none() {
+    if let Some(exact) = saving_exact(plan) {
         output::line(&format!(
-            "with attention and output head counted on both sides it is {}",
-            percent(plan.saving_exact())
+            "saving with attention and output head counted on both sides: {} of the compute of {} from scratch",
+            percent(exact),
+            last.shape
         ))?;
     }
     if let Some(pace) = pace(planned) {

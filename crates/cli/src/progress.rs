@@ -2,7 +2,7 @@ use crate::output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use measure::{CurvePoint, Flops};
 use std::time::{Duration, Instant};
-use trainer::{Event, GrowthReport};
+use trainer::{Event, GrowthReport, Start};
 
 /// Seconds between two lines where there is no terminal to redraw.
 pub const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -59,12 +59,7 @@ impl Progress {
                 output::count(branch.step),
                 branch.of.display()
             )),
-            Event::StartedWith(start) => self.note(&format!(
-                "begins with the model of {}, which was trained here on {} tokens with {}; they are not counted",
-                start.checkpoint.display(),
-                output::count(start.tokens),
-                Flops(start.compute_flops),
-            )),
+            Event::StartedWith(start) => self.note(&beginning(start)),
             Event::Skipped { path, reason } => {
                 self.note(&format!("warning: {} is passed over: {reason}", path.display()));
             }
@@ -191,6 +186,18 @@ impl Progress {
             output::note(text);
         }
     }
+}
+
+/// What a run begins with.
+fn beginning(start: &Start) -> String {
+    let trained = if start.tokens > 0 {
+        let (tokens, flops) = (output::count(start.tokens), Flops(start.compute_flops));
+        format!("; the {tokens} tokens ({flops}) that it was trained on are not counted")
+    } else {
+        String::new()
+    };
+    let moments = if start.has_moments { "" } else { "; it has no moments, so they begin at zero" };
+    format!("begins with the model of {}{trained}{moments}", start.checkpoint.display())
 }
 
 /// Up to so many times the same tokens are nearly as good as new ones (Muennighoff et al. 2023, arXiv 2305.16264).

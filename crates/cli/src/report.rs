@@ -70,8 +70,9 @@ fn html(sides: &Sides, found: &Comparison) -> Result<String> {
     let _ = write!(
         page,
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
-         <style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n{}",
-        summary(sides, found)
+         <style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n{}{}",
+        summary(sides, found),
+        notes(found)
     );
     let with_baseline = (!sides.scratch.is_empty()).then_some(found);
     let figure = predicted_against_actual(first, &sides.scratch, with_baseline);
@@ -129,6 +130,13 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
     text
 }
 
+/// What is to be known beside the numbers.
+fn notes(found: &Comparison) -> String {
+    let paragraphs: Vec<String> =
+        found.notes.iter().map(|note| format!("<p>Note: {}.</p>\n", escaped(note))).collect();
+    paragraphs.concat()
+}
+
 fn savings(found: &Comparison) -> String {
     if let Some(why) = &found.no_saving {
         return format!("<p>None: {}.</p>", escaped(why));
@@ -149,7 +157,7 @@ fn savings(found: &Comparison) -> String {
             format!("{:.3e}", one.compute_from_scratch),
         ]
     });
-    let mut text = format!(
+    let text = format!(
         "<p>1 - C_staged(L) / C_scratch(L), with C = 6 N D over all stages, evaluations excluded on both sides. {}; {} \
          staged, {} from scratch. Pilot runs: {}.</p>",
         if found.decays {
@@ -165,10 +173,6 @@ fn savings(found: &Comparison) -> String {
             "none".into()
         }
     );
-    for note in &found.notes {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "<p>Note: {}.</p>", escaped(note));
-    }
     let head = [
         "at",
         "loss",

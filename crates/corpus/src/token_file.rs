@@ -17,8 +17,15 @@ const MAGIC_16: (u32, u32) = (20_240_520, 1);
 const MAGIC_32: (u32, u32) = (20_240_801, 7);
 /// Most tokens that llm.c's header counts, in a signed 32-bit integer.
 const MOST_TOKENS: u64 = i32::MAX as u64;
+/// What stands before the size of a vocabulary of which no more is known.
+const UNKNOWN: &str = "unknown:";
 /// Largest vocabulary whose tokens fit into 16 bits.
 const LARGEST_16: usize = 1 << 16;
+
+/// Whether no more is known of a vocabulary than its size: that of a token file that another program wrote.
+pub fn is_unknown(vocabulary: &str) -> bool {
+    vocabulary.starts_with(UNKNOWN)
+}
 
 /// What the JSON beside a token file says of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +118,7 @@ impl TokenFile {
             let n_vocab = largest as usize + 1;
             TokenFileInfo {
                 tokenizer: "unknown".into(),
-                vocabulary: format!("unknown:{n_vocab}"),
+                vocabulary: format!("{UNKNOWN}{n_vocab}"),
                 n_vocab,
                 n_tokens,
                 n_text_bytes: 0,

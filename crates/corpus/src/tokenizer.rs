@@ -168,9 +168,14 @@ impl Tokenizer {
         })
     }
 
-    /// Whether the tokens of a vocabulary are numbers themselves, bytes or words of a language, so that no tokenizer.json tells them.
-    pub fn is_plain(vocabulary: &str) -> bool {
-        vocabulary == "bytes" || vocabulary.starts_with("words:")
+    /// The tokenizer of a vocabulary whose tokens are numbers themselves, bytes or words of a language, so that no tokenizer.json
+    /// tells them.
+    pub fn plain(vocabulary: &str) -> Option<Self> {
+        if vocabulary == "bytes" {
+            return Some(Self::bytes());
+        }
+        let n_words = vocabulary.strip_prefix("words:")?.split(' ').next()?;
+        n_words.parse().ok().map(Self::words)
     }
 
     /// The tokenizer.json, for tokenizers that have one.

@@ -12,7 +12,9 @@ pub use baseline::Baseline;
 pub use goal::{Goal, Stop};
 pub use measured::{MeasuredGrowth, measured_growths};
 pub use pilots::{Pilot, grown_from, pilots};
-pub use request::{Advice, CurveSample, FinalShape, Plan, PlanError, Request, Stage, Unstaged};
+pub use request::{
+    Advice, CurveSample, FinalShape, LEAST_SAVING, Plan, PlanError, Request, Stage, Unstaged,
+};
 pub use shapes::{Family, Operators, WidthRule};
 
 #[cfg(test)]

@@ -70,9 +70,8 @@ impl Checker<'_> {
         let expected = "must be letters, digits, '-', '_' and '.', since it names the run's folder";
         self.require(is_name, "name", format!("{:?}", file.name), expected)?;
         self.data(&file.data)?;
-        if let Some(start) = file.model.start.as_ref().filter(|start| start.to_str().is_none()) {
-            self.require(false, "model.start", start.display(), "must be UTF-8")?;
-        }
+        let names = file.model.start.as_ref().is_none_or(|start| !start.as_os_str().is_empty());
+        self.require(names, "model.start", "\"\"", "must be a checkpoint's folder")?;
         self.parametrization(file.parametrization)?;
         self.optimizer(file.optimizer)?;
         self.learning_rate(file.learning_rate)?;

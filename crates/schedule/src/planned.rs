@@ -54,12 +54,20 @@ const EVALUATIONS: u64 = 80;
 const CHECKPOINTS: u64 = 20;
 
 impl Schedule {
+    /// Errs if the schedule begins with a model that is there, and is to be planned or a law to be measured with.
+    ///
+    /// # Errors
+    /// `model.start`, by its value; `path` is for the message.
+    pub fn check_random_start(&self, path: &Path) -> Result<(), ScheduleError> {
+        Checker { path }.random_start(&self.file)
+    }
+
     /// The same run through other stages, from random weights.
     ///
     /// # Errors
     /// Stages that no schedule can have, or a schedule that begins with a model that is there.
     pub fn with_stages(mut self, stages: Vec<StageSpec>) -> Result<Self, ScheduleError> {
-        Checker { path: Path::new("the schedule") }.random_start(&self.file)?;
+        self.check_random_start(Path::new("the schedule"))?;
         let file = |stage: StageSpec| StageFile::new(&stage.shape, stage.steps, stage.growth);
         self.file.stages = stages.into_iter().map(file).collect();
         self.file.prediction = None;
@@ -128,7 +136,7 @@ impl Schedule {
     /// # Errors
     /// Stages that no schedule can have, a batch that is not of whole sequences, or a schedule that begins with a model that is there.
     pub fn with_plan(mut self, plan: PlannedRun) -> Result<Self, ScheduleError> {
-        Checker { path: Path::new("the template") }.random_start(&self.file)?;
+        self.check_random_start(Path::new("the template"))?;
         let context_len = self.context_len() as f64;
         let batch_tokens = plan.batch_tokens;
         let steps = |tokens: f64| (tokens / batch_tokens).round().max(1.0) as u64;

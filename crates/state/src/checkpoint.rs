@@ -38,8 +38,8 @@ pub struct CheckpointInfo {
 
 impl CheckpointInfo {
     /// Checksum of the parameters' file, XXH3 in hexadecimal.
-    pub fn params_checksum(&self) -> Option<&str> {
-        self.files.get(MODEL_FILE).map(|record| record.xxh3.as_str())
+    pub fn params_checksum(&self) -> &str {
+        self.files.get(MODEL_FILE).map_or("", |record| &record.xxh3)
     }
 }
 

@@ -7,7 +7,8 @@ use serde_json::json;
 use std::path::Path;
 
 pub(crate) const CONFIG_FILE: &str = "config.json";
-pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
+/// A model's tokenizer, in its folder.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// What an exported model is to know of its tokens.
 #[derive(Clone, Copy, Debug, Default)]

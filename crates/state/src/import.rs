@@ -1,16 +1,17 @@
 //! Models that Hugging Face's transformers wrote.
 
-use crate::checkpoint::{MODEL_FILE, write_whole};
+use crate::checkpoint::{MODEL_FILE, write_files, write_whole};
 use crate::export::{CONFIG_FILE, TOKENIZER_FILE};
 use crate::file::write_synced;
 use crate::{
-    HostTensor, ModelConstants, Moments, Origin, ParamId, Position, StateError, TrainingState,
+    ModelConstants, Moments, Origin, ParamId, Position, StateError, TensorGroup, TrainingState,
     inventory,
 };
 use half::{bf16, f16};
 use measure::{GptShape, Parametrization};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -18,7 +19,6 @@ use std::path::Path;
 /// The keys of config.json that say what model it is; the others say how it is trained or sampled from.
 #[derive(Deserialize)]
 struct Config {
-    model_type: String,
     n_layer: usize,
     n_embd: usize,
     n_head: usize,
@@ -65,46 +65,50 @@ pub struct ImportedVocabulary<'a> {
 
 /// Reads config.json and model.safetensors of a `GPT2LMHeadModel` (weights in 32 or 16 bits, with or without the prefix
 /// `transformer.`) and writes them as a checkpoint before its first step, in GPT-2's parametrization and with moments of zero, to a
-/// folder that appears only once it is whole. Returns the shape.
+/// folder that appears only once it is whole. `versions` goes into its record. Returns the shape.
 ///
 /// # Errors
-/// A model that is none of GPT-2's architecture or of another vocabulary, the key named; a tensor that is missing, of other dimensions
-/// or not known; the target exists; a file cannot be read or written.
+/// A model that is none of GPT-2's architecture or of another vocabulary, the key named; a tensor that is missing, of other dimensions,
+/// not known or not finite; the target exists; a file cannot be read or written.
 pub fn import(
     folder: &Path,
     vocabulary: ImportedVocabulary<'_>,
+    versions: &str,
     target: &Path,
 ) -> Result<GptShape, StateError> {
     let config_path = folder.join(CONFIG_FILE);
-    let config = read_config(&config_path)?;
-    let refuse = |reason: String| Err(StateError::broken(&config_path, reason));
-    let shape = GptShape {
-        d_ff: config.n_inner.unwrap_or(config.n_embd.saturating_mul(4)),
-        n_vocab: config.vocab_size,
-        context_len: config.n_positions,
-        tied_head: config.tie_word_embeddings,
-        ..GptShape::gpt2(config.n_layer, config.n_embd, config.n_head)
-    };
-    if let Err(error) = shape.check() {
-        return refuse(error.to_string());
-    }
+    let (shape, norm_eps) = read_config(&config_path)?;
     if shape.n_vocab != vocabulary.n_vocab {
-        let reason =
-            format!("vocab_size = {}: its tokenizer has {}", shape.n_vocab, vocabulary.n_vocab);
-        return refuse(reason);
+        let reason = format!(
+            "vocab_size = {}: its tokenizer has {} tokens, and an embedding with other rows is not supported",
+            shape.n_vocab, vocabulary.n_vocab
+        );
+        return Err(StateError::broken(&config_path, reason));
     }
-    let params = read_tensors(&folder.join(MODEL_FILE), &shape)?;
-    let state = TrainingState {
+    let path = folder.join(MODEL_FILE);
+    let bytes = fs::read(&path).map_err(StateError::io(&path))?;
+    let source = Source::new(&path, &bytes, &shape)?;
+    let frame = TrainingState {
         shape,
         parametrization: Parametrization::standard(),
-        constants: ModelConstants { output_multiplier: 1.0, norm_eps: config.layer_norm_epsilon },
+        constants: ModelConstants { output_multiplier: 1.0, norm_eps },
         position: Position::default(),
-        origin: Origin { vocabulary: vocabulary.name.to_string(), ..Origin::of_no_run(0) },
-        moments: Moments::zeros(&params),
-        params,
+        origin: Origin {
+            vocabulary: vocabulary.name.to_string(),
+            data: format!("imported from {}", folder.display()),
+            versions: versions.to_string(),
+            ..Origin::of_no_run(0)
+        },
+        params: BTreeMap::new(),
+        moments: Moments::zeros(&BTreeMap::new()),
     };
     write_whole(target, &mut |partial| {
-        state.write_files(partial)?;
+        write_files(partial, &frame, &mut |group, id, sink| match group {
+            TensorGroup::Params => sink.write(&source.tensor(id)?),
+            TensorGroup::FirstMoment | TensorGroup::SecondMoment => {
+                sink.write(&vec![0.0; id.role.dims(&shape).iter().product()])
+            }
+        })?;
         if let Some(json) = vocabulary.json {
             write_synced(&partial.join(TOKENIZER_FILE), json.as_bytes())?;
         }
@@ -112,85 +116,99 @@ pub fn import(
     })
 }
 
-fn read_config(path: &Path) -> Result<Config, StateError> {
-    let text = fs::read(path).map_err(StateError::io(path))?;
-    let config: Config = serde_json::from_slice(&text)
-        .map_err(|error| StateError::broken(path, format!("no GPT-2's: {error}")))?;
-    let shown = |flag: bool| flag.to_string();
-    let due = [
-        ("model_type", config.model_type.clone(), vec!["gpt2"]),
-        (
-            "activation_function",
-            config.activation_function.clone(),
-            vec!["gelu_new", "gelu_pytorch_tanh"],
-        ),
-        ("scale_attn_weights", shown(config.scale_attn_weights), vec!["true"]),
-        (
-            "scale_attn_by_inverse_layer_idx",
-            shown(config.scale_attn_by_inverse_layer_idx),
-            vec!["false"],
-        ),
-        ("add_cross_attention", shown(config.add_cross_attention), vec!["false"]),
-    ];
-    for (key, found, due) in due {
-        if !due.contains(&found.as_str()) {
-            let reason =
-                format!("{key} = {found}: this program's models have {}", due.join(" or "));
-            return Err(StateError::broken(path, reason));
-        }
-    }
-    Ok(config)
-}
-
-fn read_tensors(
-    path: &Path,
-    shape: &GptShape,
-) -> Result<BTreeMap<ParamId, HostTensor>, StateError> {
+/// The model's shape and the epsilon of its norms.
+fn read_config(path: &Path) -> Result<(GptShape, f64), StateError> {
     let broken = |reason: String| StateError::broken(path, reason);
-    let bytes = fs::read(path).map_err(StateError::io(path))?;
-    let file =
-        SafeTensors::deserialize(&bytes).map_err(|e| broken(format!("not safetensors: {e}")))?;
-    let mut left: BTreeSet<String> = file.names().into_iter().map(str::to_string).collect();
-    let mut params = BTreeMap::new();
-    for id in inventory(shape) {
-        let full = id.to_string();
-        let short = full.trim_start_matches("transformer.").to_string();
-        let name = [&full, &short]
-            .into_iter()
-            .find(|name| left.remove(*name))
-            .ok_or_else(|| broken(format!("tensor {full} is missing")))?;
-        let view = file.tensor(name).map_err(|e| broken(format!("{name}: {e}")))?;
-        let dims = id.role.dims(shape);
-        if view.shape() != dims {
-            return Err(broken(format!("{name} is {:?} where {dims:?} is due", view.shape())));
+    let text = fs::read(path).map_err(StateError::io(path))?;
+    let json: Value = serde_json::from_slice(&text).map_err(|e| broken(e.to_string()))?;
+    let due = |key: &str, found: String, due: &[&str]| {
+        if due.contains(&found.as_str()) {
+            return Ok(());
         }
-        let data = elements(view.dtype(), view.data()).ok_or_else(|| {
-            broken(format!("{name} is {}: must be F32, F16 or BF16", view.dtype()))
-        })?;
-        params.insert(id, HostTensor { dims, data });
-    }
-    // Masks, which older versions wrote along, and a tied head written twice.
-    let known = |name: &str| {
-        name.ends_with(".attn.bias")
-            || name.ends_with(".attn.masked_bias")
-            || (shape.tied_head && name == "lm_head.weight")
+        Err(broken(format!("{key} = {found}: models of this program have {}", due.join(" or "))))
     };
-    match left.iter().find(|name| !known(name)) {
-        Some(name) => Err(broken(format!("tensor {name} does not belong to a {shape} GPT"))),
-        None => Ok(params),
+    let model_type = json["model_type"].as_str().unwrap_or("nothing").to_string();
+    due("model_type", model_type, &["gpt2"])?;
+    let config: Config = serde_json::from_value(json).map_err(|e| broken(e.to_string()))?;
+    due("activation_function", config.activation_function, &["gelu_new", "gelu_pytorch_tanh"])?;
+    due("scale_attn_weights", config.scale_attn_weights.to_string(), &["true"])?;
+    let by_layer = config.scale_attn_by_inverse_layer_idx;
+    due("scale_attn_by_inverse_layer_idx", by_layer.to_string(), &["false"])?;
+    due("add_cross_attention", config.add_cross_attention.to_string(), &["false"])?;
+    let norm_eps = config.layer_norm_epsilon;
+    if !(0.0..=1.0).contains(&norm_eps) {
+        return Err(broken(format!("layer_norm_epsilon = {norm_eps}: must be from 0 to 1")));
     }
+    let shape = GptShape {
+        d_ff: config.n_inner.unwrap_or(config.n_embd.saturating_mul(4)),
+        n_vocab: config.vocab_size,
+        context_len: config.n_positions,
+        tied_head: config.tie_word_embeddings,
+        ..GptShape::gpt2(config.n_layer, config.n_embd, config.n_head)
+    };
+    shape.check().map_err(|error| broken(error.to_string()))?;
+    Ok((shape, norm_eps))
 }
 
-fn elements(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    let of_two =
-        |read: fn([u8; 2]) -> f32| bytes.as_chunks().0.iter().map(|two| read(*two)).collect();
-    match dtype {
-        Dtype::F32 => {
-            Some(bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect())
+/// A file of tensors that hold the parameters of a model.
+struct Source<'a> {
+    path: &'a Path,
+    file: SafeTensors<'a>,
+    names: BTreeMap<ParamId, String>,
+}
+
+impl<'a> Source<'a> {
+    /// Finds every parameter, and nothing else.
+    fn new(path: &'a Path, bytes: &'a [u8], shape: &GptShape) -> Result<Self, StateError> {
+        let broken = |reason: String| StateError::broken(path, reason);
+        let file = SafeTensors::deserialize(bytes);
+        let file = file.map_err(|error| broken(format!("not safetensors: {error}")))?;
+        let mut left: BTreeSet<String> = file.names().into_iter().map(str::to_string).collect();
+        let mut names = BTreeMap::new();
+        for id in inventory(shape) {
+            let full = id.to_string();
+            let short = full.trim_start_matches("transformer.").to_string();
+            let name = [&full, &short].into_iter().find(|name| left.remove(*name)).cloned();
+            let name = name.ok_or_else(|| broken(format!("tensor {full} is missing")))?;
+            let view = file.tensor(&name).map_err(|error| broken(format!("{name}: {error}")))?;
+            let (found, due) = (view.shape(), id.role.dims(shape));
+            if found != due {
+                return Err(broken(format!("{name} is {found:?} where {due:?} is due")));
+            }
+            names.insert(id, name);
         }
-        Dtype::F16 => Some(of_two(|two| f16::from_le_bytes(two).to_f32())),
-        Dtype::BF16 => Some(of_two(|two| bf16::from_le_bytes(two).to_f32())),
-        _ => None,
+        // Masks, which older versions wrote along, and a tied head written twice.
+        let known = |name: &str| {
+            name.ends_with(".attn.bias")
+                || name.ends_with(".attn.masked_bias")
+                || (shape.tied_head && name == "lm_head.weight")
+        };
+        match left.iter().find(|name| !known(name)) {
+            Some(name) => Err(broken(format!("tensor {name} does not belong to a {shape} GPT"))),
+            None => Ok(Self { path, file, names }),
+        }
+    }
+
+    fn tensor(&self, id: ParamId) -> Result<Vec<f32>, StateError> {
+        let name = &self.names[&id];
+        let broken = |reason: String| StateError::broken(self.path, format!("{name} {reason}"));
+        let view = self.file.tensor(name).map_err(|error| broken(format!("is broken: {error}")))?;
+        let bytes = view.data();
+        let of_two = |read: fn([u8; 2]) -> f32| -> Vec<f32> {
+            bytes.as_chunks().0.iter().map(|two| read(*two)).collect()
+        };
+        let elements = match view.dtype() {
+            Dtype::F32 => {
+                bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect()
+            }
+            Dtype::F16 => of_two(|two| f16::from_le_bytes(two).to_f32()),
+            Dtype::BF16 => of_two(|two| bf16::from_le_bytes(two).to_f32()),
+            other => return Err(broken(format!("is {other}: must be F32, F16 or BF16"))),
+        };
+        match elements.iter().find(|x| !x.is_finite()) {
+            Some(x) => Err(broken(format!("holds {x}: must be finite"))),
+            None => Ok(elements),
+        }
     }
 }
 
@@ -227,7 +245,7 @@ mod tests {
         for tied_head in [true, false] {
             let (folder, state) = exported(tied_head);
             let target = folder.path().join("imported");
-            let shape = import(&folder.path().join("hf"), bytes(&state), &target).unwrap();
+            let shape = import(&folder.path().join("hf"), bytes(&state), "test", &target).unwrap();
             assert_eq!(shape, state.shape);
             let found = Checkpoint::open(&target).unwrap().load().unwrap();
             assert_eq!(found.position, Position::default());
@@ -240,7 +258,8 @@ mod tests {
                 assert!(found.moments.second[id].data.iter().all(|x| *x == 0.0), "{id}");
             }
             assert_eq!(fs::read_to_string(target.join(TOKENIZER_FILE)).unwrap(), "{}");
-            let again = import(&folder.path().join("hf"), bytes(&state), &target).unwrap_err();
+            let again =
+                import(&folder.path().join("hf"), bytes(&state), "test", &target).unwrap_err();
             assert!(again.to_string().contains("is there already"), "{again}");
         }
     }
@@ -286,7 +305,7 @@ mod tests {
             [(short, dtype, dims, data)].into_iter().chain(mask).collect()
         });
         let target = folder.path().join("imported");
-        import(&hf, bytes(&state), &target).unwrap();
+        import(&hf, bytes(&state), "test", &target).unwrap();
         let found = Checkpoint::open(&target).unwrap().load().unwrap();
         for (id, due) in &state.params {
             for (found, due) in found.params[id].data.iter().zip(&due.data) {
@@ -303,7 +322,7 @@ mod tests {
             let hf = folder.path().join("hf");
             spoil(&hf);
             let target = folder.path().join("imported");
-            let error = import(&hf, bytes(&state), &target).unwrap_err().to_string();
+            let error = import(&hf, bytes(&state), "test", &target).unwrap_err().to_string();
             assert!(!target.exists());
             error
         };
@@ -322,10 +341,25 @@ mod tests {
             ("scale_attn_weights", false.into()),
             ("add_cross_attention", true.into()),
             ("vocab_size", 5.into()),
+            ("layer_norm_epsilon", (-1.0).into()),
         ] {
             let error = config(key, value);
             assert!(error.contains("config.json") && error.contains(key), "{error}");
         }
+        let llama = refusal(&|hf: &Path| {
+            fs::write(hf.join(CONFIG_FILE), r#"{"model_type": "llama", "hidden_size": 8}"#)
+                .unwrap();
+        });
+        assert!(llama.contains("model_type = llama: models of this program have gpt2"), "{llama}");
+        let infinite = refusal(&|hf: &Path| {
+            rewrite(hf, |name, dims, mut data| {
+                if name.contains("h.0.mlp.c_fc.weight") {
+                    data[..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+                }
+                vec![(name.to_string(), Dtype::F32, dims, data)]
+            });
+        });
+        assert!(infinite.contains("c_fc.weight holds inf"), "{infinite}");
         let error = config("n_head", 5.into());
         assert!(error.contains("n_heads = 5"), "{error}");
         let error = config("n_inner", 17.into());

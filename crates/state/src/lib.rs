@@ -14,9 +14,11 @@ mod training_state;
 
 pub use checkpoint::{Checkpoint, CheckpointInfo, TensorGroup, TensorSink, write_checkpoint};
 pub use error::StateError;
-pub use export::{ExportedTokenizer, export};
+pub use export::{ExportedTokenizer, TOKENIZER_FILE, export};
 pub use import::{ImportedVocabulary, import};
 pub use param::{ParamId, ParamRole, inventory};
 pub use rule::UpdateRule;
 pub use store::{CheckpointStore, Skipped};
-pub use training_state::{HostTensor, ModelConstants, Moments, Origin, Position, TrainingState};
+pub use training_state::{
+    Earlier, HostTensor, ModelConstants, Moments, Origin, Position, TrainingState,
+};

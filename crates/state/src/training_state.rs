@@ -46,6 +46,46 @@ pub struct Position {
     pub tokens: u64,
     /// 6 N for each token trained on or used to estimate moments anew, summed over all stages, in FLOPs.
     pub compute_flops: f64,
+    /// What the state went through before the run began with it.
+    #[serde(default, skip_serializing_if = "Earlier::is_nothing")]
+    pub earlier: Earlier,
+}
+
+impl Position {
+    /// Growths that the state went through, in this run and earlier.
+    pub fn growths(&self) -> usize {
+        self.earlier.growths + self.stage
+    }
+
+    /// The position before the first step of a run that begins with this state.
+    #[must_use]
+    pub fn as_start(&self) -> Self {
+        let earlier = Earlier {
+            growths: self.growths(),
+            tokens: self.earlier.tokens + self.tokens,
+            compute_flops: self.earlier.compute_flops + self.compute_flops,
+        };
+        Self { moment_updates: self.moment_updates, earlier, ..Self::default() }
+    }
+}
+
+/// What a state went through in runs before the one that it belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Earlier {
+    /// Growths.
+    pub growths: usize,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// 6 N D of these, FLOPs.
+    pub compute_flops: f64,
+}
+
+impl Earlier {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference.
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where a state comes from: what must agree for a run to go on from it.
@@ -67,7 +107,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Of a state that belongs to no run, in benches and tests.
+    /// Of a state that belongs to no run.
     pub fn of_no_run(seed: u64) -> Self {
         let none = String::new;
         Self {

@@ -1,4 +1,4 @@
-use crate::{Branch, Event, GrowthReport, TrainError};
+use crate::{Branch, Event, GrowthReport, Start, TrainError};
 use corpus::TokenFileInfo;
 use schedule::Schedule;
 use serde::Serialize;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 const SCHEDULE_FILE: &str = "schedule.toml";
 const METRICS_FILE: &str = "metrics.csv";
+const START_FILE: &str = "start.json";
 const BRANCH_FILE: &str = "branch.json";
 const EVENTS_FILE: &str = "events.jsonl";
 const LOCK_FILE: &str = "lock";
@@ -16,7 +17,8 @@ const LOCK_FILE: &str = "lock";
 const LOCK_CONTENT: &[u8] = b"a run of staged\n";
 const DATA_FOLDER: &str = "data";
 
-/// A run's folder: schedule.toml, metrics.csv, events.jsonl, checkpoints/ and data/; branch.json where it branched off.
+/// A run's folder: schedule.toml, metrics.csv, events.jsonl, checkpoints/ and data/; branch.json where it branched off, start.json where it began with a model
+/// that was there.
 pub struct RunFolder {
     root: PathBuf,
     /// Whether this process made the folder.
@@ -105,6 +107,19 @@ impl RunFolder {
     /// Writes where the run branched off from to branch.json.
     pub(crate) fn write_branch(&self, branch: &Branch) -> Result<(), TrainError> {
         self.write_json(BRANCH_FILE, branch)
+    }
+
+    /// Writes what the run begins with to start.json.
+    pub(crate) fn write_start(&self, start: &Start) -> Result<(), TrainError> {
+        self.write_json(START_FILE, start)
+    }
+
+    /// What a run began with, if that was a model that was there.
+    ///
+    /// # Errors
+    /// A start.json that cannot be read.
+    pub fn start_of(root: &Path) -> Result<Option<Start>, TrainError> {
+        read_json(&root.join(START_FILE))
     }
 
     /// Where a run branched off from, if it did.

@@ -109,9 +109,10 @@ pub fn check_growth(
     Ok(check)
 }
 
-/// The seed of the growth into a stage, of a run's: each growth draws other numbers.
-pub fn stage_seed(seed: u64, stage: usize) -> u64 {
-    seed.wrapping_add((stage as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+/// The seed of a growth, of a run's and of the growths that the state went through before: each draws other numbers.
+pub fn growth_seed(seed: u64, growths_before: usize) -> u64 {
+    let n = growths_before as u64 + 1;
+    seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
 /// Moments whose bias-corrected values are the means of the clipped gradient and of its square over

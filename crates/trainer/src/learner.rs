@@ -1,6 +1,6 @@
 use crate::adamw::gradient_norm;
 use crate::gradients::{BatchGradients, batch_gradients};
-use crate::growth::{GrowthReport, check_growth, reestimated_moments, stage_seed};
+use crate::growth::{GrowthReport, check_growth, growth_seed, reestimated_moments};
 use crate::{AdamW, EvaluationSet, TrainError, mean_loss};
 use burn::tensor::Device;
 use corpus::Corpus;
@@ -139,7 +139,7 @@ impl Learner {
     /// # Errors
     /// A loss or a gradient that is no longer finite; the update is not made then.
     pub fn advance(&mut self, stop: &AtomicBool) -> Result<Option<Step>, TrainError> {
-        let Position { stage, step, stage_step, moment_updates, compute_flops, .. } =
+        let Position { stage, step, stage_step, moment_updates, compute_flops, earlier, .. } =
             self.position();
         let step = step + 1;
         let learning_rate = self.schedule.learning_rate_at(stage, self.before_stage(), step);
@@ -159,6 +159,7 @@ impl Learner {
             step,
             tokens: self.schedule.batch().tokens_through(step),
             compute_flops: compute_flops + self.shape().flops_per_token().0 * tokens as f64,
+            earlier,
         };
         let seconds = began.elapsed().as_secs_f64();
         Ok(Some(Step { train_loss, grad_norm, learning_rate, tokens, seconds, data_seconds }))
@@ -212,7 +213,7 @@ impl Learner {
             stage.shape(self.corpus.n_vocab()),
             before.parametrization,
             stage.growth(),
-            stage_seed(self.schedule.seed(), next),
+            growth_seed(self.schedule.seed(), before.position.growths()),
         )?;
         let mut after = operator.grow(&before)?;
         let seconds = began.elapsed().as_secs_f64();

@@ -3,7 +3,7 @@ use crate::data::{open_corpus, prepare_text};
 use crate::evaluate::whole_sequences;
 use crate::learner::check_finite;
 use crate::memory::check_memory;
-use crate::start::{Start, started_with};
+use crate::start::{Start, StartingModel, check_same_start};
 use crate::{EvaluationSet, Event, Learner, Outcome, RunFolder, RunSummary, TrainError};
 use burn::tensor::Device;
 use corpus::Corpus;
@@ -57,75 +57,74 @@ pub fn train(
                       another --out";
         return Err(TrainError::folder(folder.root(), reason));
     }
-    let prepared = prepare_text(&options.schedule, &options.folder, folder.begun(), observe, stop);
-    let opened = prepared.and_then(|()| {
-        let corpus = open_corpus(&options.schedule, &options.folder)?;
-        for stage in options.schedule.stages() {
-            let shape = stage.shape(corpus.n_vocab());
-            shape.check()?;
-            check_memory(&shape, options.device)?;
-        }
-        Ok(corpus)
-    });
-    let corpus = match opened {
-        Ok(corpus) => corpus,
+    let begun = match Beginning::prepare(options, &folder, observe, stop) {
+        Ok(begun) => begun,
         Err(error) => {
             folder.abandon();
             return Err(error);
         }
     };
-    let origin = origin(options, &corpus);
-    let beginning = match Beginning::read(options, &folder, &corpus, &origin) {
-        Ok(beginning) => beginning,
-        Err(error) => {
-            folder.abandon();
-            return Err(error);
-        }
-    };
+    let Beginning { corpus, origin, common, start } = begun;
     folder.begin(&options.schedule)?;
-    let first = match beginning {
-        Beginning::Own => None,
-        Beginning::Branch(common) => {
-            let (branch, skipped) = common.write(&folder)?;
-            tell_skipped(&mut folder, observe, skipped)?;
-            tell(&mut folder, observe, &Event::Branched(branch))?;
-            None
-        }
-        Beginning::Start(start, state) => {
-            tell(&mut folder, observe, &Event::StartedWith(start))?;
-            Some(*state)
-        }
-    };
+    if let Some((start, _)) = &start {
+        folder.write_start(start)?;
+        tell(&mut folder, observe, &Event::StartedWith(start.clone()))?;
+    }
+    if let Some(common) = common {
+        let (branch, skipped) = common.write(&folder)?;
+        tell_skipped(&mut folder, observe, skipped)?;
+        tell(&mut folder, observe, &Event::Branched(branch))?;
+    }
+    let first = start.map(|(_, state)| state);
     Run::open(options, folder, corpus, origin, device, first, observe)?.finish(observe, stop)
 }
 
 /// What a run begins with.
-enum Beginning {
-    /// A state of its own that is saved, or random weights.
-    Own,
-    /// What it has in common with another run.
-    Branch(Box<CommonPart>),
-    /// The model of a checkpoint.
-    Start(Start, Box<TrainingState>),
+struct Beginning {
+    corpus: Corpus,
+    origin: Origin,
+    /// What it has in common with the run that it branches off from.
+    common: Option<CommonPart>,
+    /// The model that is there.
+    start: Option<(Start, TrainingState)>,
 }
 
 impl Beginning {
-    fn read(
+    /// Reads it all; only the tokens of text are written.
+    fn prepare(
         options: &RunOptions,
         folder: &RunFolder,
-        corpus: &Corpus,
-        origin: &Origin,
+        observe: &mut dyn FnMut(&Event),
+        stop: &AtomicBool,
     ) -> Result<Self, TrainError> {
-        let (schedule, n_vocab) = (&options.schedule, corpus.n_vocab());
-        if !CheckpointStore::reader(&folder.checkpoints()).is_empty()? {
-            return Ok(Self::Own);
+        let schedule = &options.schedule;
+        let is_new = CheckpointStore::reader(&folder.checkpoints()).is_empty()?;
+        // Before text is made into tokens, which may take long.
+        let model = if is_new { StartingModel::open(schedule)? } else { None };
+        let here = model.as_ref().map(|model| &model.start);
+        check_same_start(folder.root(), RunFolder::start_of(folder.root())?.as_ref(), here)?;
+        let branch_of = options.branch_of.as_ref().filter(|_| is_new);
+        if let Some(source) = branch_of {
+            check_same_start(source, RunFolder::start_of(source)?.as_ref(), here)?;
         }
-        if let Some(source) = &options.branch_of {
-            let common = CommonPart::read(source, schedule, n_vocab, origin)?;
-            return Ok(Self::Branch(Box::new(common)));
+        prepare_text(schedule, &options.folder, folder.begun(), observe, stop)?;
+        let corpus = open_corpus(schedule, &options.folder)?;
+        let n_vocab = corpus.n_vocab();
+        for stage in schedule.stages() {
+            let shape = stage.shape(n_vocab);
+            shape.check()?;
+            check_memory(&shape, options.device)?;
         }
-        let start = started_with(schedule, n_vocab, origin)?;
-        Ok(start.map_or(Self::Own, |(start, state)| Self::Start(start, Box::new(state))))
+        let origin = origin(options, &corpus);
+        let start = match model {
+            Some(model) => Some((model.start.clone(), model.state(n_vocab, &origin)?)),
+            None => None,
+        };
+        let common = match branch_of {
+            Some(source) => Some(CommonPart::read(source, schedule, n_vocab, &origin)?),
+            None => None,
+        };
+        Ok(Self { corpus, origin, common, start })
     }
 }
 

@@ -1,68 +1,149 @@
 //! Runs that begin with a model that is there.
 
-use crate::TrainError;
+use crate::{RunFolder, TrainError};
+use measure::{GptShape, Parametrization};
 use schedule::Schedule;
-use serde::Serialize;
-use state::{Checkpoint, Moments, Origin, Position, TrainingState};
-use std::path::PathBuf;
+use serde::{Deserialize, Serialize};
+use state::{Checkpoint, Moments, Origin, TrainingState};
+use std::path::{Path, PathBuf};
 
 /// What a run begins with.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Start {
-    /// The checkpoint.
+    /// The checkpoint, from the root of the file system.
     pub checkpoint: PathBuf,
     /// Checksum of the file of its parameters.
-    pub params_checksum: Option<String>,
-    /// Tokens that its model has seen, as far as it was trained here.
+    pub params_checksum: String,
+    /// Whether it has Adam's moments; otherwise they begin at zero.
+    pub has_moments: bool,
+    /// Tokens that its model was trained on by this program.
     pub tokens: u64,
     /// 6 N D of these, FLOPs; no part of the run's own compute.
     pub compute_flops: f64,
 }
 
-/// The state before the first step of a run that begins with a checkpoint: its parameters, its constants and its moments, at step 0.
-/// `None` where the schedule names none.
-///
-/// # Errors
-/// The checkpoint cannot be read, or is of another shape, parametrization or vocabulary than the first stage; the value is named.
-pub(crate) fn started_with(
-    schedule: &Schedule,
-    n_vocab: usize,
-    origin: &Origin,
-) -> Result<Option<(Start, TrainingState)>, TrainError> {
-    let Some(path) = schedule.start() else { return Ok(None) };
-    let has_moments = Checkpoint::has_moments(path);
-    let checkpoint =
-        if has_moments { Checkpoint::open(path)? } else { Checkpoint::open_params(path)? };
-    let info = checkpoint.info();
-    let shape = schedule.stages()[0].shape(n_vocab);
-    let parametrization = schedule.parametrization();
-    let differing = [
-        ("the shape", format!("{:?}", info.shape), format!("{shape:?}")),
-        ("the vocabulary", info.origin.vocabulary.clone(), origin.vocabulary.clone()),
-        (
-            "the parametrization",
-            format!("{:?}", info.parametrization),
-            format!("{parametrization:?}"),
-        ),
-    ];
-    if let Some((what, there, here)) = differing.iter().find(|(_, there, here)| there != here) {
-        let reason = format!(
-            "model.start: {what} is {there} in the checkpoint and {here} in the run, whose first stage begins with it"
-        );
-        return Err(TrainError::folder(path, reason));
+/// The checkpoint that a schedule begins with, found to fit it.
+pub(crate) struct StartingModel {
+    path: PathBuf,
+    checkpoint: Checkpoint,
+    /// What is told of it.
+    pub start: Start,
+}
+
+impl StartingModel {
+    /// Opens it, before there are tokens. `None` where the schedule names none.
+    ///
+    /// # Errors
+    /// The checkpoint cannot be read, or differs from the first stage in its shape or parametrization; the key is named.
+    pub fn open(schedule: &Schedule) -> Result<Option<Self>, TrainError> {
+        let Some(path) = schedule.start() else { return Ok(None) };
+        if !path.join("state.json").exists() {
+            let reason = if RunFolder::is_run(path) {
+                "model.start: is a run; name one of the checkpoints in its folder checkpoints/"
+            } else {
+                "model.start: holds no checkpoint (no state.json)"
+            };
+            return Err(TrainError::folder(path, reason));
+        }
+        let has_moments = Checkpoint::has_moments(path);
+        let checkpoint =
+            if has_moments { Checkpoint::open(path)? } else { Checkpoint::open_params(path)? };
+        let info = checkpoint.info();
+        let shape = schedule.stages()[0].shape(info.shape.n_vocab);
+        same_shape(path, &info.shape, &shape)?;
+        let (there, here) = (kind(info.parametrization), kind(schedule.parametrization()));
+        same(path, "parametrization", &there, &here)?;
+        let before = info.position.as_start().earlier;
+        let start = Start {
+            checkpoint: std::path::absolute(path).map_err(TrainError::io(path))?,
+            params_checksum: info.params_checksum().to_string(),
+            has_moments,
+            tokens: before.tokens,
+            compute_flops: before.compute_flops,
+        };
+        Ok(Some(Self { path: path.to_path_buf(), checkpoint, start }))
     }
-    let start = Start {
-        checkpoint: std::path::absolute(path).map_err(TrainError::io(path))?,
-        params_checksum: info.params_checksum().map(str::to_string),
-        tokens: info.position.tokens,
-        compute_flops: info.position.compute_flops,
+
+    /// The state before the run's first step: parameters, constants and moments of the checkpoint, at step 0.
+    ///
+    /// # Errors
+    /// Its vocabulary is another than the data's, where that is known; a tensor cannot be read.
+    pub fn state(&self, n_vocab: usize, origin: &Origin) -> Result<TrainingState, TrainError> {
+        let info = self.checkpoint.info();
+        // Token files of other programs do not say which vocabulary they are of, only how large it is.
+        if !corpus::is_unknown(&origin.vocabulary) {
+            same(&self.path, "vocabulary", &info.origin.vocabulary, &origin.vocabulary)?;
+        }
+        same(&self.path, "size of the vocabulary", &info.shape.n_vocab, &n_vocab)?;
+        let mut state = if self.start.has_moments {
+            self.checkpoint.load()?
+        } else {
+            let mut state = self.checkpoint.load_params()?;
+            state.moments = Moments::zeros(&state.params);
+            state.position.moment_updates = 0;
+            state
+        };
+        state.position = state.position.as_start();
+        state.origin = origin.clone();
+        Ok(state)
+    }
+}
+
+/// Errs if a run that began with one model is to go on as if it had begun with another.
+pub(crate) fn check_same_start(
+    root: &Path,
+    there: Option<&Start>,
+    here: Option<&Start>,
+) -> Result<(), TrainError> {
+    let (Some(there), Some(here)) = (there, here) else { return Ok(()) };
+    if there.params_checksum == here.params_checksum {
+        return Ok(());
+    }
+    let reason = format!(
+        "model.start: {} is another model now than the run began with (checksum {} then, {} now)",
+        here.checkpoint.display(),
+        there.params_checksum,
+        here.params_checksum
+    );
+    Err(TrainError::folder(root, reason))
+}
+
+fn same_shape(path: &Path, there: &GptShape, here: &GptShape) -> Result<(), TrainError> {
+    let sizes = |shape: &GptShape| {
+        [
+            ("n_layers", shape.n_layers),
+            ("d_model", shape.d_model),
+            ("n_heads", shape.n_heads),
+            ("d_head", shape.d_head),
+            ("d_ff", shape.d_ff),
+            ("context_len", shape.context_len),
+        ]
     };
-    let mut state = if has_moments { checkpoint.load()? } else { checkpoint.load_params()? };
-    if !has_moments {
-        state.moments = Moments::zeros(&state.params);
+    for ((key, there), (_, here)) in sizes(there).iter().zip(sizes(here)) {
+        same(path, key, there, &here)?;
     }
-    let moment_updates = if has_moments { state.position.moment_updates } else { 0 };
-    state.position = Position { moment_updates, ..Position::default() };
-    state.origin = origin.clone();
-    Ok(Some((start, state)))
+    same(path, "tied_head", &there.tied_head, &here.tied_head)
+}
+
+fn same<T: PartialEq + std::fmt::Display>(
+    path: &Path,
+    what: &str,
+    there: &T,
+    here: &T,
+) -> Result<(), TrainError> {
+    if there == here {
+        return Ok(());
+    }
+    let reason = format!(
+        "model.start: its {what} is {there}, and {here} in the run, whose first stage begins with it"
+    );
+    Err(TrainError::folder(path, reason))
+}
+
+/// What learning rates depend on; how weights are drawn does not matter where they are there.
+fn kind(parametrization: Parametrization) -> String {
+    match parametrization {
+        Parametrization::Mup { base_width, .. } => format!("mup with base_width = {base_width}"),
+        Parametrization::Standard { .. } => "standard".to_string(),
+    }
 }

@@ -479,11 +479,46 @@ fn a_model_of_transformers_is_imported_grown_and_trained_on() {
     assert!(loss("eval deeper --text book.txt --json") < due);
     world.write("wide.toml", BYTES.replace("context_len = 16", &from("grown")));
     let refused = bad(&world, "train wide.toml --out wide");
-    assert!(refused.contains("model.start: the shape is") && !world.path("wide").exists());
+    assert!(refused.contains("model.start: its n_layers is 2, and 1 in the run"), "{refused}");
+    assert!(!world.path("wide").exists());
     // It is no run from random weights: not for a law, not as a baseline, and no recipe for either.
     let fit = "fit deeper --form kaplan-tokens --bootstraps 0 -o law.json";
-    assert!(bad(&world, fit).contains("a law is one of runs from random weights"));
-    assert!(bad(&world, "compare run deeper").contains("a baseline begins with random weights"));
+    assert!(bad(&world, fit).contains("laws and plans are of runs from random weights"));
+    assert!(
+        bad(&world, "compare run deeper").contains("a run from scratch begins with random weights")
+    );
+    let curves = bad(&world, "plan --curves run deeper");
+    assert!(curves.contains("laws and plans are of runs from random weights"), "{curves}");
+    let pilots = bad(&world, "pilot deeper.toml --budget 1e11 -o pilots");
+    assert!(pilots.contains("model.start") && !world.path("pilots").exists(), "{pilots}");
     let plan = bad(&world, "plan --budget 1e18 --template deeper.toml -o mine.toml");
     assert!(plan.contains("model.start") && !world.path("mine.toml").exists(), "{plan}");
+}
+
+/// A vocabulary of its own goes along when a checkpoint grows, and tokens of a file that does not say whose they are are taken.
+#[test]
+fn a_grown_checkpoint_knows_its_tokenizer_and_takes_plain_token_files() {
+    let world = World::empty();
+    world.write("book.txt", "It was the best of times, it was the worst of times. ".repeat(60));
+    let bpe =
+        BYTES.replace("files = [\"book.txt\"]", "files = [\"book.txt\"], tokenizer = \"bpe:270\"");
+    world.write("bpe.toml", &bpe);
+    world.good("train bpe.toml --out run");
+    world.good("grow run --depth 2 -o grown");
+    assert!(world.good("sample grown --prompt It --tokens 5").starts_with("It"));
+    world.good("export grown -o hf");
+    assert!(world.path("hf/tokenizer.json").exists());
+    world.good("import hf -o again");
+    let of =
+        |name: &str| json(&world, &format!("eval {name} --text book.txt --json"))["loss"].as_f64();
+    assert!((of("again").unwrap() / of("grown").unwrap() - 1.0).abs() < 1e-6);
+    // llm.c's and nanoGPT's files say how large the vocabulary is and no more.
+    fs::copy(world.path("run/data/tokens.bin"), world.path("tokens.bin")).unwrap();
+    let plain = bpe
+        .replace("n_layers = 1", "n_layers = 2")
+        .replace("context_len = 16", "context_len = 16, start = \"again\"");
+    let data = plain.lines().find(|line| line.starts_with("data =")).unwrap();
+    let tokens = "data = { source = \"tokens\", file = \"tokens.bin\" }";
+    world.write("plain.toml", plain.replace(data, tokens));
+    world.good("train plain.toml --out plain");
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::ops::RangeInclusive;
 
 /// A saving below this is not worth a growth.
-const LEAST_SAVING: f64 = 0.01;
+pub const LEAST_SAVING: f64 = 0.01;
 
 /// Most steps of a run.
 const MOST_STEPS: f64 = 1e12;
