@@ -61,33 +61,41 @@ fn first_compute(staged: &RunRecord) -> f64 {
     FIRST_SHARE * staged.end_of(0).map_or(0.0, |point| point.compute_flops)
 }
 
-/// Smoothed held-out loss of a run.
-fn smoothed(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
+/// The loss that is drawn of an evaluation: smoothed, or as it was measured where the learning rate decays, for there it falls faster
+/// than a smooth curve follows, and its end counts.
+fn drawn(run: &RunRecord, point: &CurvePoint) -> Option<f64> {
+    if run.decays() { point.val_loss } else { run.smooth.loss_at(point.compute_flops) }
+}
+
+fn curve(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
     let points = run.curve.evaluated();
-    points
-        .filter_map(|(point, _)| Some((over.of(point), run.smooth.loss_at(point.compute_flops)?)))
-        .collect()
+    points.filter_map(|(point, _)| Some((over.of(point), drawn(run, point)?))).collect()
+}
+
+fn lowest(run: &RunRecord) -> f64 {
+    let losses = run.curve.evaluated().filter_map(|(point, _)| drawn(run, point));
+    losses.fold(f64::INFINITY, f64::min)
 }
 
 fn predicted(run: &RunRecord, over: Over, layers: &mut Vec<Layer>) {
     let Some(prediction) = run.schedule.prediction() else { return };
-    let curve = &prediction.curve;
+    let due = &prediction.curve;
     let x = |i: usize| match over {
-        Over::Compute => curve.compute[i],
-        Over::Tokens => curve.tokens[i],
-        Over::Steps => run.schedule.batch().steps_for_tokens(curve.tokens[i] as u64) as f64,
+        Over::Compute => due.compute[i],
+        Over::Tokens => due.tokens[i],
+        Over::Steps => run.schedule.batch().steps_for_tokens(due.tokens[i] as u64) as f64,
     };
     let least = first_compute(run);
-    let shown: Vec<usize> = (0..curve.loss.len()).filter(|i| curve.compute[*i] >= least).collect();
-    if !curve.low.is_empty() {
+    let shown: Vec<usize> = (0..due.loss.len()).filter(|i| due.compute[*i] >= least).collect();
+    if !due.low.is_empty() {
         layers.push(Layer::Band {
-            points: shown.iter().map(|i| (x(*i), curve.low[*i], curve.high[*i])).collect(),
+            points: shown.iter().map(|i| (x(*i), due.low[*i], due.high[*i])).collect(),
             color: Color::Series(5),
             label: Some("predicted, 95 %".into()),
         });
     }
     layers.push(Layer::Line {
-        points: shown.iter().map(|i| (x(*i), curve.loss[*i])).collect(),
+        points: shown.iter().map(|i| (x(*i), due.loss[*i])).collect(),
         color: Color::Series(0),
         stroke: Stroke::Dashed,
         label: Some(if run.decays() { "predicted ends" } else { "predicted" }.into()),
@@ -99,7 +107,7 @@ fn growth_points(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
         .iter()
         .filter_map(|growth| {
             let end = run.end_of(growth.stage - 1)?;
-            Some((over.of(end), run.smooth.loss_at(end.compute_flops)?))
+            Some((over.of(end), drawn(run, end)?))
         })
         .collect()
 }
@@ -111,7 +119,7 @@ fn lines(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Vec<Layer> {
     for (i, run) in scratch.iter().enumerate() {
         let first = i == 0 && !decays;
         layers.push(Layer::Line {
-            points: smoothed(run, over),
+            points: curve(run, over),
             color: Color::Series(1),
             stroke: if first { Stroke::Solid } else { Stroke::Thin },
             label: first.then(|| "last shape from scratch".to_string()),
@@ -128,7 +136,12 @@ fn lines(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Vec<Layer> {
             layers.push(Layer::Line { points, color, stroke: Stroke::Solid, label: label.take() });
         }
     }
-    layers.push(Layer::line(smoothed(staged, over), Color::Black, "staged run"));
+    let staged_curve = curve(staged, over);
+    if let (Some(end), true) = (staged_curve.last(), decays) {
+        let (points, color) = (vec![*end], Color::Black);
+        layers.push(Layer::Points { points, color, radius: 3.5, label: None });
+    }
+    layers.push(Layer::line(staged_curve, Color::Black, "staged run"));
     let growths = growth_points(staged, over);
     if let Some(baseline) = scratch.first().filter(|_| !decays) {
         // Each growth stands for the larger size's own way to the same loss.
@@ -158,11 +171,12 @@ fn panel(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Panel {
     let runs = || scratch.iter().chain([staged]);
     let last = runs().filter_map(|run| run.curve.points.last()).map(|point| over.of(point));
     let predicted = staged.schedule.prediction().map(|prediction| prediction.final_loss);
-    let ends = runs().map(|run| run.smooth.lowest_loss()).chain(predicted);
+    let ends = runs().map(lowest).chain(predicted);
     let lowest = ends.fold(f64::INFINITY, f64::min);
     let highest = staged.smooth.loss_at(start).unwrap_or(staged.smooth.first_loss());
     Panel {
         title: match over {
+            Over::Compute if predicted.is_none() => "Held-out loss".to_string(),
             Over::Compute => "Predicted against actual".to_string(),
             Over::Tokens => "Over tokens".to_string(),
             Over::Steps => "Over steps".to_string(),
@@ -184,7 +198,7 @@ fn close_up(staged: &RunRecord, scratch: &[RunRecord], found: &Comparison) -> Op
     let from = (CLOSE * last.compute_from_scratch).min(0.9 * last.compute);
     let top = if staged.decays() { &staged.smooth } else { &baseline.smooth }.loss_at(from)?;
     let predicted = staged.schedule.prediction().map_or(f64::INFINITY, |plan| plan.final_loss);
-    let ends = scratch.iter().chain([staged]).map(|run| run.smooth.lowest_loss());
+    let ends = scratch.iter().chain([staged]).map(lowest);
     let bottom = ends.fold(predicted, f64::min);
     let mut layers: Vec<Layer> =
         lines(Over::Compute, staged, scratch).into_iter().map(Layer::without_label).collect();
