@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Measures what staged training saves: a learning-rate sweep of the baseline, pilot runs and their law, staged runs
 # of every kind and their baseline under several seeds, one thread each and two at a time; then tables and figures.
-# Goes on where it was stopped. The plans of the synthetic language are made from its pilot runs first
-# (scripts/plan_schedules.sh). docs/SAVINGS.md has what it found and what it costs (hours on two cores).
+# Goes on where it was stopped. docs/SAVINGS.md has what it found and what it costs (hours on two cores).
 #
 #     scripts/savings.sh STAGED OUT dickens TEXT [SEED...]          batches of 4,096 tokens
 #     scripts/savings.sh STAGED OUT dickens_batch1024 TEXT [SEED...]  of 1,024, and a growth of feed-forward layers that comes early
@@ -27,6 +26,7 @@ rates=(0.004 0.008 0.016 0.032)
 case $kind in
     dickens) kinds+=(feedforward feedforward_half) ;;
     dickens_batch1024) kinds=(feedforward) rates=(0.001 0.002 0.004) ;;
+    synthetic) kinds=(depth depth_20tpp depth_chain) rates=(0.002 0.004 0.008) ;;
 esac
 
 jobs=$(mktemp)
@@ -40,7 +40,7 @@ run_jobs() {
 
 # Where the learning rate decays only ends count, so the baseline is runs of several lengths, each of which branches off the
 # one before.
-lengths=(0.375 0.5 1)
+lengths=(0.375 0.5 0.55 1)
 # Six pilot runs of up to 1,881 steps and one that grows.
 share=0.3049
 if grep -q 'shape = "constant"' "$recipe"; then
@@ -69,7 +69,7 @@ pilots() {
     "$staged" pilot "$recipe" "${text[@]}" --share "$share" "${@:2}" -o "$out/pilots" --resume
     cp "$out/pilots/law.json" "$out/$1.json"
 }
-[ "$kind" = dickens_batch1024 ] || pilots law
+[ "$kind" != dickens ] || pilots law
 # The same runs, and the pace after a growth of feed-forward layers alone instead.
 [ "$kind" = synthetic ] || pilots feedforward_law --grow feed-forward
 for kind_of_growth in "${kinds[@]}"; do
@@ -87,9 +87,12 @@ for kind_of_growth in "${kinds[@]}"; do
 done
 
 # Every evaluation of every run, for notebooks-data/.
+runs=()
+for folder in scratch "${kinds[@]}"; do runs+=("$out/$folder"/*/); done
+runs+=("$out"/rate-*/ "$out"/pilots/pilot-*/)
 {
     echo which,seed,stage,step,tokens,compute_flops,val_loss
-    for run in "$out"/scratch/*/ "$out"/{cpu,width,depth,both,chain,online,feedforward,feedforward_half}/*/ "$out"/rate-*/ "$out"/pilots/pilot-*/; do
+    for run in "${runs[@]}"; do
         [ -e "$run/metrics.csv" ] || continue
         name=${run#"$out"/}
         name=${name%/}
