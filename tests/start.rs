@@ -63,7 +63,7 @@ fn a_run_that_begins_with_its_own_first_state_is_the_run() {
     let started = folder.path().join("started");
     let mut told = None;
     let with_start = parsed(&starting_with(&start));
-    run_schedule(&started, with_start.clone(), &mut |event, _| {
+    run_schedule(&started, with_start, &mut |event, _| {
         if let Event::StartedWith(start) = event {
             told = Some(start.clone());
         }
@@ -73,17 +73,23 @@ fn a_run_that_begins_with_its_own_first_state_is_the_run() {
     let told = told.unwrap();
     assert_eq!((told.tokens, told.compute_flops), (0, 0.0));
     assert!(fs::read_to_string(started.join("events.jsonl")).unwrap().contains("started_with"));
-    // Where it is stopped before its first checkpoint, it begins with the same state again.
-    let stopped = folder.path().join("stopped");
+    // Where it is stopped before its first checkpoint, it begins with that state again, here one that no seed of the run draws.
+    let mut other = first;
+    other.origin.seed += 1;
+    let other = TrainingState::init(other.shape, other.parametrization, other.origin);
+    let with_other = parsed(&starting_with(&saved(&other, &folder.path().join("other"))));
+    let [whole, stopped] = ["whole", "stopped"].map(|name| folder.path().join(name));
+    run_schedule(&whole, with_other.clone(), &mut |_, _| ()).unwrap();
+    assert_ne!(end_of_run(&whole, 9), end_of_run(&straight, 9));
     let crash = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        run_schedule(&stopped, with_start.clone(), &mut |event, _| {
+        run_schedule(&stopped, with_other.clone(), &mut |event, _| {
             let Event::Step { point, .. } = event else { return };
             assert!(point.step != 2, "crash on purpose");
         })
     }));
     assert!(crash.is_err());
-    run_schedule(&stopped, with_start, &mut |_, _| ()).unwrap();
-    assert_eq!(end_of_run(&stopped, 9), end_of_run(&straight, 9));
+    run_schedule(&stopped, with_other, &mut |_, _| ()).unwrap();
+    assert_eq!(end_of_run(&stopped, 9), end_of_run(&whole, 9));
 }
 
 #[test]
@@ -113,7 +119,20 @@ fn parameters_and_moments_go_on_and_the_count_begins_again() {
     let curve = fs::read_to_string(folder.path().join("before/metrics.csv")).unwrap();
     let loss: f64 = curve.lines().nth(1).unwrap().split(',').nth(4).unwrap().parse().unwrap();
     assert!(first_loss.unwrap() < loss - 0.05, "{first_loss:?} {loss}");
-    assert!(schedule.start().is_some() && schedule.from_scratch().unwrap().start().is_none());
+    assert!(schedule.start().is_some());
+    assert!(schedule.clone().from_scratch().unwrap().start().is_none());
+    // The moments are taken where they are there, and are said to be absent where not.
+    fs::remove_file(before.checkpoint.join("optimizer.safetensors")).unwrap();
+    let mut has_moments = None;
+    run_schedule(&folder.path().join("without"), schedule, &mut |event, _| {
+        if let Event::StartedWith(start) = event {
+            has_moments = Some(start.has_moments);
+        }
+    })
+    .unwrap();
+    assert_eq!(has_moments, Some(false));
+    let params = |run: &str| end_of_run(&folder.path().join(run), 3).1[0].clone();
+    assert_ne!(params("without"), params("after"));
 }
 
 #[test]
@@ -245,7 +264,7 @@ fn a_start_that_was_replaced_is_noticed() {
         run_schedule(&at("crashed"), text(4), &mut |_, _| ()).map(|_| ()),
     ] {
         let error = refused.unwrap_err().to_string();
-        assert!(error.contains("is another model now than the run began with"), "{error}");
+        assert!(error.contains("is another state now than the run began with"), "{error}");
     }
     // What is saved needs its start no more.
     run_schedule(&at("short"), text(4), &mut |_, _| ()).unwrap();

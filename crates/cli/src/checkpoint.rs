@@ -97,11 +97,20 @@ fn own_tokenizer(path: &Path, info: &CheckpointInfo) -> Result<Option<Tokenizer>
         return Ok(None);
     }
     let tokenizer = Tokenizer::from_file(&json)?;
-    let found = tokenizer.vocabulary()?;
-    if found != *due {
+    if !fits(&tokenizer, info) {
+        let found = tokenizer.vocabulary()?;
         bail!("{}: its vocabulary is {found}, the checkpoint's {due}", json.display());
     }
     Ok(Some(tokenizer))
+}
+
+/// Whether a tokenizer is that of a checkpoint's tokens, as far as it is known whose they are.
+fn fits(tokenizer: &Tokenizer, info: &CheckpointInfo) -> bool {
+    let due = &info.origin.vocabulary;
+    if corpus::is_unknown(due) {
+        return tokenizer.n_vocab() == info.shape.n_vocab;
+    }
+    tokenizer.vocabulary().is_ok_and(|found| found == *due)
 }
 
 /// The tokenizer that goes along with a checkpoint's model: where its tokens need one that is still there and still theirs, of its run
@@ -115,9 +124,8 @@ pub fn tokenizer_along(run: Option<&Path>, checkpoint: &Checkpoint) -> Option<To
         let Some(root) = run else { return own_tokenizer(checkpoint.path(), checkpoint.info()) };
         Ok(run_tokenizer(&RunFolder::schedule_of(root)?, root)?)
     };
-    let fits = |tokenizer: &Tokenizer| tokenizer.vocabulary().is_ok_and(|found| found == *due);
     let reason = match opened() {
-        Ok(Some(tokenizer)) if fits(&tokenizer) => return Some(tokenizer),
+        Ok(Some(tokenizer)) if fits(&tokenizer, checkpoint.info()) => return Some(tokenizer),
         Ok(Some(_)) => "its tokens are of another vocabulary now".to_string(),
         Ok(None) => "its tokens came without one".to_string(),
         Err(error) => format!("{error:#}"),

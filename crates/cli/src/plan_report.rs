@@ -62,7 +62,7 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
     }
     if let Some(exact) = saving_exact(plan).filter(|exact| *exact < LEAST_SAVING) {
         warnings.push(format!(
-            "with attention and output head counted, of which a small model spares less than of 6 N D, the saving is {}: not worth a growth",
+            "with attention and output head counted, of which a small model spares less than of 6 N D, the saving is {}; the advice goes by 6 N D",
             percent(exact)
         ));
     }

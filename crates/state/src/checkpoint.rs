@@ -37,9 +37,9 @@ pub struct CheckpointInfo {
 }
 
 impl CheckpointInfo {
-    /// Checksum of the parameters' file, XXH3 in hexadecimal.
-    pub fn params_checksum(&self) -> &str {
-        self.files.get(MODEL_FILE).map_or("", |record| &record.xxh3)
+    /// Checksum of this record, which has those of the tensors' files: XXH3 in hexadecimal.
+    pub fn checksum(&self) -> String {
+        checksum(&serde_json::to_vec(self).unwrap_or_default())
     }
 }
 

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 pub struct Start {
     /// The checkpoint, from the root of the file system.
     pub checkpoint: PathBuf,
-    /// Checksum of the file of its parameters.
-    pub params_checksum: String,
+    /// Checksum of its record, which has those of its files.
+    pub checksum: String,
     /// Whether it has Adam's moments; otherwise they begin at zero.
     pub has_moments: bool,
     /// Tokens that its model was trained on by this program.
@@ -56,7 +56,7 @@ impl StartingModel {
         let before = info.position.as_start().earlier;
         let start = Start {
             checkpoint: std::path::absolute(path).map_err(TrainError::io(path))?,
-            params_checksum: info.params_checksum().to_string(),
+            checksum: info.checksum(),
             has_moments,
             tokens: before.tokens,
             compute_flops: before.compute_flops,
@@ -71,8 +71,9 @@ impl StartingModel {
     pub fn state(&self, n_vocab: usize, origin: &Origin) -> Result<TrainingState, TrainError> {
         let info = self.checkpoint.info();
         // Token files of other programs do not say which vocabulary they are of, only how large it is.
-        if !corpus::is_unknown(&origin.vocabulary) {
-            same(&self.path, "vocabulary", &info.origin.vocabulary, &origin.vocabulary)?;
+        let (there, here) = (&info.origin.vocabulary, &origin.vocabulary);
+        if !(corpus::is_unknown(there) || corpus::is_unknown(here)) {
+            same(&self.path, "vocabulary", there, here)?;
         }
         same(&self.path, "size of the vocabulary", &info.shape.n_vocab, &n_vocab)?;
         let mut state = if self.start.has_moments {
@@ -96,14 +97,14 @@ pub(crate) fn check_same_start(
     here: Option<&Start>,
 ) -> Result<(), TrainError> {
     let (Some(there), Some(here)) = (there, here) else { return Ok(()) };
-    if there.params_checksum == here.params_checksum {
+    if (&there.checksum, there.has_moments) == (&here.checksum, here.has_moments) {
         return Ok(());
     }
     let reason = format!(
-        "model.start: {} is another model now than the run began with (checksum {} then, {} now)",
+        "model.start: {} is another state now than the run began with (checksum {} then, {} now)",
         here.checkpoint.display(),
-        there.params_checksum,
-        here.params_checksum
+        there.checksum,
+        here.checksum
     );
     Err(TrainError::folder(root, reason))
 }

@@ -521,4 +521,13 @@ fn a_grown_checkpoint_knows_its_tokenizer_and_takes_plain_token_files() {
     let tokens = "data = { source = \"tokens\", file = \"tokens.bin\" }";
     world.write("plain.toml", plain.replace(data, tokens));
     world.good("train plain.toml --out plain");
+    world.good("grow plain --depth 3 -o deeper");
+    assert!(bad(&world, "sample deeper --prompt It").contains("has no tokenizer.json"));
+    fs::copy(world.path("hf/tokenizer.json"), world.path("deeper/tokenizer.json")).unwrap();
+    assert!(world.good("sample deeper --prompt It --tokens 5").starts_with("It"));
+    let back = plain
+        .replace("start = \"again\"", "start = \"deeper\"")
+        .replace("n_layers = 2", "n_layers = 3");
+    world.write("back.toml", back);
+    world.good("train back.toml --out back");
 }
