@@ -1,21 +1,27 @@
 //! From a budget, a loss or a shape to a staged run.
 
+mod as_run;
 mod baseline;
+mod error;
 mod goal;
+mod last_shape;
+mod make;
 mod measured;
 mod pilots;
 mod request;
 mod search;
 mod shapes;
+mod staged_plan;
 
 pub use baseline::Baseline;
+pub use error::PlanError;
 pub use goal::{Goal, Stop};
+pub use make::LEAST_SAVING;
 pub use measured::{MeasuredGrowth, measured_growths};
 pub use pilots::{Pilot, grown_from, pilots};
-pub use request::{
-    Advice, CurveSample, FinalShape, LEAST_SAVING, Plan, PlanError, Request, Stage, Unstaged,
-};
+pub use request::{FinalShape, Request};
 pub use shapes::{Family, Operators, WidthRule};
+pub use staged_plan::{Advice, CurveSample, Plan, Stage, Unstaged};
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,92 @@
+use super::shapes::Operators;
+use crate::ScalingError;
+use measure::GptShape;
+
+/// Most steps of a run.
+pub(super) const MOST_STEPS: f64 = 1e12;
+
+/// A plan that cannot be made.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// The law has no answer.
+    #[error(transparent)]
+    Law(#[from] ScalingError),
+    /// A goal that no shape of the family meets.
+    #[error(
+        "{goal}: too small for the smallest shape, {shape} with N = {n_params:.3e}, which is predicted to \
+             end at {loss:.3} nats per token, above the {untrained:.3} of a model that knows nothing"
+    )]
+    BudgetTooSmall {
+        /// The budget, with its unit.
+        goal: String,
+        /// The smallest shape.
+        shape: GptShape,
+        /// Its N.
+        n_params: f64,
+        /// Its loss.
+        loss: f64,
+        /// ln of the vocabulary.
+        untrained: f64,
+    },
+    /// A goal at which a model has learnt nothing.
+    #[error(
+        "{shape} would end at {loss:.3} nats per token, above the {untrained:.3} of a model that knows nothing: there is nothing to plan"
+    )]
+    KnowsNothing {
+        /// The last shape.
+        shape: GptShape,
+        /// Its loss at the end.
+        loss: f64,
+        /// ln of the vocabulary.
+        untrained: f64,
+    },
+    /// A latest growth where the end is not known beforehand.
+    #[error(
+        "how late a growth may come can be said where the end is given: a shape with its stop, or a loss to reach"
+    )]
+    GrowByWithoutEnd,
+    /// A run that nobody can make.
+    #[error("a run of {steps:.1e} steps: at most {MOST_STEPS:e} can be planned")]
+    TooLong {
+        /// Its steps.
+        steps: f64,
+    },
+    /// No shape of the family reaches the loss.
+    #[error("a loss of {loss}: the largest shape, {shape}, stays above {asymptote:.4}")]
+    LossTooLow {
+        /// The loss asked for.
+        loss: f64,
+        /// The largest shape.
+        shape: GptShape,
+        /// Its asymptote.
+        asymptote: f64,
+    },
+    /// More stages than the operators allow.
+    #[error(
+        "{wanted} stages to {shape}: no chain of {operators} growths has so many, each with something to do"
+    )]
+    NoChain {
+        /// Stages asked for, at least.
+        wanted: usize,
+        /// The last shape.
+        shape: GptShape,
+        /// The growths allowed.
+        operators: Operators,
+    },
+    /// Given shapes that make no chain.
+    #[error(
+        "{chain}: each must grow into the next, at a lower loss than the one before it and above the final one"
+    )]
+    NoSuchChain {
+        /// The shapes.
+        chain: String,
+    },
+    /// A goal that needs a shape.
+    #[error(
+        "a stop says when a given shape has trained enough: name the shape, or give a budget or a loss"
+    )]
+    StopWithoutShape,
+    /// No stages at all.
+    #[error("stages {0}..{1}: from 1, and not more at first than at last")]
+    Stages(usize, usize),
+}

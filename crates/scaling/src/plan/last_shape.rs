@@ -1,0 +1,94 @@
+//! The shape to end with, where it is free.
+
+use super::goal::Goal;
+use super::make::best_path;
+use super::search::{Graph, Path};
+use super::shapes::spread;
+use super::{Family, Operators, PlanError, Request, Unstaged};
+use measure::GptShape;
+use rayon::prelude::*;
+
+/// The best staged size over the best unstaged one, at most.
+const AROUND: f64 = 8.0;
+
+/// The last shape of the best plan of a family, and the best plan without growth.
+pub(super) fn best_final_shape(
+    request: &Request,
+    family: &Family,
+) -> Result<(GptShape, Unstaged), PlanError> {
+    let (cost, goal) = (&request.cost, request.goal);
+    if matches!(goal, Goal::Stop(_)) {
+        return Err(PlanError::StopWithoutShape);
+    }
+    let shapes = family.shapes();
+    // Lower is better: the loss for a budget, the cost for a loss.
+    let merit = |shape: &GptShape, spared: f64| {
+        let n = shape.n_params() as f64;
+        let loss = goal.final_loss(cost, n, spared).ok()?;
+        let paid = cost.compute_at(n, loss).ok()? - spared;
+        Some((if matches!(goal, Goal::Budget(_)) { loss } else { paid }, paid, loss))
+    };
+    let unstaged = shapes
+        .iter()
+        .enumerate()
+        .filter_map(|(i, shape)| merit(shape, 0.0).map(|found| (i, found)))
+        .min_by(|a, b| a.1.0.total_cmp(&b.1.0));
+    let Some((best, (_, paid, loss))) = unstaged else {
+        let shape = shapes[shapes.len() - 1];
+        let loss = if let Goal::Loss(loss) = goal { loss } else { f64::NAN };
+        let asymptote = cost.asymptote(shape.n_params() as f64);
+        return Err(PlanError::LossTooLow { loss, shape, asymptote });
+    };
+    let shape = shapes[best];
+    let untrained = (family.n_vocab as f64).ln();
+    if let Goal::Budget(budget) = goal
+        && loss >= untrained
+    {
+        let unit = if cost.is_in_seconds() { "seconds" } else { "FLOPs" };
+        return Err(PlanError::BudgetTooSmall {
+            goal: format!("a budget of {budget:e} {unit}"),
+            shape,
+            n_params: shape.n_params() as f64,
+            loss,
+            untrained,
+        });
+    }
+    let unstaged = Unstaged { shape, n_params: shape.n_params() as f64, cost: paid, loss };
+    let (least_growths, most_growths) = (request.stages.start() - 1, request.stages.end() - 1);
+    if most_growths == 0 {
+        return Ok((shape, unstaged));
+    }
+    let n_best = shape.n_params() as f64;
+    let near: Vec<GptShape> = shapes
+        .into_iter()
+        .filter(|shape| {
+            let ratio = shape.n_params() as f64 / n_best;
+            ratio < AROUND && ratio > 1.0 / 4096.0
+        })
+        .collect();
+    let is_candidate = |node: &GptShape| node.n_params() as f64 > n_best / AROUND;
+    let end = |node: &GptShape| {
+        let n = node.n_params() as f64;
+        move |by_growths| goal.staged_end(cost, n, by_growths).ok()
+    };
+    let rated = |node: &GptShape, path: &Path| Some((merit(node, path.spared)?.0, *node));
+    let staged: Vec<(f64, GptShape)> =
+        if request.through.is_empty() && request.operators == Operators::IN_PROPORTION {
+            // Shapes of a family grow into one another, so that one graph has the paths to all of them.
+            let nodes = spread(&near, &shape);
+            let graph = Graph::new(cost, nodes.clone(), request.operators, most_growths);
+            let candidates = nodes.iter().enumerate().filter(|(_, node)| is_candidate(node));
+            let best = |(i, node): (usize, &GptShape)| {
+                let paths = (least_growths..=most_growths)
+                    .filter_map(|growths| graph.path(i, growths, end(node)));
+                rated(node, &paths.max_by(|a, b| a.spared.total_cmp(&b.spared))?)
+            };
+            candidates.filter_map(best).collect()
+        } else {
+            let candidates = near.par_iter().filter(|node| is_candidate(node));
+            let best = |node: &GptShape| rated(node, &best_path(request, node, end(node)).ok()?);
+            candidates.filter_map(best).collect()
+        };
+    let last = staged.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).map_or(shape, |one| one.1);
+    Ok((last, unstaged))
+}

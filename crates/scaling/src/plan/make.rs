@@ -1,0 +1,220 @@
+//! The best plan for a request.
+
+use super::as_run::{predicted_curve, saving_as_run};
+use super::baseline::baselines;
+use super::error::MOST_STEPS;
+use super::goal::{Goal, Stop};
+use super::last_shape::best_final_shape;
+use super::search::{End, Path, best_paths, evaluate};
+use super::{Advice, FinalShape, Operators, Plan, PlanError, Request, Stage, Unstaged};
+use crate::cost::positive;
+use crate::fit::interval;
+use crate::{ScalingError, StageStart, TrainingCost};
+use measure::GptShape;
+
+/// A saving below this is not worth a growth.
+pub const LEAST_SAVING: f64 = 0.01;
+
+impl Plan {
+    /// The best plan for a request. `batch_tokens` gives the batch for the last N and its final loss.
+    ///
+    /// # Errors
+    /// A goal that no shape meets, or no chain with as many stages as are asked for.
+    pub fn new(
+        request: &Request,
+        batch_tokens: impl Fn(f64, f64) -> f64,
+    ) -> Result<Self, PlanError> {
+        let (least, most) = (*request.stages.start(), *request.stages.end());
+        if least == 0 || least > most {
+            return Err(PlanError::Stages(least, most));
+        }
+        match request.goal {
+            Goal::Budget(budget) => positive("budget", budget)?,
+            Goal::Loss(loss) | Goal::Stop(Stop::Loss(loss)) => positive("loss", loss)?,
+            Goal::Stop(Stop::AsymptoteMultiple(stop) | Stop::TokensPerParam(stop)) => {
+                positive("stop", stop)?;
+            }
+            Goal::Stop(Stop::ComputeOptimal) => {}
+        }
+        let (last, without_growth) = match request.last {
+            FinalShape::Given(shape) => (shape, None),
+            FinalShape::Best(family) => {
+                let (last, unstaged) = best_final_shape(request, &family)?;
+                (last, Some(unstaged))
+            }
+        };
+        let n = last.n_params() as f64;
+        let loss = request.goal.final_loss(&request.cost, n, 0.0)?;
+        let untrained = (last.n_vocab as f64).ln();
+        if loss >= untrained {
+            return Err(PlanError::KnowsNothing { shape: last, loss, untrained });
+        }
+        let bounded;
+        let request = match request.grow_by {
+            // By the end at the latest is no bound.
+            None | Some(1.0..) => request,
+            Some(share) => {
+                let is_given = matches!(request.last, FinalShape::Given(_));
+                if !is_given || matches!(request.goal, Goal::Budget(_)) {
+                    return Err(PlanError::GrowByWithoutEnd);
+                }
+                let tokens = share * request.cost.tokens_at(n, loss)?;
+                let least = request.cost.loss_after(n, None, tokens)?;
+                bounded = Request {
+                    cost: request.cost.clone().with_least_growth_loss(least),
+                    ..request.clone()
+                };
+                &bounded
+            }
+        };
+        let end = |by_growths| request.goal.staged_end(&request.cost, n, by_growths).ok();
+        let path = best_path(request, &last, end)?;
+        build(request, &path, without_growth, batch_tokens)
+    }
+}
+
+/// The best path to a shape among those that are asked for.
+pub(super) fn best_path(
+    request: &Request,
+    last: &GptShape,
+    end: impl Fn(f64) -> Option<End>,
+) -> Result<Path, PlanError> {
+    if !request.through.is_empty() {
+        let shapes = [request.through.as_slice(), &[*last]].concat();
+        return evaluate(&request.cost, shapes.clone(), Operators::ALL, &end).ok_or_else(|| {
+            let names: Vec<String> = shapes.iter().map(ToString::to_string).collect();
+            PlanError::NoSuchChain { chain: names.join(", ") }
+        });
+    }
+    let (least, most) = (*request.stages.start(), *request.stages.end());
+    let paths = best_paths(&request.cost, last, request.operators, most - 1, end);
+    let in_range = paths.into_iter().skip(least - 1).flatten();
+    in_range.max_by(|a, b| a.spared.total_cmp(&b.spared)).ok_or(PlanError::NoChain {
+        wanted: least,
+        shape: *last,
+        operators: request.operators,
+    })
+}
+
+/// The plan along a path.
+fn build(
+    request: &Request,
+    path: &Path,
+    without_growth: Option<Unstaged>,
+    batch_tokens: impl Fn(f64, f64) -> f64,
+) -> Result<Plan, PlanError> {
+    let cost = &request.cost;
+    let last = path.shapes[path.shapes.len() - 1];
+    let n_last = last.n_params() as f64;
+    let final_loss = request.goal.final_loss(cost, n_last, path.spared)?;
+    let batch_tokens = batch_tokens(n_last, final_loss);
+    let stages = stages(cost, &path.shapes, final_loss, batch_tokens)?;
+    let steps: f64 = stages.iter().map(|stage| stage.steps).sum();
+    if steps.is_nan() || steps > MOST_STEPS {
+        return Err(PlanError::TooLong { steps });
+    }
+    let from_scratch = cost.compute_at(n_last, final_loss)?;
+    let saving = path.spared / from_scratch;
+    let executed: Vec<(f64, f64)> =
+        stages.iter().map(|stage| (stage.n_params, stage.tokens)).collect();
+    let samples: Vec<f64> =
+        request.resampled.iter().filter_map(|law| saving_as_run(law, &executed).ok()).collect();
+    let saving_interval = (samples.len() > 1 && stages.len() > 1).then(|| {
+        let (low, high) = interval(samples);
+        [low, high]
+    });
+    let curve = predicted_curve(cost, &request.resampled, &executed)?;
+    let beaten_by = without_growth.as_ref().and_then(|alone| match request.goal {
+        Goal::Budget(_) => (alone.loss <= final_loss).then(|| {
+            format!("{} alone ends at a loss of {:.4} for the same budget", alone.shape, alone.loss)
+        }),
+        Goal::Loss(_) | Goal::Stop(_) => (alone.cost <= from_scratch - path.spared)
+            .then(|| format!("{} alone reaches that loss for less", alone.shape)),
+    });
+    let (best_size, cheapest) = cost.cheapest_at(n_last, final_loss)?;
+    Ok(Plan {
+        saving_at_best_size: 1.0 - (from_scratch - path.spared) / cheapest,
+        best_size,
+        compute: stages.iter().map(|stage| stage.compute).sum(),
+        seconds: cost.is_in_seconds().then(|| stages.iter().filter_map(|one| one.seconds).sum()),
+        compute_from_scratch: 6.0 * n_last * cost.tokens_at(n_last, final_loss)?,
+        pace: cost.pace(StageStart::Growth),
+        final_loss,
+        asymptote_multiple: final_loss / cost.asymptote(n_last),
+        saving,
+        saving_interval,
+        batch_tokens,
+        advice: advice(request, saving, saving_interval, stages.len(), beaten_by),
+        stages,
+        without_growth,
+        baselines: baselines(cost, &path.shapes, final_loss),
+        curve,
+    })
+}
+
+/// Whether to grow; no reason against it where nothing else was asked for. `beaten_by` names a single
+/// size that meets the goal as well without growth.
+fn advice(
+    request: &Request,
+    saving: f64,
+    interval: Option<[f64; 2]>,
+    n_stages: usize,
+    beaten_by: Option<String>,
+) -> Advice {
+    if *request.stages.end() == 1 && request.through.is_empty() {
+        return Advice { grow: false, reason: None };
+    }
+    let reason = if n_stages == 1 {
+        Some("no growth spares compute here".to_string())
+    } else if beaten_by.is_some() {
+        beaten_by
+    } else if saving < 0.0 {
+        Some(format!("it costs {:.2} % more than from scratch", -100.0 * saving))
+    } else if let Some([low, high]) = interval.filter(|[low, _]| *low <= 0.0) {
+        Some(format!(
+            "the saving's 95 % interval, {:.1} to {:.1} %, includes zero",
+            100.0 * low,
+            100.0 * high
+        ))
+    } else if saving < LEAST_SAVING {
+        Some(format!("the saving, {:.2} %, is below {:.0} %", 100.0 * saving, 100.0 * LEAST_SAVING))
+    } else {
+        None
+    };
+    Advice { grow: reason.is_none(), reason }
+}
+
+fn stages(
+    cost: &TrainingCost,
+    shapes: &[GptShape],
+    final_loss: f64,
+    batch_tokens: f64,
+) -> Result<Vec<Stage>, ScalingError> {
+    let mut loss_start = None;
+    let mut found = Vec::new();
+    for (k, shape) in shapes.iter().enumerate() {
+        let n = shape.n_params() as f64;
+        let next = shapes.get(k + 1).map(|next| next.n_params() as f64);
+        let start = StageStart::of(k);
+        let growth = next.map(|next| cost.growth_point(start, n, next)).transpose()?;
+        let loss_end = growth.map_or(final_loss, |growth| growth.loss);
+        let before = loss_start.map_or(Ok(0.0), |loss| cost.tokens_at(n, loss))?;
+        let tokens = (cost.tokens_at(n, loss_end)? - before) / cost.pace(start);
+        found.push(Stage {
+            shape: *shape,
+            n_params: n,
+            steps: tokens / batch_tokens,
+            tokens,
+            compute: 6.0 * n * tokens,
+            compute_exact: shape.flops_per_token_exact().0 * tokens,
+            seconds: cost.is_in_seconds().then(|| tokens * cost.per_token(n)),
+            loss_start,
+            loss_end,
+            growth_slope: cost.loss_slope(n, loss_end)?,
+            step_ratio: growth.map(|growth| growth.step_ratio),
+            resumed_step: before / batch_tokens,
+        });
+        loss_start = Some(loss_end);
+    }
+    Ok(found)
+}

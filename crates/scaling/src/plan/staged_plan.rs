@@ -1,0 +1,120 @@
+//! A plan, and what it is made of.
+
+use super::baseline::Baseline;
+use measure::GptShape;
+use serde::Serialize;
+
+/// One stage of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stage {
+    /// Its shape.
+    #[serde(flatten)]
+    pub shape: GptShape,
+    /// N.
+    pub n_params: f64,
+    /// Optimizer steps, at the plan's batch.
+    pub steps: f64,
+    /// Tokens.
+    pub tokens: f64,
+    /// 6 N D, FLOPs.
+    pub compute: f64,
+    /// With attention and output head, FLOPs.
+    pub compute_exact: f64,
+    /// Measured time, where the plan is in seconds.
+    pub seconds: Option<f64>,
+    /// Loss at its start; `None` for an untrained model.
+    pub loss_start: Option<f64>,
+    /// Loss at its end.
+    pub loss_end: f64,
+    /// d ln L / d ln C at its end.
+    pub growth_slope: f64,
+    /// Its steps from scratch over the next stage's, to the loss at its end.
+    pub step_ratio: Option<f64>,
+    /// Its own steps from scratch to the loss at its start.
+    pub resumed_step: f64,
+}
+
+/// The plan without growth that reaches the same goal at its own best size.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Unstaged {
+    /// Its shape.
+    #[serde(flatten)]
+    pub shape: GptShape,
+    /// N.
+    pub n_params: f64,
+    /// Its cost, in FLOPs or seconds.
+    pub cost: f64,
+    /// Its final loss.
+    pub loss: f64,
+}
+
+/// A point of the predicted curve.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CurveSample {
+    /// Stage, from 0.
+    pub stage: usize,
+    /// Tokens so far, over all stages.
+    pub tokens: f64,
+    /// 6 N D so far, FLOPs.
+    pub compute: f64,
+    /// Loss, nats per token.
+    pub loss: f64,
+    /// Its 95 % interval over resampled laws.
+    pub interval: Option<[f64; 2]>,
+}
+
+/// Whether to grow.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Advice {
+    /// Whether growing is advised.
+    pub grow: bool,
+    /// Why not; nothing where one stage was asked for.
+    pub reason: Option<String>,
+}
+
+/// A staged run: its stages, what it reaches and what it saves.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// Compute of all stages, FLOPs.
+    pub compute: f64,
+    /// Time of all stages, where the plan is in seconds.
+    pub seconds: Option<f64>,
+    /// Compute of the last shape from scratch to the same loss, FLOPs.
+    pub compute_from_scratch: f64,
+    /// Pace that was counted on after a growth, over that of a model from scratch at the same loss.
+    pub pace: f64,
+    /// Loss at the end.
+    pub final_loss: f64,
+    /// Its ratio to the last shape's loss after endless training.
+    pub asymptote_multiple: f64,
+    /// Share of the cost of the last shape from scratch that is saved.
+    pub saving: f64,
+    /// 95 % interval of the saving of these stages as they are, over resampled laws.
+    pub saving_interval: Option<[f64; 2]>,
+    /// Share of the cost of the cheapest single size to the same loss that is saved; less than
+    /// `saving` where the last shape is not that size.
+    pub saving_at_best_size: f64,
+    /// N of the cheapest single size for the final loss.
+    pub best_size: f64,
+    /// Batch in tokens.
+    pub batch_tokens: f64,
+    /// The stages.
+    pub stages: Vec<Stage>,
+    /// The best plan without growth for the same goal, where the shape was free.
+    pub without_growth: Option<Unstaged>,
+    /// Whether to grow.
+    pub advice: Advice,
+    /// Other rules.
+    pub baselines: Vec<Baseline>,
+    /// The predicted curve.
+    pub curve: Vec<CurveSample>,
+}
+
+impl Plan {
+    /// The saving of compute with attention's products and the output head counted on both sides, which 6 N D leaves out.
+    pub fn saving_exact(&self) -> f64 {
+        let staged: f64 = self.stages.iter().map(|stage| stage.compute_exact).sum();
+        let exact_over_6nd = self.stages.last().map_or(1.0, |last| last.shape.exact_over_6n());
+        1.0 - staged / (self.compute_from_scratch * exact_over_6nd)
+    }
+}
