@@ -195,9 +195,8 @@ impl Sides {
         let first = &self.staged[0];
         let last =
             |run: &RunRecord| run.schedule.stages().last().map(|stage| stage.shape(1).to_string());
-        let data = first.data();
         for run in self.staged[1..].iter().chain(&self.scratch).chain(&self.others) {
-            check_same_data(run, first, data.as_deref())?;
+            check_same_data(run, first)?;
         }
         for run in self.scratch.iter().chain(&self.others) {
             if let Some(start) = run.schedule.start() {
@@ -419,10 +418,10 @@ impl Sides {
     }
 }
 
-/// Errs unless both runs, of which the first has this data, learn from the same tokens and are evaluated on the same held-out ones.
-fn check_same_data(run: &RunRecord, first: &RunRecord, data: Option<&str>) -> Result<()> {
+/// Errs unless both runs learn from the same tokens and are evaluated on the same held-out ones.
+fn check_same_data(run: &RunRecord, first: &RunRecord) -> Result<()> {
     let (name, first_name) = (run.folder.display(), first.folder.display());
-    if let (Some(here), Some(there)) = (run.data(), data)
+    if let (Some(here), Some(there)) = (run.data(), first.data())
         && here != there
     {
         bail!(

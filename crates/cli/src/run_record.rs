@@ -17,6 +17,8 @@ pub struct RunRecord {
     /// Held-out loss over compute.
     pub smooth: SmoothCurve,
     pub growths: Vec<GrowthReport>,
+    /// The record of its newest checkpoint, where there is one.
+    state: Option<Value>,
 }
 
 impl RunRecord {
@@ -30,7 +32,8 @@ impl RunRecord {
             format!("{} (evaluation.every_steps = {every})", path.display())
         })?;
         let growths = RunFolder::growths_of(folder)?;
-        Ok(Self { folder: folder.to_path_buf(), schedule, curve, smooth, growths })
+        let state = newest_state(folder);
+        Ok(Self { folder: folder.to_path_buf(), schedule, curve, smooth, growths, state })
     }
 
     /// A run, or all runs in a folder of runs, which differ in the seed alone.
@@ -109,45 +112,42 @@ impl RunRecord {
 
     /// What its newest checkpoint says of its data: vocabulary and checksum.
     pub fn data(&self) -> Option<String> {
-        let state = self.newest_state()?;
-        let origin = &state["origin"];
+        let origin = &self.state.as_ref()?["origin"];
         Some(format!("{}, {}", origin["vocabulary"].as_str()?, origin["data"].as_str()?))
     }
 
     /// FLOPs with attention's products and the output head counted, over the 6 N D of its first `compute` FLOPs; `None` where no
     /// checkpoint says how large the vocabulary is.
     pub fn exact_over_6nd(&self, compute: f64) -> Option<f64> {
-        let n_vocab = self.newest_state()?["shape"]["n_vocab"].as_u64()? as usize;
+        let n_vocab = self.state.as_ref()?["shape"]["n_vocab"].as_u64()? as usize;
         let (mut exact, mut before) = (0.0, 0.0);
         for (k, stage) in self.schedule.stages().iter().enumerate() {
-            let shape = stage.shape(n_vocab);
             let is_last = k + 1 == self.schedule.stages().len();
             let end = if is_last { None } else { self.end_of(k) };
             let end = end.map_or(compute, |point| point.compute_flops.min(compute));
-            exact += (end - before) * shape.flops_per_token_exact().0 / shape.flops_per_token().0;
+            exact += (end - before) * stage.shape(n_vocab).exact_over_6n();
             before = end;
         }
         Some(exact / compute)
-    }
-
-    /// The record of its newest checkpoint.
-    fn newest_state(&self) -> Option<Value> {
-        let folder = RunFolder::checkpoints_of(&self.folder);
-        let mut states: Vec<PathBuf> = std::fs::read_dir(folder)
-            .ok()?
-            .filter_map(|entry| Some(entry.ok()?.path().join("state.json")))
-            .filter(|path| path.exists())
-            .collect();
-        states.sort();
-        let text = std::fs::read_to_string(states.last()?).ok()?;
-        let mut state: Value = serde_json::from_str(&text).ok()?;
-        Some(state["state"].take())
     }
 
     /// Compute spent at the end, FLOPs.
     pub fn compute(&self) -> f64 {
         self.curve.points.last().map_or(0.0, |point| point.compute_flops)
     }
+}
+
+/// The record of a run's newest checkpoint.
+fn newest_state(run: &Path) -> Option<Value> {
+    let mut states: Vec<PathBuf> = std::fs::read_dir(RunFolder::checkpoints_of(run))
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path().join("state.json")))
+        .filter(|path| path.exists())
+        .collect();
+    states.sort();
+    let text = std::fs::read_to_string(states.last()?).ok()?;
+    let mut state: Value = serde_json::from_str(&text).ok()?;
+    Some(state["state"].take())
 }
 
 /// As [`RunRecord::end`], of a run that is not read as a whole.

@@ -199,6 +199,11 @@ impl GptShape {
         let head = 6 * self.d_model * self.n_vocab;
         Flops(self.flops_per_token().0 + (attention + head) as f64)
     }
+
+    /// The latter over the former, at every amount of compute.
+    pub fn exact_over_6n(&self) -> f64 {
+        self.flops_per_token_exact().0 / self.flops_per_token().0
+    }
 }
 
 /// LAYERSxWIDTHxHEADS, and where they are not GPT-2's `-hWIDTH` of a head and `-fWIDTH` of the feed-forward layer:
@@ -264,6 +269,8 @@ mod tests {
         let shape = gpt2_small();
         let extra = shape.flops_per_token_exact().0 - shape.flops_per_token().0;
         assert_eq!(extra, f64::from(12 * 12 * 768 * 1024 + 6 * 768 * 50257));
+        let ratio = 1.0 + extra / shape.flops_per_token().0;
+        assert!((shape.exact_over_6n() / ratio - 1.0).abs() < 1e-15);
     }
 
     #[test]

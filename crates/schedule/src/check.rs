@@ -109,13 +109,6 @@ impl Checker<'_> {
         file.prediction.as_ref().map_or(Ok(()), |prediction| self.prediction(file, prediction))
     }
 
-    /// Errs if a schedule that is to be planned, or a law to be measured with, begins with a model that is there.
-    pub fn random_start(&self, file: &ScheduleFile) -> Result<(), ScheduleError> {
-        let Some(start) = &file.model.start else { return Ok(()) };
-        let expected = "laws, plans and pilot runs are of models from random weights; leave it out";
-        self.require(false, "model.start", start.display(), expected)
-    }
-
     fn data(&self, data: &DataSource) -> Result<(), ScheduleError> {
         let held_out = |fraction: f64| {
             self.require(

@@ -1,4 +1,3 @@
-use crate::check::Checker;
 use crate::file::StageFile;
 use crate::{DataSource, Growth, Prediction, Schedule, ScheduleError, TextData, TokenData};
 use measure::GptShape;
@@ -59,7 +58,14 @@ impl Schedule {
     /// # Errors
     /// `model.start`, by its value; `path` is for the message.
     pub fn check_random_start(&self, path: &Path) -> Result<(), ScheduleError> {
-        Checker { path }.random_start(&self.file)
+        let Some(start) = self.start() else { return Ok(()) };
+        let expected = "laws, plans and pilot runs are of models from random weights; leave it out";
+        Err(ScheduleError::Value {
+            path: path.to_path_buf(),
+            key: "model.start".to_string(),
+            value: start.display().to_string(),
+            expected: expected.to_string(),
+        })
     }
 
     /// The same run through other stages, from random weights.

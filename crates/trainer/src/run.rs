@@ -64,18 +64,17 @@ pub fn train(
             return Err(error);
         }
     };
-    let Beginning { corpus, origin, common, start } = begun;
+    let Beginning { corpus, origin, start, common, first } = begun;
     folder.begin(&options.schedule)?;
-    if let Some((start, _)) = &start {
-        folder.write_start(start)?;
-        tell(&mut folder, observe, &Event::StartedWith(start.clone()))?;
+    if let Some(start) = start {
+        folder.write_start(&start)?;
+        tell(&mut folder, observe, &Event::StartedWith(start))?;
     }
     if let Some(common) = common {
         let (branch, skipped) = common.write(&folder)?;
         tell_skipped(&mut folder, observe, skipped)?;
         tell(&mut folder, observe, &Event::Branched(branch))?;
     }
-    let first = start.map(|(_, state)| state);
     Run::open(options, folder, corpus, origin, device, first, observe)?.finish(observe, stop)
 }
 
@@ -83,10 +82,12 @@ pub fn train(
 struct Beginning {
     corpus: Corpus,
     origin: Origin,
+    /// The model that is there.
+    start: Option<Start>,
     /// What it has in common with the run that it branches off from.
     common: Option<CommonPart>,
-    /// The model that is there.
-    start: Option<(Start, TrainingState)>,
+    /// The state of the model that is there, unless what is common is beyond it.
+    first: Option<TrainingState>,
 }
 
 impl Beginning {
@@ -116,15 +117,14 @@ impl Beginning {
             check_memory(&shape, options.device)?;
         }
         let origin = origin(options, &corpus);
-        let start = match model {
-            Some(model) => Some((model.start.clone(), model.state(n_vocab, &origin)?)),
-            None => None,
+        let (common, first) = match (branch_of, &model) {
+            (Some(source), _) => {
+                (Some(CommonPart::read(source, schedule, n_vocab, &origin)?), None)
+            }
+            (None, Some(model)) => (None, Some(model.state(n_vocab, &origin)?)),
+            (None, None) => (None, None),
         };
-        let common = match branch_of {
-            Some(source) => Some(CommonPart::read(source, schedule, n_vocab, &origin)?),
-            None => None,
-        };
-        Ok(Self { corpus, origin, common, start })
+        Ok(Self { corpus, origin, start: model.map(|model| model.start), common, first })
     }
 }
 
