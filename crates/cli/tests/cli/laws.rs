@@ -53,16 +53,12 @@ fn world() -> World {
     world
 }
 
-fn json(world: &World, arguments: &str) -> Value {
-    serde_json::from_str(&world.good(&format!("{arguments} --json"))).unwrap()
-}
-
 const COLUMNS: &str = "--columns n_params=N,tokens=D,loss=L";
 
 #[test]
 fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
     let world = world();
-    let fit = json(&world, &format!("fit points.csv {COLUMNS} --bootstraps 60 -o law.json"));
+    let fit = world.json(&format!("fit points.csv {COLUMNS} --bootstraps 60 -o law.json"));
     assert_eq!(fit["law"], "tokens");
     let a = &fit["parameters"]["a"];
     assert!((a["value"].as_f64().unwrap() - 0.3478).abs() < 0.02, "{a}");
@@ -70,7 +66,7 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
     assert!(fit["objective"].as_f64().unwrap() > 0.0);
     assert!(fit["starts_agreeing"].as_u64().unwrap() > 12);
 
-    let plan = json(&world, "plan --budget 1e19 --law law.json --stages 2..3 -o plan.toml");
+    let plan = world.json("plan --budget 1e19 --law law.json --stages 2..3 -o plan.toml");
     assert!((plan["compute"].as_f64().unwrap() / 1e19 - 1.0).abs() < 1e-6);
     for key in ["final_loss", "saving"] {
         assert!(plan[key].as_f64().unwrap() > 0.0, "{key}");
@@ -100,7 +96,7 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
     assert!(template.contains("\ntokens = 524288\n"));
     world.write("template.toml", template.replace("\ntokens = 524288\n", "\ntokens = 65536\n"));
     let other =
-        json(&world, "plan --budget 1e19 --law law.json --stages 2..3 --template template.toml");
+        world.json("plan --budget 1e19 --law law.json --stages 2..3 --template template.toml");
     assert_eq!(other["batch_tokens"], 65536.0);
 
     let schedule = Schedule::read(&world.path("plan.toml")).unwrap();
@@ -130,11 +126,11 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
 #[test]
 fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     let world = world();
-    json(&world, &format!("fit points.csv {COLUMNS} --bootstraps 60 -o law.json"));
+    world.json(&format!("fit points.csv {COLUMNS} --bootstraps 60 -o law.json"));
     let ask = "plan --shape gpt2 --stop 10tpp --stages 2 --law";
-    let whole = json(&world, &format!("{ask} law.json"));
+    let whole = world.json(&format!("{ask} law.json"));
     assert_eq!(whole["pace"], 1.0);
-    let by_hand = json(&world, &format!("{ask} law.json --pace 0.8 -o slow.toml"));
+    let by_hand = world.json(&format!("{ask} law.json --pace 0.8 -o slow.toml"));
     assert!(by_hand["saving"].as_f64() < whole["saving"].as_f64());
     let text = fs::read_to_string(world.path("slow.toml")).unwrap();
     assert!(text.contains("# Pace 0.80") && text.contains("\npace = 0.8\n"));
@@ -155,7 +151,7 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     });
     law["grown"] = grown.clone();
     world.write("grown.json", law.to_string());
-    let measured = json(&world, &format!("{ask} grown.json"));
+    let measured = world.json(&format!("{ask} grown.json"));
     assert!((measured["pace"].as_f64().unwrap() - 0.8).abs() < 1e-9);
     let saving = |plan: &Value| plan["saving"].as_f64().unwrap();
     assert!((saving(&measured) / saving(&by_hand) - 1.0).abs() < 1e-6);
@@ -167,7 +163,7 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     let refused = world.staged(&format!("{ask} grown.json"));
     assert_eq!(refused.status.code(), Some(2));
     assert!(lossy(&refused.stderr).contains("it tells no pace"), "{}", lossy(&refused.stderr));
-    assert_eq!(json(&world, &format!("{ask} grown.json --pace 0.8"))["saving"], by_hand["saving"]);
+    assert_eq!(world.json(&format!("{ask} grown.json --pace 0.8"))["saving"], by_hand["saving"]);
     let refused = world.staged(&format!("{ask} law.json --pace 0"));
     assert!(lossy(&refused.stderr).contains("must be above 0 and at most 2"));
 }
@@ -179,14 +175,13 @@ fn runs_are_fitted_and_compared_without_a_law() {
     let text = lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("2 points are from the learning rate's warm-up"), "{text}");
-    let steps =
-        json(&world, "fit small big --form steps --stable-only --bootstraps 0 -o steps.json");
+    let steps = world.json("fit small big --form steps --stable-only --bootstraps 0 -o steps.json");
     assert_eq!(steps["batch_tokens"], 1e5);
     // A law in steps at one batch is one in tokens.
-    let plan = json(&world, "plan --shape gpt2 --stop 1.2x --law steps.json --stages 2");
+    let plan = world.json("plan --shape gpt2 --stop 1.2x --law steps.json --stages 2");
     // In whole sequences.
     assert_eq!(plan["batch_tokens"], 98.0 * 1024.0);
-    let growth = json(&world, "plan --curves small big");
+    let growth = world.json("plan --curves small big");
     assert!(growth["growths"][0]["saving"].as_f64().unwrap() > 0.0, "{growth}");
     for (large, warned) in [("big", false), ("decayed", true)] {
         let said = lossy(&world.staged(&format!("plan --curves small {large}")).stderr);
@@ -203,12 +198,12 @@ fn runs_are_fitted_and_compared_without_a_law() {
 #[test]
 fn units_and_prices_agree() {
     let world = world();
-    let flops = json(&world, "plan --budget 8.64e19");
-    let days = json(&world, "plan --pf-days 1");
+    let flops = world.json("plan --budget 8.64e19");
+    let days = world.json("plan --pf-days 1");
     assert_eq!(flops, days);
-    let plan = json(&world, "plan --seconds 1e5 --throughput speed.csv --stages 1..2");
+    let plan = world.json("plan --seconds 1e5 --throughput speed.csv --stages 1..2");
     assert!((plan["seconds"].as_f64().unwrap() / 1e5 - 1.0).abs() < 1e-6);
-    let policies = json(&world, "plan --shape gpt2 --stop 1.1x --law kaplan-authors --stages 2");
+    let policies = world.json("plan --shape gpt2 --stop 1.1x --law kaplan-authors --stages 2");
     assert_eq!(policies["other_policies"].as_array().unwrap().len(), 3);
     assert!(policies["saving_interval"].is_null());
 }
@@ -287,10 +282,9 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         ("plot small -o new.gif".into(), "new.gif: figures are written as .svg or .png"),
         ("plot missing.toml -o new.svg".into(), "missing.toml: No such file"),
     ];
-    let mut partial = json(
-        &world,
-        &format!("fit points.csv {COLUMNS} --form kaplan-tokens --bootstraps 0 -o partial.json"),
-    );
+    let mut partial = world.json(&format!(
+        "fit points.csv {COLUMNS} --form kaplan-tokens --bootstraps 0 -o partial.json"
+    ));
     partial["parameters"].as_object_mut().unwrap().remove("N_c");
     world.write("partial.json", partial.to_string());
     let names = || {
@@ -314,7 +308,7 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
 fn options_that_would_do_nothing_and_broken_laws_are_refused() {
     let world = world();
     let law = format!("fit points.csv {COLUMNS} --form kaplan-tokens --bootstraps 0 -o good.json");
-    let good = json(&world, &law);
+    let good = world.json(&law);
     let mut drawn = good.clone();
     drawn["draws"] = serde_json::json!([[1.0, 2.0]]);
     world.write("drawn.json", drawn.to_string());

@@ -4,5 +4,6 @@
 
 mod bad_input;
 mod laws;
+mod models;
 mod story;
 mod world;

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-const STAGED: &str = r#"
+pub const STAGED: &str = r#"
 version = 1
 name = "tiny"
 seed = 1
@@ -47,17 +47,6 @@ fn world() -> World {
     world
 }
 
-fn json(world: &World, arguments: &str) -> Value {
-    serde_json::from_str(&world.good(arguments)).unwrap()
-}
-
-/// The message of a command that must fail.
-fn bad(world: &World, arguments: &str) -> String {
-    let output = world.staged(arguments);
-    assert_eq!(output.status.code(), Some(2), "{arguments}");
-    lossy(&output.stderr)
-}
-
 /// The folder of a run whose loss follows a curve in compute, with a size and a stage of each row.
 fn write_run(folder: &Path, schedule: &str, rows: &[(usize, f64, f64)]) {
     fs::create_dir_all(folder).unwrap();
@@ -81,7 +70,7 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     assert!(scratch.contains("peak = 0.02") && scratch.contains("tiny-from-scratch"));
     assert!(!scratch.contains("growth") && scratch.contains("seed = 2"));
 
-    let found = json(&world, "compare staged scratch --pilots scratch/1 --json");
+    let found = world.json("compare staged scratch --pilots scratch/1");
     assert_eq!((found["runs"].as_u64(), found["baselines"].as_u64()), (Some(2), Some(2)));
     let savings = found["savings"].as_array().unwrap();
     let last = savings.last().unwrap();
@@ -156,11 +145,11 @@ fn decayed_runs_are_compared_by_their_ends() {
         (1..100).map(|i| ((i - 1) / 60, end * i as f64 / 100.0, 5.0)).collect();
     rows.push((1, end, loss(per_step * 100.0)));
     write_run(&world.path("staged"), &decaying, &rows);
-    let found = json(&world, "compare staged scratch --json");
+    let found = world.json("compare staged scratch");
     let savings = found["savings"].as_array().unwrap();
     assert_eq!((savings.len(), savings[0]["at"].as_str()), (1, Some("the ends")));
     assert!((savings[0]["saving"].as_f64().unwrap() - 0.2).abs() < 1e-9, "{savings:?}");
-    assert!(bad(&world, "compare staged scratch --loss 2").contains("only the ends of runs"));
+    assert!(world.bad("compare staged scratch --loss 2").contains("only the ends of runs"));
     world.good("plot staged scratch -o ends.svg");
     world.good("report staged scratch -o ends.html");
     assert!(fs::read_to_string(world.path("ends.html")).unwrap().contains("Only the ends of runs"));
@@ -171,15 +160,15 @@ fn decayed_runs_are_compared_by_their_ends() {
         &fs::read_to_string(world.path("scratch/60/schedule.toml")).unwrap(),
         cut,
     );
-    let found = bad(&world, "fit scratch/120 scratch/240 cut --form compute --last-only");
+    let found = world.bad("fit scratch/120 scratch/240 cut --form compute --last-only");
     assert!(found.contains("--last-only: cut: is at step 50 and not at its end"), "{found}");
 
-    let one_length = json(&world, "compare staged scratch/60 --json");
+    let one_length = world.json("compare staged scratch/60");
     assert_eq!(one_length["savings"].as_array().unwrap().len(), 0);
     assert!(one_length["no_saving"].as_str().unwrap().contains("several lengths"));
     // One that has not ended, and one whose first stage ended by its slope.
     write_run(&world.path("short"), &decaying, &rows[..90]);
-    let short = json(&world, "compare short scratch --json");
+    let short = world.json("compare short scratch");
     assert!(
         short["no_saving"].as_str().unwrap().contains("short: is at step 90 and not at its end")
     );
@@ -187,12 +176,12 @@ fn decayed_runs_are_compared_by_their_ends() {
     let online =
         decaying.replace("until = { steps = 60 }", "until = { steps = 900, slope = -0.01 }");
     write_run(&world.path("online"), &online, &rows);
-    let online = json(&world, "compare online scratch --json");
+    let online = world.json("compare online scratch");
     assert!((online["savings"][0]["saving"].as_f64().unwrap() - 0.2).abs() < 1e-9, "{online}");
-    assert!(bad(&world, "report scratch -o x.html").contains("one schedule under"));
+    assert!(world.bad("report scratch -o x.html").contains("one schedule under"));
     let steady = fs::read_to_string(world.path("scratch/60/schedule.toml")).unwrap();
     write_run(&world.path("steady"), &steady.replace("linear", "constant"), &rows);
-    assert!(bad(&world, "compare staged steady").contains("staged: its learning rate decays"));
+    assert!(world.bad("compare staged steady").contains("staged: its learning rate decays"));
 }
 
 #[test]
@@ -215,26 +204,26 @@ fn what_cannot_be_compared_is_explained() {
         ("pilot nothing.toml", "nothing.toml"),
     ];
     for (arguments, message) in cases {
-        let found = bad(&world, arguments);
+        let found = world.bad(arguments);
         assert!(found.contains(message), "{arguments}: {found}");
     }
     let rows: Vec<(usize, f64, f64)> = (1..50).map(|i| (0, 1e9 * f64::from(i), 3.0)).collect();
     let other = STAGED.split("[[stages]]").next().unwrap().to_string()
         + "[[stages]]\nn_layers = 1\nd_model = 16\nn_heads = 2\nuntil = { steps = 60 }\n";
     write_run(&world.path("narrow"), &other, &rows);
-    let found = bad(&world, "compare staged narrow");
+    let found = world.bad("compare staged narrow");
     assert!(found.contains("narrow: trains 1x16x2, and"), "{found}");
     let wide =
         other.replace("1\nd_model = 16", "2\nd_model = 32").replace("heads = 2", "heads = 4");
     write_run(&world.path("far"), &wide.replace("context_len = 16", "context_len = 8"), &rows);
-    let found = bad(&world, "compare staged far");
+    let found = world.bad("compare staged far");
     assert!(found.contains("far: model.context_len = 8, and 16 in staged"), "{found}");
     // Seeds of one schedule that learn from other languages.
     world.write("other.toml", STAGED.replace("n_words = 16", "n_words = 20"));
     for (seed, schedule) in [(1, "tiny"), (2, "other")] {
         world.good(&format!("train {schedule}.toml --seed {seed} --out languages/{seed}"));
     }
-    let found = bad(&world, "compare languages scratch");
+    let found = world.bad("compare languages scratch");
     assert!(found.contains("languages/2: learns from words:20"), "{found}");
     // Folders of runs that are not of one schedule.
     for (name, schedule) in [("1", wide.clone()), ("2", wide.replace("seed = 1\n", "seed = 2\n"))] {
@@ -244,11 +233,11 @@ fn what_cannot_be_compared_is_explained() {
     }
     assert!(world.staged("compare staged seeds").status.success());
     write_run(&world.path("twins/3"), &wide, &rows);
-    let found = bad(&world, "compare staged twins");
+    let found = world.bad("compare staged twins");
     assert!(found.contains("twins/3: has seed 1 like twins/1"), "{found}");
     let slow = wide.replace("seed = 1\n", "seed = 3\n").replace("peak = 0.01", "peak = 0.02");
     write_run(&world.path("rates/3"), &slow, &rows);
-    let found = bad(&world, "compare staged rates");
+    let found = world.bad("compare staged rates");
     assert!(found.contains("`peak = 0.02` there, `peak = 0.01` here"), "{found}");
     world.good("train tiny.toml --from-scratch --seed 9 --out foreign");
     let state = fs::read_dir(world.path("foreign/checkpoints")).unwrap().last().unwrap().unwrap();
@@ -256,7 +245,7 @@ fn what_cannot_be_compared_is_explained() {
     let text = fs::read_to_string(&state).unwrap().replace("language seed 1", "language seed 2");
     let text = text.replace("16 words", "17 words");
     fs::write(&state, text.replace("\"data\": \"", "\"data\": \"other ")).unwrap();
-    let found = bad(&world, "compare staged foreign");
+    let found = world.bad("compare staged foreign");
     assert!(found.contains("their losses are not comparable"), "{found}");
 }
 
@@ -274,12 +263,12 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
     let world = world();
     write_recipes(&world);
     let grow = "--share 0.5 --sizes 2 --grow feed-forward";
-    let flat = json(&world, &format!("pilot stable.toml {grow} -o flat --json"));
+    let flat = world.json(&format!("pilot stable.toml {grow} -o flat"));
     assert!(world.path("flat/pilot-2x16x2-f16-to-2x16x2/growth-1.json").exists(), "{flat}");
     let grew = &flat["grown"]["grew"];
     let of = |kind: &str| grew[kind].as_bool() == Some(true);
     assert!(of("feed_forward") && !of("heads") && !of("depth"), "{grew}");
-    let found = bad(&world, &format!("pilot recipe.toml {grow} -o constant"));
+    let found = world.bad(&format!("pilot recipe.toml {grow} -o constant"));
     assert!(
         found.contains("--grow feed-forward: the pace after a growth is measured where"),
         "{found}"
@@ -294,7 +283,7 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
         assert_eq!(text.contains(warning), warned, "{text}");
     }
     // A pace above that from scratch is not believed without a warning.
-    let ratio = json(&world, &format!("{plan} --operators feed-forward --json"))["pace"].as_f64();
+    let ratio = world.json(&format!("{plan} --operators feed-forward"))["pace"].as_f64();
     let mut law: Value =
         serde_json::from_slice(&fs::read(world.path("flat/law.json")).unwrap()).unwrap();
     let tokens = law["grown"]["tokens_large"].as_f64().unwrap();
@@ -315,9 +304,9 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     let world = world();
     write_recipes(&world);
     world.good("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
-    let again = bad(&world, "pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
+    let again = world.bad("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
     assert!(again.contains("already holds a run"), "{again}");
-    let law = json(&world, "pilot recipe.toml --share 0.5 --sizes 2 -o pilots --resume --json");
+    let law = world.json("pilot recipe.toml --share 0.5 --sizes 2 -o pilots --resume");
     // Pilot runs go on with the text that they began with, and what cannot be planned leaves nothing behind.
     let text = fs::read_to_string(world.path("recipe.toml")).unwrap();
     let source = "{ source = \"synthetic\", n_words = 16, language_seed = 1 }";
@@ -330,11 +319,11 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     world.write("small.toml", small);
     world.write("a.txt", "All that is gold does not glitter. ".repeat(100));
     world.write("b.txt", "Not all those who wander are lost. ".repeat(100));
-    let found = bad(&world, "pilot small.toml --text a.txt -o texts");
+    let found = world.bad("pilot small.toml --text a.txt -o texts");
     assert!(found.contains("too small for pilot runs"), "{found}");
     assert!(!world.path("texts").exists());
     world.good("pilot text.toml --text a.txt --share 0.2 --sizes 2 -o texts");
-    let found = bad(&world, "pilot text.toml --text b.txt --share 0.2 --sizes 2 -o texts --resume");
+    let found = world.bad("pilot text.toml --text b.txt --share 0.2 --sizes 2 -o texts --resume");
     assert!(
         found.contains("texts: holds runs on a.txt (3500 bytes), tokenizer = bytes"),
         "{found}"
@@ -346,7 +335,7 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     let decaying =
         fs::read_to_string(world.path("recipe.toml")).unwrap().replace("constant", "linear");
     world.write("decaying.toml", decaying);
-    let of_ends = json(&world, "pilot decaying.toml --share 0.5 --sizes 2 -o ends --json");
+    let of_ends = world.json("pilot decaying.toml --share 0.5 --sizes 2 -o ends");
     assert_eq!(of_ends["points"].as_u64(), Some(6), "{of_ends}");
     assert!(world.path("ends/pilot-2x16x2-x0.6/metrics.csv").exists());
     // And one that grows, for the pace afterwards.
@@ -364,16 +353,14 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     assert_eq!(paid.len(), 7);
     assert!((paid.iter().sum::<f64>() / spent - 1.0).abs() < 1e-9, "{paid:?} {spent}");
     // Where the rate is stable before it decays, the shorter runs are a part of the longer ones, and paid for once.
-    let of_branches = json(&world, "pilot stable.toml --share 0.5 --sizes 2 -o branches --json");
+    let of_branches = world.json("pilot stable.toml --share 0.5 --sizes 2 -o branches");
     assert!(of_branches["compute"].as_f64().unwrap() < 0.51 * budget, "{of_branches}");
     let tokens = |law: &Value| law["ranges"][1]["greatest"].as_f64().unwrap();
     assert!(tokens(&of_branches) > 1.3 * tokens(&of_ends), "{of_branches}");
     for branch in ["pilot-2x16x2", "pilot-2x16x2-x0.6", "pilot-2x8x1-to-2x16x2"] {
         assert!(world.path("branches").join(branch).join("branch.json").exists(), "{branch}");
     }
-    let fitted = json(
-        &world,
-        "fit branches/pilot-2x16x2 branches/pilot-2x16x2-x0.6 branches/pilot-2x16x2-x0.36 branches/pilot-2x8x1 --form kaplan-tokens --last-only --bootstraps 0 --json",
+    let fitted = world.json("fit branches/pilot-2x16x2 branches/pilot-2x16x2-x0.6 branches/pilot-2x16x2-x0.36 branches/pilot-2x8x1 --form kaplan-tokens --last-only --bootstraps 0",
     );
     let paid = fitted["compute"].as_f64().unwrap();
     let whole = |run: &str| -> f64 {
@@ -396,138 +383,11 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
         }
     }
     let copies = runs.map(|run| format!("copy/{run}")).join(" ");
-    let form = "--form kaplan-tokens --last-only --bootstraps 0 --json";
-    let copied = json(&world, &format!("fit {copies} {form}"));
+    let form = "--form kaplan-tokens --last-only --bootstraps 0";
+    let copied = world.json(&format!("fit {copies} {form}"));
     assert_eq!(copied["compute"], fitted["compute"]);
     world.good("plan --law pilots/law.json --template recipe.toml --shape 2x32x4 --operators width --stop 1.3x --context 16 -o mine.toml");
     let plan = fs::read_to_string(world.path("mine.toml")).unwrap();
     assert!(plan.contains("name = \"mine\"") && plan.contains("pilot_compute = "), "{plan}");
     assert!(plan.contains("low = [") && plan.contains("high = ["));
-}
-
-#[test]
-fn a_run_is_exported_once_and_whole() {
-    let world = World::empty();
-    world.write("tiny.toml", STAGED);
-    world.good("train tiny.toml --out run");
-    let report = json(&world, "export run -o out/model --json");
-    assert_eq!(
-        (&report["step"], &report["vocabulary"]),
-        (&100.into(), &"words:16 of language 1".into())
-    );
-    let config: Value =
-        serde_json::from_slice(&fs::read(world.path("out/model/config.json")).unwrap()).unwrap();
-    assert_eq!((&config["n_layer"], &config["n_embd"]), (&2.into(), &32.into()));
-    let files = fs::read_dir(world.path("out")).unwrap().count();
-    assert_eq!(files, 1, "nothing is left beside it");
-    assert!(bad(&world, "export run -o out/model").contains("is there already"));
-    assert!(bad(&world, "export absent -o other").contains("absent: neither a checkpoint"));
-    assert!(!world.path("other").exists());
-}
-
-const BYTES: &str = r#"
-version = 1
-name = "bytes"
-seed = 1
-data = { source = "text", files = ["book.txt"] }
-model = { context_len = 16 }
-parametrization = { kind = "standard" }
-optimizer = { beta1 = 0.9, beta2 = 0.98, eps = 1e-9, weight_decay = 0.1, clip_norm = 1.0 }
-learning_rate = { shape = "constant", peak = 0.003 }
-batch = { tokens = 64, micro_batch = 4 }
-evaluation = { every_steps = 5, tokens = 64 }
-checkpoint = { every_steps = 20, keep = 2 }
-machine = { threads = 1 }
-
-[[stages]]
-n_layers = 1
-d_model = 16
-n_heads = 2
-until = { steps = 20 }
-"#;
-
-#[test]
-fn a_model_of_transformers_is_imported_grown_and_trained_on() {
-    let world = World::empty();
-    world.write("book.txt", "It was the best of times, it was the worst of times. ".repeat(60));
-    world.write("bytes.toml", BYTES);
-    world.good("train bytes.toml --out run");
-    world.good("export run -o hf");
-    let explained = bad(&world, "import hf -o start");
-    assert!(explained.contains("hf: no tokenizer.json says what its tokens mean"), "{explained}");
-    assert!(bad(&world, "import . -o start").contains("holds no config.json"));
-    let other = "import hf --tokenizer bpe:300 -o start";
-    assert!(bad(&world, other).contains("has a vocabulary of its own"));
-    assert!(!world.path("start").exists());
-    let report = json(&world, "import hf --tokenizer bytes -o start --json");
-    assert_eq!(
-        (&report["vocabulary"], &report["shape"]["n_vocab"]),
-        (&"bytes".into(), &256.into())
-    );
-    let loss = |arguments: &str| json(&world, arguments)["loss"].as_f64().unwrap();
-    let due = loss("eval run --text book.txt --json");
-    assert!((loss("eval start --text book.txt --json") / due - 1.0).abs() < 1e-6);
-    assert!(bad(&world, "eval start").contains("lies in no run"));
-    assert!(world.good("sample start --prompt It --tokens 5").starts_with("It"));
-    world.good("grow start --depth 2 -o grown");
-    let deeper = BYTES.replace("n_layers = 1", "n_layers = 2");
-    let from = |start: &str| format!("context_len = 16, start = \"{start}\"");
-    world.write("deeper.toml", deeper.replace("context_len = 16", &from("grown")));
-    let output = world.staged("train deeper.toml --out deeper");
-    let told = lossy(&output.stderr);
-    assert!(output.status.success() && told.contains("begins with the model of"), "{told}");
-    assert!(loss("eval deeper --text book.txt --json") < due);
-    world.write("wide.toml", BYTES.replace("context_len = 16", &from("grown")));
-    let refused = bad(&world, "train wide.toml --out wide");
-    assert!(refused.contains("model.start: its n_layers is 2, and 1 in the run"), "{refused}");
-    assert!(!world.path("wide").exists());
-    // It is no run from random weights: not for a law, not as a baseline, and no recipe for either.
-    let fit = "fit deeper --form kaplan-tokens --bootstraps 0 -o law.json";
-    assert!(bad(&world, fit).contains("laws and plans are of runs from random weights"));
-    assert!(
-        bad(&world, "compare run deeper").contains("a run from scratch begins with random weights")
-    );
-    let curves = bad(&world, "plan --curves run deeper");
-    assert!(curves.contains("laws and plans are of runs from random weights"), "{curves}");
-    let pilots = bad(&world, "pilot deeper.toml --budget 1e11 -o pilots");
-    assert!(pilots.contains("model.start") && !world.path("pilots").exists(), "{pilots}");
-    let plan = bad(&world, "plan --budget 1e18 --template deeper.toml -o mine.toml");
-    assert!(plan.contains("model.start") && !world.path("mine.toml").exists(), "{plan}");
-}
-
-/// A vocabulary of its own goes along when a checkpoint grows, and tokens of a file that does not say whose they are are taken.
-#[test]
-fn a_grown_checkpoint_knows_its_tokenizer_and_takes_plain_token_files() {
-    let world = World::empty();
-    world.write("book.txt", "It was the best of times, it was the worst of times. ".repeat(60));
-    let bpe =
-        BYTES.replace("files = [\"book.txt\"]", "files = [\"book.txt\"], tokenizer = \"bpe:270\"");
-    world.write("bpe.toml", &bpe);
-    world.good("train bpe.toml --out run");
-    world.good("grow run --depth 2 -o grown");
-    assert!(world.good("sample grown --prompt It --tokens 5").starts_with("It"));
-    world.good("export grown -o hf");
-    assert!(world.path("hf/tokenizer.json").exists());
-    world.good("import hf -o again");
-    let of =
-        |name: &str| json(&world, &format!("eval {name} --text book.txt --json"))["loss"].as_f64();
-    assert!((of("again").unwrap() / of("grown").unwrap() - 1.0).abs() < 1e-6);
-    // llm.c's and nanoGPT's files say how large the vocabulary is and no more.
-    fs::copy(world.path("run/data/tokens.bin"), world.path("tokens.bin")).unwrap();
-    let plain = bpe
-        .replace("n_layers = 1", "n_layers = 2")
-        .replace("context_len = 16", "context_len = 16, start = \"again\"");
-    let data = plain.lines().find(|line| line.starts_with("data =")).unwrap();
-    let tokens = "data = { source = \"tokens\", file = \"tokens.bin\" }";
-    world.write("plain.toml", plain.replace(data, tokens));
-    world.good("train plain.toml --out plain");
-    world.good("grow plain --depth 3 -o deeper");
-    assert!(bad(&world, "sample deeper --prompt It").contains("has no tokenizer.json"));
-    fs::copy(world.path("hf/tokenizer.json"), world.path("deeper/tokenizer.json")).unwrap();
-    assert!(world.good("sample deeper --prompt It --tokens 5").starts_with("It"));
-    let back = plain
-        .replace("start = \"again\"", "start = \"deeper\"")
-        .replace("n_layers = 2", "n_layers = 3");
-    world.write("back.toml", back);
-    world.good("train back.toml --out back");
 }

@@ -1,5 +1,6 @@
 //! A folder of its own in which `staged` is run as a user runs it.
 
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -41,6 +42,18 @@ impl World {
         let output = self.staged(arguments);
         assert!(output.status.success(), "{arguments}: {}", lossy(&output.stderr));
         lossy(&output.stdout)
+    }
+
+    /// What a command that must succeed prints as JSON.
+    pub fn json(&self, arguments: &str) -> Value {
+        serde_json::from_str(&self.good(&format!("{arguments} --json"))).unwrap()
+    }
+
+    /// The message of a command that must fail.
+    pub fn bad(&self, arguments: &str) -> String {
+        let output = self.staged(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        lossy(&output.stderr)
     }
 }
 
