@@ -1,10 +1,12 @@
 use crate::ModelError;
 use crate::cpu::CpuPath;
+#[cfg(feature = "cuda")]
+use crate::cuda::CudaPath;
 use crate::forward::Forward;
 use crate::head::Head;
 use crate::host::{elements, to_device};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kernels::{Batch, PartSeconds, Weights};
+use kernels::{Batch, Network, PartSeconds, Weights};
 use measure::{GptShape, Precision};
 use state::{ModelConstants, ParamId, ParamRole, TrainingState};
 use std::collections::BTreeMap;
@@ -19,8 +21,16 @@ pub struct Gpt {
     precision: Precision,
     device: Device,
     params: Tensors,
-    /// In place of Burn's kernels, where there are kernels of our own.
-    cpu: Option<CpuPath>,
+    kernels: Kernels,
+}
+
+/// Whose kernels compute.
+enum Kernels {
+    /// Burn's, on any device.
+    Burn,
+    Cpu(CpuPath),
+    #[cfg(feature = "cuda")]
+    Cuda(CudaPath),
 }
 
 /// The loss of a batch and its gradient.
@@ -38,17 +48,25 @@ pub struct GradientSum {
 }
 
 enum Sums {
-    Host(Weights<Vec<f32>>),
-    Device(Tensors),
+    Burn(Tensors),
+    Cpu(Weights<Vec<f32>>),
+    /// With losses that nobody has waited for.
+    #[cfg(feature = "cuda")]
+    Cuda(gpu::Gradients, Vec<gpu::Losses>),
 }
 
 impl Gpt {
     /// The model of a training state, on a device that was opened for this precision. On the CPU it
-    /// computes with the kernels crate, elsewhere with Burn's kernels.
+    /// computes with the kernels crate, on a GPU with the gpu crate.
     pub fn new(state: &TrainingState, device: &Device, precision: Precision) -> Self {
         let mut gpt = Self::composed(state, device, precision);
-        if *device == Device::flex() && precision == Precision::F32 {
-            gpt.cpu = Some(CpuPath::default());
+        let on_cpu = *device == Device::flex();
+        if on_cpu && precision == Precision::F32 {
+            gpt.kernels = Kernels::Cpu(CpuPath::default());
+        }
+        #[cfg(feature = "cuda")]
+        if !on_cpu {
+            gpt.kernels = Kernels::Cuda(CudaPath::default());
         }
         gpt
     }
@@ -61,7 +79,7 @@ impl Gpt {
             precision,
             device: device.clone(),
             params: to_device(&state.params, device),
-            cpu: None,
+            kernels: Kernels::Burn,
         }
     }
 
@@ -80,15 +98,21 @@ impl Gpt {
     /// our own: memory for one block instead of all, for a third more time.
     #[must_use]
     pub fn recomputing(mut self, recompute: bool) -> Self {
-        if let Some(cpu) = &mut self.cpu {
-            cpu.recompute = recompute;
+        match &mut self.kernels {
+            Kernels::Burn => {}
+            Kernels::Cpu(cpu) => cpu.recompute = recompute,
+            #[cfg(feature = "cuda")]
+            Kernels::Cuda(cuda) => cuda.recompute = recompute,
         }
         self
     }
 
-    /// Time that its passes have taken by part, summed over the threads; `None` where Burn's kernels run.
+    /// Time that its passes have taken by part, summed over the threads; `None` but on the CPU.
     pub fn part_seconds(&self) -> Option<PartSeconds> {
-        self.cpu.as_ref().map(CpuPath::seconds)
+        match &self.kernels {
+            Kernels::Cpu(cpu) => Some(cpu.seconds()),
+            _ => None,
+        }
     }
 
     /// The parameters.
@@ -98,8 +122,11 @@ impl Gpt {
 
     /// The parameters, for an optimizer to change.
     pub fn params_mut(&mut self) -> &mut Tensors {
-        if let Some(cpu) = &mut self.cpu {
-            cpu.forget_params();
+        match &mut self.kernels {
+            Kernels::Burn => {}
+            Kernels::Cpu(cpu) => cpu.forget_params(),
+            #[cfg(feature = "cuda")]
+            Kernels::Cuda(cuda) => cuda.forget_params(),
         }
         &mut self.params
     }
@@ -122,20 +149,28 @@ impl Gpt {
 
     /// A sum of gradients to which nothing has been added.
     pub fn gradient_sum(&self) -> GradientSum {
-        let gradients = match self.cpu {
-            Some(_) => Sums::Host(CpuPath::zeros(&self.shape)),
-            None => Sums::Device(Tensors::new()),
+        let gradients = match &self.kernels {
+            Kernels::Burn => Sums::Burn(Tensors::new()),
+            Kernels::Cpu(_) => Sums::Cpu(CpuPath::zeros(&self.shape)),
+            #[cfg(feature = "cuda")]
+            Kernels::Cuda(cuda) => Sums::Cuda(self.on_gpu(cuda).zeros(), Vec::new()),
         };
         GradientSum { loss_sum: 0.0, gradients }
     }
 
     /// The gradients of a sum.
     pub fn summed(&self, sum: GradientSum) -> LossAndGradients {
+        let mut loss_sum = sum.loss_sum;
         let gradients = match sum.gradients {
-            Sums::Host(sums) => CpuPath::tensors(&self.shape, sums, &self.device),
-            Sums::Device(sums) => sums,
+            Sums::Burn(sums) => sums,
+            Sums::Cpu(sums) => CpuPath::tensors(&self.shape, sums, &self.device),
+            #[cfg(feature = "cuda")]
+            Sums::Cuda(sums, losses) => {
+                loss_sum += losses.into_iter().map(gpu::Losses::sum).sum::<f64>();
+                sums.into_tensors()
+            }
         };
-        LossAndGradients { loss_sum: sum.loss_sum, gradients }
+        LossAndGradients { loss_sum, gradients }
     }
 
     /// Adds loss and gradients as [`Gpt::loss_and_gradients`] gives them.
@@ -152,14 +187,19 @@ impl Gpt {
         context_len: usize,
         weight: f64,
     ) -> Result<(), ModelError> {
-        match (&mut sum.gradients, &self.cpu) {
-            (Sums::Host(sums), Some(cpu)) => {
+        match (&mut sum.gradients, &self.kernels) {
+            (Sums::Cpu(sums), Kernels::Cpu(cpu)) => {
                 let (inputs, targets) = self.tokens(sequences, context_len)?;
-                let network = cpu.network(self.shape, self.constants, &self.params);
                 let batch = Batch { inputs: &inputs, targets: &targets, context_len };
-                sum.loss_sum += cpu.add_gradients(&network, &batch, weight, sums);
+                sum.loss_sum += cpu.add_gradients(&self.on_cpu(cpu), &batch, weight, sums);
             }
-            (Sums::Device(sums), None) => {
+            #[cfg(feature = "cuda")]
+            (Sums::Cuda(sums, losses), Kernels::Cuda(cuda)) => {
+                let (inputs, targets) = self.tokens(sequences, context_len)?;
+                let batch = Batch { inputs: &inputs, targets: &targets, context_len };
+                losses.push(self.on_gpu(cuda).add_gradients(&batch, weight, sums));
+            }
+            (Sums::Burn(sums), Kernels::Burn) => {
                 let found = self.composed_gradients(sequences, context_len, weight)?;
                 sum.loss_sum += found.loss_sum;
                 for (id, gradient) in found.gradients {
@@ -214,16 +254,17 @@ impl Gpt {
     /// # Errors
     /// As [`Gpt::loss_and_gradients`].
     pub fn loss(&self, sequences: &[u32], context_len: usize) -> Result<f64, ModelError> {
-        if let Some(cpu) = &self.cpu {
-            let (inputs, targets) = self.tokens(sequences, context_len)?;
-            let network = cpu.network(self.shape, self.constants, &self.params);
-            return Ok(
-                cpu.loss(&network, &Batch { inputs: &inputs, targets: &targets, context_len })
-            );
-        }
-        let (inputs, targets) = self.inputs_and_targets(sequences, context_len)?;
-        let hidden = self.forward(&self.params).hidden(inputs);
-        Ok(self.head().loss(&hidden, &targets))
+        let (inputs, targets) = self.tokens(sequences, context_len)?;
+        let batch = Batch { inputs: &inputs, targets: &targets, context_len };
+        Ok(match &self.kernels {
+            Kernels::Burn => {
+                let hidden = self.forward(&self.params).hidden(self.integers(&inputs, context_len));
+                self.head().loss(&hidden, &self.integers(&targets, 1))
+            }
+            Kernels::Cpu(cpu) => cpu.loss(&self.on_cpu(cpu), &batch),
+            #[cfg(feature = "cuda")]
+            Kernels::Cuda(cuda) => self.on_gpu(cuda).loss(&batch).sum(),
+        })
     }
 
     /// Logits of every position of one sequence, `[tokens][n_vocab]`.
@@ -238,14 +279,26 @@ impl Gpt {
     /// Logits of the positions from `first` on, one after the other.
     pub(crate) fn logits_from(&self, tokens: &[u32], first: usize) -> Result<Vec<f32>, ModelError> {
         self.check(tokens, tokens.len())?;
-        if let Some(cpu) = &self.cpu {
-            let network = cpu.network(self.shape, self.constants, &self.params);
-            return Ok(cpu.logits(&network, tokens, first));
-        }
-        let inputs = self.integers(tokens, tokens.len());
-        let hidden = self.forward(&self.params).hidden(inputs);
-        let wanted = hidden.slice([first..tokens.len(), 0..self.shape.d_model]);
-        Ok(elements(self.head().logits(wanted)))
+        Ok(match &self.kernels {
+            Kernels::Burn => {
+                let inputs = self.integers(tokens, tokens.len());
+                let hidden = self.forward(&self.params).hidden(inputs);
+                let wanted = hidden.slice([first..tokens.len(), 0..self.shape.d_model]);
+                elements(self.head().logits(wanted))
+            }
+            Kernels::Cpu(cpu) => cpu.logits(&self.on_cpu(cpu), tokens, first),
+            #[cfg(feature = "cuda")]
+            Kernels::Cuda(cuda) => self.on_gpu(cuda).logits(tokens, first),
+        })
+    }
+
+    fn on_cpu<'a>(&'a self, cpu: &'a CpuPath) -> Network<'a> {
+        cpu.network(self.shape, self.constants, &self.params)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn on_gpu<'a>(&'a self, cuda: &'a CudaPath) -> &'a gpu::Network {
+        cuda.network(self.shape, self.constants, self.precision, &self.params)
     }
 
     fn forward<'a>(&'a self, params: &'a Tensors) -> Forward<'a> {

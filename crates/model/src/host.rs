@@ -8,15 +8,15 @@ use std::collections::BTreeMap;
 
 /// Copies tensors to a device.
 pub fn to_device(tensors: &BTreeMap<ParamId, HostTensor>, device: &Device) -> Tensors {
-    let matrix = |tensor: &HostTensor| {
+    let on_device = |tensor: &HostTensor| {
         let dims = match tensor.dims[..] {
             [columns] => [1, columns],
             [rows, columns] => [rows, columns],
             _ => unreachable!("GPT-2 has vectors and matrices only"),
         };
-        Tensor::from_data(TensorData::new(tensor.data.clone(), dims), device)
+        matrix(tensor.data.clone(), dims, device)
     };
-    tensors.iter().map(|(id, tensor)| (*id, matrix(tensor))).collect()
+    tensors.iter().map(|(id, tensor)| (*id, on_device(tensor))).collect()
 }
 
 /// Copies tensors to the host, with the dimensions that they have in checkpoints.
@@ -40,7 +40,21 @@ pub fn elements<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.try_into_vec_as::<f32>().expect("the device gives its tensors back")
 }
 
+/// The product of two matrices, as models make it on their device.
+pub fn product(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+    #[cfg(feature = "cuda")]
+    if a.device() != Device::flex() {
+        return gpu::product(a, b);
+    }
+    a.matmul(b)
+}
+
 /// A matrix on a device, of elements row by row.
 pub fn matrix(elements: Vec<f32>, dims: [usize; 2], device: &Device) -> Tensor<2> {
-    Tensor::from_data(TensorData::new(elements, dims), device)
+    let matrix = Tensor::from_data(TensorData::new(elements, dims), device);
+    #[cfg(feature = "cuda")]
+    if *device != Device::flex() {
+        return gpu::contiguous(matrix);
+    }
+    matrix
 }

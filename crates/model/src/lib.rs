@@ -5,6 +5,8 @@
 
 mod attention;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod device;
 mod error;
 mod forward;
@@ -17,6 +19,7 @@ pub use kernels::PartSeconds;
 
 pub use device::DeviceChoice;
 pub use error::ModelError;
+pub use forward::compute_type;
 pub use gpt::{Gpt, GradientSum, LossAndGradients, Tensors};
-pub use host::{elements, matrix, to_device, to_host};
+pub use host::{elements, matrix, product, to_device, to_host};
 pub use sample::SampleSettings;

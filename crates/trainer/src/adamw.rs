@@ -4,7 +4,7 @@ use measure::{GptShape, Parametrization};
 use model::{Tensors, elements, matrix};
 use rayon::prelude::*;
 use schedule::AdamWSettings;
-use state::{ParamId, UpdateRule};
+use state::UpdateRule;
 
 /// Added to the gradient's norm when it is clipped, as PyTorch's `clip_grad_norm_` does.
 const CLIP_EPS: f64 = 1e-6;
@@ -47,16 +47,16 @@ impl AdamW {
         learning_rate: f64,
     ) {
         let clip = clip_factor(self.settings, gradient_norm);
-        let on_cpu = gradients.values().next().is_some_and(|x| x.device() == Device::flex());
-        if on_cpu {
-            self.update_on_cpu(params, gradients, clip, step, learning_rate);
-        } else {
-            self.update_composed(params, gradients, clip, step, learning_rate);
+        #[cfg(feature = "cuda")]
+        if !on_cpu(&gradients) {
+            self.update_on_gpu(params, gradients, clip, step, learning_rate);
+            return;
         }
+        self.update_on_cpu(params, gradients, clip, step, learning_rate);
     }
 
-    /// By operations on tensors, which any device has.
-    fn update_composed(
+    #[cfg(feature = "cuda")]
+    fn update_on_gpu(
         &mut self,
         params: &mut Tensors,
         gradients: Tensors,
@@ -65,10 +65,13 @@ impl AdamW {
         learning_rate: f64,
     ) {
         for (id, gradient) in gradients {
-            let gradient = if clip < 1.0 { gradient * clip } else { gradient };
-            if let Some(param) = params.remove(&id) {
-                params.insert(id, self.updated(id, param, gradient, step, learning_rate));
-            }
+            let param = &params[&id];
+            let rule = UpdateRule::of(id.role, &self.shape, &self.parametrization);
+            let numbers = self.numbers(rule, clip, step, learning_rate);
+            let zeros = || gpu::contiguous(param.zeros_like());
+            let first = &*self.first_moment.entry(id).or_insert_with(zeros);
+            let second = &*self.second_moment.entry(id).or_insert_with(zeros);
+            gpu::update(param, gradient, [first, second], numbers);
         }
     }
 
@@ -125,31 +128,6 @@ impl AdamW {
             eps: (eps * rule.eps) as f32,
         }
     }
-
-    fn updated(
-        &mut self,
-        id: ParamId,
-        param: Tensor<2>,
-        gradient: Tensor<2>,
-        step: u64,
-        learning_rate: f64,
-    ) -> Tensor<2> {
-        let AdamWSettings { beta1, beta2, eps, weight_decay, .. } = self.settings;
-        let rule = UpdateRule::of(id.role, &self.shape, &self.parametrization);
-        let learning_rate = learning_rate * rule.learning_rate;
-        let old = |moment: &mut Tensors| moment.remove(&id).unwrap_or_else(|| param.zeros_like());
-        let m = old(&mut self.first_moment) * beta1 + gradient.clone() * (1.0 - beta1);
-        let v = old(&mut self.second_moment) * beta2 + gradient.square() * (1.0 - beta2);
-        let first_correction = 1.0 - beta1.powf(step as f64);
-        let second_correction = 1.0 - beta2.powf(step as f64);
-        let root = v.clone().sqrt() * second_correction.sqrt().recip() + eps * rule.eps;
-        let update = m.clone() / root * (learning_rate / first_correction);
-        self.first_moment.insert(id, m);
-        self.second_moment.insert(id, v);
-        let decay = learning_rate * weight_decay * rule.weight_decay;
-        let kept = if decay > 0.0 { param * (1.0 - decay) } else { param };
-        kept - update
-    }
 }
 
 /// What a gradient of this norm is multiplied by.
@@ -162,23 +140,26 @@ pub(crate) fn clip_factor(settings: AdamWSettings, gradient_norm: f64) -> f64 {
 /// Rows are summed on the device and their sums in f64 on the host, in a fixed order: a sum over a
 /// whole large tensor is taken in parts whose order changes from call to call.
 pub fn gradient_norm(gradients: &Tensors) -> f64 {
-    let on_cpu = gradients.values().next().is_some_and(|x| x.device() == Device::flex());
-    if on_cpu {
-        let tensors: Vec<&Tensor<2>> = gradients.values().collect();
-        let squares = |x: &&Tensor<2>| sum_of_squares(&elements((*x).clone()));
-        let sums: Vec<f64> = tensors.par_iter().map(squares).collect();
-        return sums.iter().sum::<f64>().sqrt();
+    #[cfg(feature = "cuda")]
+    if !on_cpu(gradients) {
+        return gpu::norm(gradients.values());
     }
-    let rows = |gradient: &Tensor<2>| gradient.clone().square().sum_dim(1);
-    let sums = Tensor::cat(gradients.values().map(rows).collect(), 0).into_data();
-    sums.convert::<f32>().iter::<f32>().map(f64::from).sum::<f64>().sqrt()
+    let tensors: Vec<&Tensor<2>> = gradients.values().collect();
+    let squares = |x: &&Tensor<2>| sum_of_squares(&elements((*x).clone()));
+    let sums: Vec<f64> = tensors.par_iter().map(squares).collect();
+    sums.iter().sum::<f64>().sqrt()
+}
+
+#[cfg(feature = "cuda")]
+fn on_cpu(tensors: &Tensors) -> bool {
+    tensors.values().all(|x| x.device() == Device::flex())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::tensor::TensorData;
-    use state::ParamRole;
+    use state::{ParamId, ParamRole};
 
     fn shape(d_model: usize) -> GptShape {
         GptShape { d_ff: 4, n_vocab: 4, context_len: 4, ..GptShape::gpt2(1, d_model, 1) }
@@ -216,38 +197,6 @@ mod tests {
                 x -= rate * decay * x + rate * m_hat / (v_hat.sqrt() + 1e-3 / 2.0);
             }
             assert!((value(&params, id) - x).abs() < 1e-6, "{role:?}");
-        }
-    }
-
-    #[test]
-    fn one_pass_on_the_cpu_is_the_update_by_tensor_operations() {
-        let settings =
-            AdamWSettings { beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1, clip_norm: 0.1 };
-        let ids =
-            [ParamRole::QkvWeight, ParamRole::AttentionOutBias, ParamRole::FeedForwardInWeight]
-                .map(|role| ParamId::in_block(role, 0));
-        let tensors = |seed: f32| -> Tensors {
-            let one = |(i, id): (usize, &ParamId)| {
-                let wave = |j: usize| (seed + (i * 100 + j) as f32).sin();
-                (*id, matrix((0..77).map(wave).collect(), [7, 11], &Device::flex()))
-            };
-            ids.iter().enumerate().map(one).collect()
-        };
-        let adamw = || {
-            AdamW::new(settings, shape(2), Parametrization::mup(1), Tensors::new(), Tensors::new())
-        };
-        let (mut by_pass, mut by_operations) = (adamw(), adamw());
-        let (mut found, mut due) = (tensors(0.0), tensors(0.0));
-        for step in 1..=5 {
-            let clip = clip_factor(settings, gradient_norm(&tensors(step as f32)));
-            by_pass.update_on_cpu(&mut found, tensors(step as f32), clip, step, 0.01);
-            by_operations.update_composed(&mut due, tensors(step as f32), clip, step, 0.01);
-        }
-        for id in ids {
-            for (found, due) in elements(found[&id].clone()).iter().zip(elements(due[&id].clone()))
-            {
-                assert!((found - due).abs() < 1e-6, "{id}: {found} for {due}");
-            }
         }
     }
 

@@ -3,15 +3,16 @@ use crate::memory::check_memory;
 use crate::{AdamW, TrainError, gradient_norm};
 use burn::tensor::{Device, Distribution, Tensor};
 use measure::{GptShape, Parametrization, Precision};
-use model::{DeviceChoice, Gpt, to_device};
+use model::{DeviceChoice, Gpt, compute_type, product as multiply, to_device};
 use schedule::AdamWSettings;
 use serde::Serialize;
 use state::{Origin, TrainingState};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Rows and columns of the matrices whose product is the machine's peak.
+/// Rows and columns of the matrices whose product is the machine's peak, on the CPU and elsewhere.
 const PEAK_SIZE: usize = 2048;
+const PEAK_SIZE_ON_DEVICES: usize = 8192;
 /// Steps before the clock counts, and products before the peak does.
 const WARMUP: usize = 2;
 
@@ -41,7 +42,8 @@ pub struct StepReport {
     pub tokens_per_second: f64,
     /// 6 N with attention's products and the head, 10^9 FLOPs a second.
     pub gflops: f64,
-    /// 10^9 FLOPs a second of a product of two f32 matrices of 2048 x 2048.
+    /// 10^9 FLOPs a second of a product of two matrices in the run's number format: 2048 x 2048 on the CPU, 8192 x
+    /// 8192 elsewhere.
     pub peak_gflops: f64,
     /// `gflops` over `peak_gflops`.
     pub peak_fraction: f64,
@@ -68,7 +70,7 @@ impl StepBench {
         self.shape.check()?;
         check_memory(&self.shape, self.device)?;
         let device = self.device.open(self.precision)?;
-        let peak_gflops = peak_gflops(&device);
+        let peak_gflops = peak_gflops(&device, self.precision);
         let parametrization = Parametrization::mup(64);
         let state = TrainingState::init(self.shape, parametrization, Origin::of_no_run(1));
         let mut gpt = Gpt::new(&state, &device, self.precision).recomputing(self.recompute);
@@ -139,19 +141,23 @@ impl StepBench {
 const SETTINGS: AdamWSettings =
     AdamWSettings { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip_norm: 1.0 };
 
-fn peak_gflops(device: &Device) -> f64 {
-    let matrix = || Tensor::<2>::random([PEAK_SIZE; 2], Distribution::Default, device);
+fn peak_gflops(device: &Device, precision: Precision) -> f64 {
+    let size = if *device == Device::flex() { PEAK_SIZE } else { PEAK_SIZE_ON_DEVICES };
+    let matrix = || {
+        let matrix = Tensor::<2>::random([size; 2], Distribution::Default, device);
+        matrix.cast(compute_type(precision))
+    };
     let (a, b) = (matrix(), matrix());
-    let product = || {
+    let seconds = || {
         let began = Instant::now();
-        let product = a.clone().matmul(b.clone()).slice([0..1, 0..1]);
-        let _ = product.into_data();
+        let _found = multiply(a.clone(), b.clone());
+        let _ = device.sync();
         began.elapsed().as_secs_f64()
     };
     for _ in 0..WARMUP {
-        product();
+        seconds();
     }
-    2.0 * (PEAK_SIZE as f64).powi(3) / median((0..5).map(|_| product())) / 1e9
+    2.0 * (size as f64).powi(3) / median((0..5).map(|_| seconds())) / 1e9
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

@@ -1,0 +1,222 @@
+//! Times matrix products of a training step under CubeCL's kernels, to choose those that the gpu crate uses:
+//!
+//!     cargo run --release -p gpu --features cuda --example products [NAME...]
+//!
+//! Prints TFLOP/s, the fastest of ten, of the kernels named, all without; and which give another product than CubeCL's
+//! default.
+
+use burn::tensor::{Device, Distribution, FloatDType, Tensor};
+use burn_backend::cubecl::dtype_to_storage_type;
+use burn_backend::{DType, Shape, TensorMetadata};
+use burn_cubecl::CubeBackend;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
+use cubek::matmul::launch::launch_ref;
+use cubek::matmul::multi_level::Strategy as Levels;
+use cubek::matmul::multi_level::components::tile::TileMatmulKind::{Cmma, Mma};
+use cubek::matmul::multi_level::routines::batch::double_buffering::DoubleBufferingArgs;
+use cubek::matmul::multi_level::routines::batch::ordered_double_buffering::OrderedSelectionArgs;
+use cubek::matmul::multi_level::routines::batch::simple::SimpleArgs;
+use cubek::matmul::multi_level::routines::batch::specialized::SpecializedStrategy;
+use cubek::matmul::routine::BlueprintStrategy::Inferred;
+use cubek::matmul::strategy::Strategy;
+use cubek::matmul::tiled::Strategy as Tiled;
+use cubek::std::InputBinding;
+use std::time::Instant;
+
+fn strategies() -> Vec<(String, Strategy)> {
+    let mut all: Vec<(String, Strategy)> = Vec::new();
+    let mut add = |name: String, strategy: Strategy| all.push((name, strategy));
+    add("tiled_cmma".into(), Tiled::Cmma(Default::default()).into());
+    for (kind, tile_matmul) in [("mma", Mma), ("cmma", Cmma)] {
+        for (rows, multi_rows) in [("", false), ("_rows", true)] {
+            let args = || SimpleArgs { multi_rows, tile_matmul };
+            add(
+                format!("simple_cyclic_{kind}{rows}"),
+                match tile_matmul {
+                    Mma => Levels::SimpleCyclicMma(Inferred(args())),
+                    _ => Levels::SimpleCyclicCmma(Inferred(args())),
+                }
+                .into(),
+            );
+            add(
+                format!("simple_tma_{kind}{rows}"),
+                match tile_matmul {
+                    Mma => Levels::SimpleTmaMma(Inferred(args())),
+                    _ => Levels::SimpleTmaCmma(Inferred(args())),
+                }
+                .into(),
+            );
+        }
+        for row_count in [4, 8] {
+            let args = OrderedSelectionArgs {
+                partition_k: Some(2),
+                row_count: Some(row_count),
+                rows_per_plane: Some(2),
+                tile_matmul,
+            };
+            add(
+                format!("ordered{row_count}_{kind}"),
+                match tile_matmul {
+                    Mma => Levels::OrderedDoubleMma(Inferred(args)),
+                    _ => Levels::OrderedDoubleCmma(Inferred(args)),
+                }
+                .into(),
+            );
+        }
+        for (name, specialized) in [("", false), ("_specialized", true)] {
+            let args = || DoubleBufferingArgs { specialized, tile_matmul };
+            add(
+                format!("double_cyclic_{kind}{name}"),
+                match tile_matmul {
+                    Mma => Levels::DoubleCyclicMma(Inferred(args())),
+                    _ => Levels::DoubleCyclicCmma(Inferred(args())),
+                }
+                .into(),
+            );
+            add(
+                format!("double_tma_{kind}{name}"),
+                match tile_matmul {
+                    Mma => Levels::DoubleTmaMma(Inferred(args())),
+                    _ => Levels::DoubleTmaCmma(Inferred(args())),
+                }
+                .into(),
+            );
+        }
+        let args = || SpecializedStrategy { tile_matmul };
+        add(
+            format!("specialized_tma_{kind}"),
+            match tile_matmul {
+                Mma => Levels::SpecializedTmaMma(Inferred(args())),
+                _ => Levels::SpecializedTmaCmma(Inferred(args())),
+            }
+            .into(),
+        );
+        add(
+            format!("specialized_cyclic_{kind}"),
+            match tile_matmul {
+                Mma => Levels::SpecializedCyclicMma(Inferred(args())),
+                _ => Levels::SpecializedCyclicCmma(Inferred(args())),
+            }
+            .into(),
+        );
+    }
+    all
+}
+
+/// Batches, rows, columns and what is summed over; which factor is read transposed.
+struct Problem {
+    name: &'static str,
+    size: [usize; 4],
+    transposed: [bool; 2],
+}
+
+const PROBLEMS: [Problem; 7] = [
+    Problem { name: "forward", size: [1, 16384, 2560, 640], transposed: [false, false] },
+    Problem { name: "narrow", size: [1, 16384, 640, 2560], transposed: [false, false] },
+    Problem { name: "of input", size: [1, 16384, 2560, 640], transposed: [false, true] },
+    Problem { name: "of weight", size: [4, 640, 2560, 4096], transposed: [true, false] },
+    Problem { name: "scores", size: [640, 256, 256, 64], transposed: [false, true] },
+    Problem { name: "heads", size: [640, 256, 64, 256], transposed: [false, false] },
+    Problem { name: "of values", size: [640, 256, 64, 256], transposed: [true, false] },
+];
+
+fn factor(device: &Device, dims: [usize; 3], transposed: bool, dtype: FloatDType) -> CubeTensor {
+    let [b, m, n] = dims;
+    let laid = if transposed { [b, n, m] } else { [b, m, n] };
+    let normal = Distribution::Normal(0.0, 1.0);
+    let x = Tensor::<3>::random(laid, normal, device).cast(dtype);
+    let mut x = x.try_into_primitive::<CubeBackend>().expect("a device of CubeCL");
+    if transposed {
+        x.meta.swap(1, 2);
+    }
+    x
+}
+
+fn launch(
+    strategy: &Strategy,
+    a: &CubeTensor,
+    b: &CubeTensor,
+    out: &CubeTensor,
+) -> Result<(), String> {
+    let elem = dtype_to_storage_type(a.dtype);
+    let mut dtypes =
+        MatmulElems::from_globals(&MatmulGlobalElems { lhs: elem, rhs: elem, out: elem });
+    let binding = |x: &CubeTensor| InputBinding::new(x.clone().binding(), elem);
+    let (client, into) = (&out.client, out.clone().binding());
+    launch_ref(strategy, client, binding(a), binding(b), into, &mut dtypes)
+        .map_err(|error| format!("{error:?}"))
+}
+
+/// The product on the host.
+fn product(
+    strategy: &Strategy,
+    a: &CubeTensor,
+    b: &CubeTensor,
+    like: &CubeTensor,
+) -> Result<Vec<f32>, String> {
+    let (client, device, shape) = (like.client.clone(), like.device.clone(), like.shape());
+    let out = empty_device_contiguous_dtype(client, device, shape, like.dtype);
+    launch(strategy, a, b, &out)?;
+    let out = Tensor::<3>::from_primitive::<CubeBackend>(out);
+    out.try_into_vec_as::<f32>().map_err(|error| format!("{error:?}"))
+}
+
+fn is_close(found: &[f32], right: &Result<Vec<f32>, String>) -> bool {
+    let Ok(right) = right else { return false };
+    let most = right.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    found.iter().zip(right).all(|(a, b)| (a - b).abs() < 0.02 * most)
+}
+
+fn main() {
+    #[cfg(feature = "cuda")]
+    let device = Device::cuda(0);
+    #[cfg(not(feature = "cuda"))]
+    let device = Device::wgpu(burn::tensor::DeviceKind::DefaultDevice);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let formats = [(FloatDType::BF16, DType::BF16), (FloatDType::F32, DType::F32)];
+    for (format, dtype) in formats {
+        for (name, strategy) in strategies() {
+            if !words.is_empty() && !words.iter().any(|word| name == *word) {
+                continue;
+            }
+            let mut line = format!("{dtype:?} {name:28}");
+            for Problem { name, size: [batches, m, n, k], transposed } in PROBLEMS {
+                let a = factor(&device, [batches, m, k], transposed[0], format);
+                let b = factor(&device, [batches, k, n], transposed[1], format);
+                let shape = Shape::from([batches, m, n]);
+                let out =
+                    empty_device_contiguous_dtype(a.client.clone(), a.device.clone(), shape, dtype);
+                let right = product(&Strategy::Auto, &a, &b, &out);
+                let once = || {
+                    let began = Instant::now();
+                    launch(&strategy, &a, &b, &out).map(|()| {
+                        let _ = cubecl::future::block_on(out.client.sync());
+                        began.elapsed().as_secs_f64()
+                    })
+                };
+                let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    let mut best = f64::INFINITY;
+                    let compiled = once()?;
+                    for _ in 0..10 {
+                        best = once()?.min(best);
+                    }
+                    if !product(&strategy, &a, &b, &out).is_ok_and(|x| is_close(&x, &right)) {
+                        return Err("wrong".into());
+                    }
+                    let flops = 2.0 * (batches * m * n * k) as f64;
+                    Ok::<_, String>((flops / best / 1e12, compiled))
+                }));
+                line += &match found {
+                    Ok(Ok((speed, compiled))) => format!("  {name} {speed:.0} ({compiled:.1} s)"),
+                    Ok(Err(error)) => {
+                        format!("  {name} {}", error.chars().take(40).collect::<String>())
+                    }
+                    Err(_) => format!("  {name} panics"),
+                };
+            }
+            println!("{line}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The model on a GPU, by the gpu crate.
+
+use crate::gpt::Tensors;
+use gpu::Network;
+use measure::{GptShape, Precision};
+use state::ModelConstants;
+use std::sync::OnceLock;
+
+/// What passes on a GPU keep from one to the next.
+#[derive(Default)]
+pub struct CudaPath {
+    /// The network of the parameters, until they change.
+    network: OnceLock<Network>,
+    /// Whether activations are made again in the backward pass.
+    pub recompute: bool,
+}
+
+impl CudaPath {
+    /// To be called when the parameters change.
+    pub fn forget_params(&mut self) {
+        self.network.take();
+    }
+
+    pub fn network(
+        &self,
+        shape: GptShape,
+        constants: ModelConstants,
+        precision: Precision,
+        params: &Tensors,
+    ) -> &Network {
+        let new = || Network::new(shape, constants, precision, self.recompute, params);
+        self.network.get_or_init(new)
+    }
+}
