@@ -1,23 +1,36 @@
 #!/usr/bin/env bash
-# Checks a CUDA device: the losses of 50 steps against the CPU's, within 1e-3 of each, then the speed of a training
-# step at some shapes, and with a TEXT a staged run of 59 M parameters against its baseline in bf16, with tokens/s and
-# the share of the device's peak in each stage (PEAK, FLOP/s; by default an H200's 9.89e14). The program must be built
-# with `--features cuda`.
+# Checks a CUDA device and measures it:
 #
 #     scripts/gpu_check.sh STAGED [DEVICE [TEXT]]
+#
+# 1. The losses of 50 steps against the CPU's, within 1e-3 of each.
+# 2. Training steps at some shapes, those of the runs below among them, in tokens/s and in the share of the device's peak (PEAK, FLOP/s; by default an
+#    H200's 9.89e14 of bf16), against PyTorch's where PYTHON (python3) has it, one after the other.
+# 3. With a TEXT: a model of 59 M parameters in bf16 from scratch at three learning rates, the best of them at three
+#    lengths, and staged runs that grow in depth and in width against those. JOBS runs (3) are made side by side.
+#
+# STAGED must be built with `--features cuda`. Runs stay in WORK, where that is set.
 set -euo pipefail
 staged=$(realpath "$1")
 device=${2:-cuda}
 text=${3:+$(realpath "$3")}
 peak=${PEAK:-9.89e14}
+python=${PYTHON:-python3}
+jobs=${JOBS:-3}
 root=$(realpath "$(dirname "$0")/..")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+if [ -n "${WORK:-}" ]; then
+    work=$(realpath -m "$WORK") && mkdir -p "$work"
+else
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+fi
 cd "$work"
+failed=
+say() { printf '%5d s  %s\n' $SECONDS "$*"; }
 
-sed 's/steps = 500/steps = 50/' "$root/schedules/demo.toml" > run.toml
-"$staged" train run.toml --out on-cpu > /dev/null 2>&1
-"$staged" train run.toml --out on-device --device "$device" > /dev/null 2> device.err ||
+sed 's/steps = 500/steps = 50/' "$root/schedules/demo.toml" > parity.toml
+"$staged" train parity.toml --out on-cpu > /dev/null 2>&1
+"$staged" train parity.toml --out on-device --device "$device" > /dev/null 2> device.err ||
     { cat device.err >&2; exit 1; }
 losses() { cut -d, -f5 "$1/metrics.csv" | tail -n +2; }
 paste <(losses on-cpu) <(losses on-device) | awk '
@@ -25,41 +38,68 @@ paste <(losses on-cpu) <(losses on-device) | awk '
     END {
         printf "parity: largest relative difference of %d losses %.2e\n", NR, most
         exit !(NR == 50 && most <= 1e-3)
-    }'
+    }' || failed="parity"
+say "parity"
 
-printf '%-10s %6s %6s %6s %16s %10s %14s\n' shape context vocab batch precision tokens/s GFLOP/s
-bench() {
-    local out
-    out=$("$staged" bench step --shape "$1" --context "$2" --vocab "$3" --batch "$4" \
-        --micro-batch "$5" --device "$device" --json ${6:+--bf16})
-    number() { grep -oE "\"$1\": [0-9.]+" <<< "$out" | grep -oE '[0-9.]+$'; }
-    printf '%-10s %6d %6d %6d %16s %10.0f %14.1f\n' "$1" "$2" "$3" "$4" "${6:-f32}" \
-        "$(number tokens_per_second)" "$(number gflops)"
+number() { grep -oE "(^|\")$1\"?[:=] ?[0-9.]+" | grep -oE '[0-9.]+$'; }
+torch=
+"$python" -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null && torch=1
+line='%-10s %7s %6s %6s %6s %5s %10s %8s %12s %6s\n'
+row() {
+    local arguments=(--shape "$1" --context "$2" --vocab "$3" --batch "$4" --micro-batch "$5" --steps 10)
+    [ "$6" = bf16 ] && arguments+=(--bf16)
+    local ours theirs=- ratio=- speed
+    ours=$("$staged" bench step "${arguments[@]}" --device "$device" --json) || { failed="step $1"; return 0; }
+    speed=$(number tokens_per_second <<< "$ours")
+    if [ -n "$torch" ] && [ -n "${7:-}" ]; then
+        theirs=$("$python" "$root/scripts/torch_step.py" "${arguments[@]}" | number tok/s) || theirs=nan
+        ratio=$(awk -v a="$speed" -v b="$theirs" 'BEGIN { printf "%.2f", a / b }')
+    fi
+    # shellcheck disable=SC2059
+    printf "$line" "$1" "$2" "$3" "$4" "$5" "$6" "${speed%.*}" \
+        "$(number gflops <<< "$ours" | awk -v peak="$peak" '{ printf "%.1f %%", 1e11 * $1 / peak }')" "$theirs" "$ratio"
 }
-bench 4x128x4 128 512 16 16
-if [ "$device" != cpu ]; then
-    for precision in "" bf16; do
-        bench 6x256x8 256 4096 64 64 $precision
-        bench 12x768x12 1024 50257 32 8 $precision
+# shellcheck disable=SC2059
+printf "$line" shape context vocab batch micro "" tokens/s "of peak" PyTorch ratio
+row 12x640x10 256 8192 64 64 bf16 torch
+row 12x768x12 1024 50257 32 16 bf16 torch
+say "steps"
+
+if [ -n "$text" ]; then
+    # The tasks that come in by lines, some side by side.
+    side_by_side() { xargs -P "$jobs" -I {} bash -c '{}'; }
+    with_rate() { sed "s/^peak = .*/peak = $2/" "$root/schedules/h200_$1.toml" > "$1-$2.toml"; }
+    run() { echo "'$staged' train $1.toml --text '$text' --device $device --out $2 ${*:3} > '${2//\//-}'.log 2>&1"; }
+    end() { tail -n 1 "$1/metrics.csv" | cut -d, -f6; }
+
+    rates=${RATES:-0.002 0.004 0.008}
+    for rate in $rates; do
+        with_rate baseline "$rate"
+        run "baseline-$rate" "from-scratch-$rate/0.5" --length 0.5
+    done | side_by_side
+    best=$(for rate in $rates; do echo "$(end "from-scratch-$rate/0.5") $rate"; done | tee rates.txt | sort -g | head -n 1 | cut -d' ' -f2)
+    awk '{ printf "from scratch, half of the steps, peak %s: %.4f nats per token\n", $2, $1 }' rates.txt
+    say "rates"
+    baseline=from-scratch-$best
+    {
+        run "baseline-$best" "$baseline/1" --branch-of "$baseline/0.5"
+        run "baseline-$best" "$baseline/0.7" --length 0.7 --branch-of "$baseline/0.5"
+        for kind in depth width; do
+            with_rate "$kind" "$best"
+            run "$kind-$best" "$kind"
+        done
+    } | side_by_side
+    say "runs"
+    for run in "$baseline/0.5" "$baseline/0.7" "$baseline/1" depth width; do
+        tail -n 1 "$run/metrics.csv" | awk -F, -v run="$run" '{ printf "%-24s step %d, %.3e FLOPs, %.4f nats per token\n", run, $2, $4, $6 }'
+    done
+    for kind in depth width; do
+        "$staged" compare "$kind" "$baseline" || failed="$kind"
     done
 fi
 
-[ -n "$text" ] || exit 0
-# The rate decays, so the staged run's end is compared with those of two lengths from scratch.
-train() { "$staged" train "$root/schedules/h200_$1.toml" --text "$text" --device "$device" "${@:2}" > /dev/null; }
-train width --out width
-train baseline --out baseline/0.6 --length 0.6
-train baseline --out baseline/1 --branch-of baseline/0.6
-for run in width baseline/1; do
-    # Median tokens/s of each stage, and 6 N of it over the peak.
-    n_params() { awk -F, -v stage="$1" 'NR > 1 && $1 == stage && $3 > 0 {
-        if (first == "") { first = $3; c = $4 } else { n = ($4 - c) / ($3 - first) / 6 } } END { print n }' "$run/metrics.csv"; }
-    for stage in $(cut -d, -f1 "$run/metrics.csv" | tail -n +2 | sort -un); do
-        speed=$(awk -F, -v stage="$stage" 'NR > 1 && $1 == stage { print $9 }' "$run/metrics.csv" |
-            sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }')
-        awk -v run="$run" -v stage="$stage" -v n="$(n_params "$stage")" -v speed="$speed" -v peak="$peak" 'BEGIN {
-            printf "%-10s stage %d: N = %.3e, %.0f tokens/s, %.1f %% of the peak (6 N)\n",
-                run, stage + 1, n, speed, 600 * n * speed / peak }'
-    done
-done
-"$staged" compare width baseline
+row 3x640x10 256 8192 64 64 bf16
+row 12x320x5 256 8192 64 64 bf16
+row 12x640x10 256 8192 64 64 f32 torch
+say "smaller shapes, and f32"
+[ -z "$failed" ] || { echo "failed: $failed"; exit 1; }

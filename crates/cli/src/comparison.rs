@@ -2,7 +2,9 @@
 
 use crate::run_record::{RunRecord, by_seed};
 use anyhow::{Result, bail};
-use measure::{RunEnd, Saving, SmoothCurve, dynamics_ratio, saving_at, saving_of_ends};
+use measure::{
+    RunEnd, Saving, SmoothCurve, dynamics_ratio, least_saving_of_ends, saving_at, saving_of_ends,
+};
 use schedule::PredictedCurve;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -265,7 +267,8 @@ impl Sides {
             match saving_at(&staged, &scratch, loss, self.pilot_compute) {
                 Some(saving) => {
                     let computes = staged.iter().map(|curve| curve.compute_at(loss));
-                    let exact = self.saving_exact(&saving, computes);
+                    let exact =
+                        self.saving_exact(saving.saving, saving.compute_from_scratch, computes);
                     found.push(SavingAt::new(at, saving, exact));
                 }
                 None if at == "asked for" => bail!(
@@ -288,7 +291,8 @@ impl Sides {
             (Err(error), _) | (_, Err(error)) => return (Vec::new(), Some(error.to_string())),
         };
         if let Some(found) = saving_of_ends(&staged, &scratch, self.pilot_compute) {
-            let exact = self.saving_exact(&found, staged.iter().map(|end| Some(end.compute)));
+            let computes = staged.iter().map(|end| Some(end.compute));
+            let exact = self.saving_exact(found.saving, found.compute_from_scratch, computes);
             return (vec![SavingAt::new("the ends".to_string(), found, exact)], None);
         }
         let range = |ends: &mut dyn Iterator<Item = f64>| {
@@ -298,17 +302,31 @@ impl Sides {
         };
         let why = format!(
             "the staged runs end at a loss of {}, the runs from scratch at {}: for every seed, runs from scratch of \
-             several lengths must enclose the former, with a loss that falls with the length",
+             several lengths must enclose the former, with a loss that falls with the length{}",
             range(&mut staged.iter().map(|end| end.loss)),
             range(&mut scratch.iter().flatten().map(|end| end.loss)),
+            self.least_saving(&staged, &scratch).unwrap_or_default(),
         );
         (Vec::new(), Some(why))
+    }
+
+    /// What the staged runs save at least where they end lower than any run from scratch.
+    fn least_saving(&self, staged: &[RunEnd], scratch: &[Vec<RunEnd>]) -> Option<String> {
+        let (of_scratch, least) = least_saving_of_ends(staged, scratch)?;
+        let computes = staged.iter().map(|end| Some(end.compute));
+        let exact = self.saving_exact(least, of_scratch, computes);
+        let exact = exact.map_or(String::new(), |exact| format!(" ({:.1} % exact)", 100.0 * exact));
+        Some(format!(
+            ". The staged runs end lower than the longest of these: they save more than {:.1} %{exact}",
+            100.0 * least,
+        ))
     }
 
     /// A saving in exact FLOPs, from the compute of each staged run at its loss.
     fn saving_exact(
         &self,
-        found: &Saving,
+        saving: f64,
+        compute_from_scratch: f64,
         computes: impl Iterator<Item = Option<f64>>,
     ) -> Option<f64> {
         let ln_ratio =
@@ -317,8 +335,8 @@ impl Sides {
             self.staged.iter().zip(computes).map(ln_ratio).collect::<Option<_>>()?;
         let staged = (ratios.iter().sum::<f64>() / ratios.len() as f64).exp();
         // One shape, so one ratio at every amount of compute.
-        let scratch = self.scratch.first()?.exact_over_6nd(found.compute_from_scratch)?;
-        Some(1.0 - (1.0 - found.saving) * staged / scratch)
+        let scratch = self.scratch.first()?.exact_over_6nd(compute_from_scratch)?;
+        Some(1.0 - (1.0 - saving) * staged / scratch)
     }
 
     fn growth(&self, stage: usize) -> Option<GrowthFound> {

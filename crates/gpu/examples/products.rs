@@ -19,16 +19,18 @@ use cubek::matmul::multi_level::routines::batch::double_buffering::DoubleBufferi
 use cubek::matmul::multi_level::routines::batch::ordered_double_buffering::OrderedSelectionArgs;
 use cubek::matmul::multi_level::routines::batch::simple::SimpleArgs;
 use cubek::matmul::multi_level::routines::batch::specialized::SpecializedStrategy;
-use cubek::matmul::routine::BlueprintStrategy::Inferred;
+use cubek::matmul::routine::BlueprintStrategy::{self, Inferred};
 use cubek::matmul::strategy::Strategy;
 use cubek::matmul::tiled::Strategy as Tiled;
 use cubek::std::InputBinding;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 fn strategies() -> Vec<(String, Strategy)> {
     let mut all: Vec<(String, Strategy)> = Vec::new();
     let mut add = |name: String, strategy: Strategy| all.push((name, strategy));
-    add("tiled_cmma".into(), Tiled::Cmma(Default::default()).into());
+    add("tiled_cmma".into(), Tiled::Cmma(BlueprintStrategy::default()).into());
     for (kind, tile_matmul) in [("mma", Mma), ("cmma", Cmma)] {
         for (rows, multi_rows) in [("", false), ("_rows", true)] {
             let args = || SimpleArgs { multi_rows, tile_matmul };
@@ -169,54 +171,61 @@ fn is_close(found: &[f32], right: &Result<Vec<f32>, String>) -> bool {
     found.iter().zip(right).all(|(a, b)| (a - b).abs() < 0.02 * most)
 }
 
-fn main() {
+/// TFLOP/s of a kernel at a problem, the fastest of ten, and the seconds of its first call, which compiles it.
+fn speed(
+    strategy: &Strategy,
+    problem: &Problem,
+    device: &Device,
+    (format, dtype): (FloatDType, DType),
+) -> Result<(f64, f64), String> {
+    let [batches, m, n, k] = problem.size;
+    let a = factor(device, [batches, m, k], problem.transposed[0], format);
+    let b = factor(device, [batches, k, n], problem.transposed[1], format);
+    let (client, shape) = (a.client.clone(), Shape::from([batches, m, n]));
+    let out = empty_device_contiguous_dtype(client, a.device.clone(), shape, dtype);
+    let right = product(&Strategy::Auto, &a, &b, &out);
+    let once = || {
+        let began = Instant::now();
+        launch(strategy, &a, &b, &out)?;
+        let done = cubecl::future::block_on(out.client.sync());
+        done.map_err(|error| format!("{error:?}"))?;
+        Ok::<_, String>(began.elapsed().as_secs_f64())
+    };
+    let first = once()?;
+    let mut best = f64::INFINITY;
+    for _ in 0..10 {
+        best = once()?.min(best);
+    }
+    if !product(strategy, &a, &b, &out).is_ok_and(|found| is_close(&found, &right)) {
+        return Err("wrong".into());
+    }
+    Ok((2.0 * (batches * m * n * k) as f64 / best / 1e12, first))
+}
+
+fn main() -> std::io::Result<()> {
     #[cfg(feature = "cuda")]
     let device = Device::cuda(0);
     #[cfg(not(feature = "cuda"))]
     let device = Device::wgpu(burn::tensor::DeviceKind::DefaultDevice);
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let formats = [(FloatDType::BF16, DType::BF16), (FloatDType::F32, DType::F32)];
-    for (format, dtype) in formats {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut out = std::io::stdout();
+    for formats in [(FloatDType::BF16, DType::BF16), (FloatDType::F32, DType::F32)] {
         for (name, strategy) in strategies() {
-            if !words.is_empty() && !words.iter().any(|word| name == *word) {
+            if !wanted.is_empty() && !wanted.contains(&name) {
                 continue;
             }
-            let mut line = format!("{dtype:?} {name:28}");
-            for Problem { name, size: [batches, m, n, k], transposed } in PROBLEMS {
-                let a = factor(&device, [batches, m, k], transposed[0], format);
-                let b = factor(&device, [batches, k, n], transposed[1], format);
-                let shape = Shape::from([batches, m, n]);
-                let out =
-                    empty_device_contiguous_dtype(a.client.clone(), a.device.clone(), shape, dtype);
-                let right = product(&Strategy::Auto, &a, &b, &out);
-                let once = || {
-                    let began = Instant::now();
-                    launch(&strategy, &a, &b, &out).map(|()| {
-                        let _ = cubecl::future::block_on(out.client.sync());
-                        began.elapsed().as_secs_f64()
-                    })
+            write!(out, "{:?} {name:28}", formats.1)?;
+            for problem in &PROBLEMS {
+                let measured = || speed(&strategy, problem, &device, formats);
+                let found = catch_unwind(AssertUnwindSafe(measured));
+                let found = match found.unwrap_or_else(|_| Err("panics".into())) {
+                    Ok((speed, first)) => format!("{speed:.0} ({first:.1} s)"),
+                    Err(error) => error.chars().take(40).collect(),
                 };
-                let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    let mut best = f64::INFINITY;
-                    let compiled = once()?;
-                    for _ in 0..10 {
-                        best = once()?.min(best);
-                    }
-                    if !product(&strategy, &a, &b, &out).is_ok_and(|x| is_close(&x, &right)) {
-                        return Err("wrong".into());
-                    }
-                    let flops = 2.0 * (batches * m * n * k) as f64;
-                    Ok::<_, String>((flops / best / 1e12, compiled))
-                }));
-                line += &match found {
-                    Ok(Ok((speed, compiled))) => format!("  {name} {speed:.0} ({compiled:.1} s)"),
-                    Ok(Err(error)) => {
-                        format!("  {name} {}", error.chars().take(40).collect::<String>())
-                    }
-                    Err(_) => format!("  {name} panics"),
-                };
+                write!(out, "  {} {found}", problem.name)?;
             }
-            println!("{line}");
+            writeln!(out)?;
         }
     }
+    Ok(())
 }

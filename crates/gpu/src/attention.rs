@@ -51,7 +51,7 @@ fn split_kernel<E: Float>(
     #[comptime] size: usize,
     #[comptime] context_len: usize,
     scale: f32,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     if ABSOLUTE_POS < qkv.len() {
         let a = comptime!(n_heads * size);
@@ -80,7 +80,7 @@ fn join_kernel<E: Float>(
     #[comptime] size: usize,
     #[comptime] context_len: usize,
     scale: f32,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     if ABSOLUTE_POS < qkv.len() {
         let a = comptime!(n_heads * size);
@@ -107,7 +107,7 @@ fn rearrange_kernel<E: Float>(
     #[comptime] size: usize,
     #[comptime] context_len: usize,
     #[comptime] into_heads: bool,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     if ABSOLUTE_POS < out.len() {
         let a = comptime!(n_heads * size);
@@ -126,7 +126,7 @@ fn softmax_kernel<E: Float>(
     scores: &mut [E],
     rows: usize,
     context_len: usize,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     let row = row_of_plane();
     if row >= rows {
@@ -169,7 +169,7 @@ fn of_softmax_kernel<E: Float>(
     gradient: &mut [E],
     rows: usize,
     context_len: usize,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     let row = row_of_plane();
     if row >= rows {

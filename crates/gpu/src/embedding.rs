@@ -107,10 +107,12 @@ fn segments_kernel(
 
 /// The rows of each token in segments of some, and the segments of each token.
 struct Segments {
+    /// Rows by token, and where each segment of them begins.
     order: Vec<u32>,
     rows: Vec<u32>,
+    /// Tokens, and where the segments of each begin.
     tokens: Vec<u32>,
-    segments: Vec<u32>,
+    starts: Vec<u32>,
 }
 
 impl Segments {
@@ -118,14 +120,14 @@ impl Segments {
         let mut order: Vec<u32> = (0..tokens.len() as u32).collect();
         order.sort_by_key(|row| tokens[*row as usize]);
         let mut found =
-            Self { order: Vec::new(), rows: vec![0], tokens: Vec::new(), segments: vec![0] };
+            Self { order: Vec::new(), rows: vec![0], tokens: Vec::new(), starts: vec![0] };
         for rows in order.chunk_by(|a, b| tokens[*a as usize] == tokens[*b as usize]) {
             for segment in rows.chunks(SEGMENT) {
                 let end = found.rows.last().unwrap_or(&0) + segment.len() as u32;
                 found.rows.push(end);
             }
             found.tokens.push(tokens[rows[0] as usize]);
-            found.segments.push(found.rows.len() as u32 - 1);
+            found.starts.push(found.rows.len() as u32 - 1);
         }
         found.order = order;
         found
@@ -153,12 +155,12 @@ pub fn backward(
         context_len,
         width,
     );
-    let Segments { order, rows, tokens, segments } = Segments::of(tokens);
+    let Segments { order, rows, tokens, starts } = Segments::of(tokens);
     let n = rows.len() - 1;
     let partial = empty(gradient, &[n, width], DType::F32);
     let [order, rows] = [order, rows].map(|values| integers(gradient, &values));
     let n_tokens = tokens.len();
-    let [names, segments] = [tokens, segments].map(|values| integers(gradient, &values));
+    let [names, starts] = [tokens, starts].map(|values| integers(gradient, &values));
     let (count, dim) = units(n * width);
     segments_kernel::launch(
         &client,
@@ -180,7 +182,7 @@ pub fn backward(
         dim,
         partial.into_buffer_arg(),
         order.into_buffer_arg(),
-        segments.into_buffer_arg(),
+        starts.into_buffer_arg(),
         names.into_buffer_arg(),
         of_token.clone().into_buffer_arg(),
         n_tokens,
@@ -196,9 +198,9 @@ mod tests {
     #[test]
     fn rows_of_a_token_are_in_segments_of_it() {
         let tokens: Vec<u32> = (0..100).map(|i| if i < 70 { 7 } else { i % 3 }).collect();
-        let Segments { order, rows, tokens: names, segments } = Segments::of(&tokens);
+        let Segments { order, rows, tokens: names, starts } = Segments::of(&tokens);
         assert_eq!(names, [0, 1, 2, 7]);
-        assert_eq!(segments, [0, 1, 2, 3, 6]);
+        assert_eq!(starts, [0, 1, 2, 3, 6]);
         assert_eq!(rows, [0, 10, 20, 30, 62, 94, 100]);
         let of = |k: usize| order[rows[k] as usize..rows[k + 1] as usize].iter();
         assert!(of(0).all(|row| tokens[*row as usize] == 0));

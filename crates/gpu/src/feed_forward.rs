@@ -19,7 +19,7 @@ fn forward_kernel<E: Float>(
     bias: &[f32],
     out: &mut [E],
     #[comptime] width: usize,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     if ABSOLUTE_POS < out.len() {
         let value = f32::cast_from(x[ABSOLUTE_POS]) + bias[ABSOLUTE_POS % width];
@@ -33,7 +33,7 @@ fn backward_kernel<E: Float>(
     bias: &[f32],
     gradient: &mut [E],
     #[comptime] width: usize,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     if ABSOLUTE_POS < gradient.len() {
         let value = f32::cast_from(x[ABSOLUTE_POS]) + bias[ABSOLUTE_POS % width];

@@ -19,7 +19,7 @@ fn cross_entropy_kernel<E: Float>(
     multiplier: f32,
     scale: f32,
     #[comptime] gradients: bool,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     let row = row_of_plane();
     if row >= rows {

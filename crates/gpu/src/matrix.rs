@@ -161,7 +161,7 @@ fn copy_kernel<E: Float>(
     out: &mut [E],
     width: usize,
     stride: usize,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     if ABSOLUTE_POS < out.len() {
         out[ABSOLUTE_POS] = x[ABSOLUTE_POS / width * stride + ABSOLUTE_POS % width];
@@ -169,7 +169,7 @@ fn copy_kernel<E: Float>(
 }
 
 #[cube(launch)]
-fn narrow_kernel<E: Float>(x: &[f32], out: &mut [E], #[define(E)] _dtype: ElemType) {
+fn narrow_kernel<E: Float>(x: &[f32], out: &mut [E], #[define(E)] _format: ElemType) {
     if ABSOLUTE_POS < out.len() {
         if ABSOLUTE_POS < x.len() {
             out[ABSOLUTE_POS] = E::cast_from(x[ABSOLUTE_POS]);

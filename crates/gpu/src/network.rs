@@ -49,7 +49,7 @@ struct Matrices {
 }
 
 /// Sums of gradients on a GPU.
-pub struct Gradients(Weights<CubeTensor>);
+pub struct Gradients(Box<Weights<CubeTensor>>);
 
 /// The loss of each row of a batch, still on the GPU.
 pub struct Losses(CubeTensor);
@@ -82,12 +82,8 @@ struct Passed {
     active: CubeTensor,
 }
 
-/// A block as the forward pass left it.
-enum Kept {
-    Whole(Box<Passed>),
-    /// The stream before it, for the block to be passed again.
-    Stream(CubeTensor),
-}
+/// The stream before a block, and where it is not to be passed again, what its forward pass made.
+type Kept = (CubeTensor, Option<Passed>);
 
 impl Network {
     /// The network of parameters, whose matrices are contiguous. With `recompute`, activations are made again in the
@@ -123,11 +119,11 @@ impl Network {
     /// Gradients to which nothing has been added.
     pub fn zeros(&self) -> Gradients {
         let like = &self.weights.token_embedding;
-        Gradients(Weights::build(&self.shape, |id| {
+        Gradients(Box::new(Weights::build(&self.shape, |id| {
             let dims = id.role.dims(&self.shape);
             let columns = *dims.last().unwrap_or(&1);
             zeros(like, [dims.iter().product::<usize>() / columns, columns])
-        }))
+        })))
     }
 
     /// Cross-entropy of each row.
@@ -216,11 +212,8 @@ impl Network {
             x = passed.norm2.stream.clone();
             branch = Some(after);
             if keep {
-                kept.push(if self.recompute {
-                    Kept::Stream(passed.norm1.stream)
-                } else {
-                    Kept::Whole(Box::new(passed))
-                });
+                let before = passed.norm1.stream.clone();
+                kept.push((before, (!self.recompute).then_some(passed)));
             }
         }
         let (gain, bias) = (&weights.norm_gain, &weights.norm_bias);
@@ -266,11 +259,9 @@ impl Network {
     ) {
         let of_norm = OfNorm { gain: &sums.norm_gain, bias: &sums.norm_bias };
         let mut of_stream = norm::backward(last, &self.weights.norm_gain, of_hidden, None, of_norm);
-        for (layer, kept) in blocks.into_iter().enumerate().rev() {
-            let passed = match kept {
-                Kept::Whole(passed) => *passed,
-                Kept::Stream(x) => self.block(layer, batch.context_len, x, None).0,
-            };
+        for (layer, (before, passed)) in blocks.into_iter().enumerate().rev() {
+            let again = || self.block(layer, batch.context_len, before, None).0;
+            let passed = passed.unwrap_or_else(again);
             let heads = self.heads(batch.context_len);
             of_stream = self.block_backward(layer, heads, passed, of_stream, &sums.blocks[layer]);
         }

@@ -31,7 +31,7 @@ fn forward_kernel<E: Float>(
     width: usize,
     eps: f32,
     #[comptime] adds: bool,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     let row = row_of_plane();
     if row >= rows {
@@ -95,13 +95,9 @@ pub fn forward(
     let out = empty(&x, &dims, dtype);
     let adds = branch.is_some();
     // Where nothing is added, the kernel reads and writes none of these.
-    let (branch, stream) = match branch {
-        Some(branch) => (branch, empty(&x, &dims, DType::F32)),
-        None => {
-            let (out, bias) = (empty(&x, &[1], dtype), empty(&x, &[1], DType::F32));
-            (Branch { out, bias }, empty(&x, &[1], DType::F32))
-        }
-    };
+    let none = |dtype| empty(&x, &[1], dtype);
+    let stream = if adds { empty(&x, &dims, DType::F32) } else { none(DType::F32) };
+    let branch = branch.unwrap_or_else(|| Branch { out: none(dtype), bias: none(DType::F32) });
     let client = x.client.clone();
     let (count, dim) = planes(&client, rows);
     forward_kernel::launch(
@@ -136,7 +132,7 @@ fn backward_kernel<E: Float>(
     rows: usize,
     width: usize,
     #[comptime] adds: bool,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     let row = row_of_plane();
     if row >= rows {

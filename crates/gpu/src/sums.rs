@@ -37,7 +37,7 @@ fn partial_kernel<E: Float>(
     rows: usize,
     width: usize,
     chunk: usize,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     let column = CUBE_POS_X as usize * CUBE_DIM_X as usize + UNIT_POS_X as usize;
     let part = CUBE_POS_Y as usize;
@@ -66,7 +66,7 @@ fn partial_norm_kernel<E: Float>(
     rows: usize,
     width: usize,
     chunk: usize,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     let column = CUBE_POS_X as usize * CUBE_DIM_X as usize + UNIT_POS_X as usize;
     let part = CUBE_POS_Y as usize;
@@ -95,7 +95,7 @@ fn add_parts_kernel<E: Float>(
     parts: &[E],
     sum: &mut [f32],
     n_parts: usize,
-    #[define(E)] _dtype: ElemType,
+    #[define(E)] _format: ElemType,
 ) {
     let n = sum.len();
     if ABSOLUTE_POS < n {

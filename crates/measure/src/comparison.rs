@@ -113,6 +113,21 @@ pub fn saving_of_ends(
     Some(Saving::between(ln_loss.exp(), &without, &with, &Sample::of(&ln_scratch)?))
 }
 
+/// The compute of the longest runs from scratch, the shortest of the seeds', and what the staged runs save against it
+/// at least, where all of them end below every run from scratch with less compute: a bound where [`saving_of_ends`]
+/// gives nothing.
+pub fn least_saving_of_ends(staged: &[RunEnd], scratch: &[Vec<RunEnd>]) -> Option<(f64, f64)> {
+    let largest = |values: &mut dyn Iterator<Item = f64>| values.reduce(f64::max);
+    let loss = largest(&mut staged.iter().map(|end| end.loss))?;
+    if scratch.iter().flatten().any(|end| end.loss <= loss) {
+        return None;
+    }
+    let longest = scratch.iter().map(|ends| largest(&mut ends.iter().map(|end| end.compute)));
+    let of_scratch = longest.collect::<Option<Vec<f64>>>()?.into_iter().reduce(f64::min)?;
+    let least = 1.0 - largest(&mut staged.iter().map(|end| end.compute))? / of_scratch;
+    (least > 0.0).then_some((of_scratch, least))
+}
+
 /// ln C and ln L of ends by compute; `None` where the loss does not fall.
 fn falling(ends: &[RunEnd]) -> Option<Vec<(f64, f64)>> {
     let mut ln: Vec<(f64, f64)> =
@@ -262,6 +277,12 @@ mod tests {
             "beyond the baselines"
         );
         assert_eq!(saving_of_ends(&staged, &[ends(1.0, &[2e13])], 0.0), None, "a single length");
+        // Below 4e13 / 1.01 at 0.5 times 5e13.
+        let (of_scratch, least) = least_saving_of_ends(&ends(0.5, &[5e13]), &scratch).unwrap();
+        assert!((of_scratch / 4e13 * 1.01 - 1.0).abs() < 1e-12, "{of_scratch}");
+        assert!((least - (1.0 - 2.5e13 / of_scratch)).abs() < 1e-12, "{least}");
+        assert_eq!(least_saving_of_ends(&staged, &scratch), None, "among the baselines");
+        assert_eq!(least_saving_of_ends(&ends(1.0, &[5e13]), &scratch), None, "for more compute");
         let risen = vec![scratch[0][1], RunEnd { compute: 3e13, loss: 4.0 }];
         assert_eq!(saving_of_ends(&staged, &[risen], 0.0), None, "a loss that rises with compute");
     }

@@ -11,7 +11,9 @@ mod precision;
 mod shape;
 mod smooth;
 
-pub use comparison::{Interval, RunEnd, Saving, dynamics_ratio, saving_at, saving_of_ends};
+pub use comparison::{
+    Interval, RunEnd, Saving, dynamics_ratio, least_saving_of_ends, saving_at, saving_of_ends,
+};
 pub use compute::{Flops, PfDays};
 pub use curve::{CurveError, CurvePoint, CurveWriter, LearningCurve};
 pub use parametrization::Parametrization;

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 #[derive(Default)]
 pub struct CudaPath {
     /// The network of the parameters, until they change.
-    network: OnceLock<Network>,
+    network: OnceLock<Box<Network>>,
     /// Whether activations are made again in the backward pass.
     pub recompute: bool,
 }
@@ -28,7 +28,7 @@ impl CudaPath {
         precision: Precision,
         params: &Tensors,
     ) -> &Network {
-        let new = || Network::new(shape, constants, precision, self.recompute, params);
+        let new = || Box::new(Network::new(shape, constants, precision, self.recompute, params));
         self.network.get_or_init(new)
     }
 }

@@ -160,14 +160,12 @@ impl Gpt {
 
     /// The gradients of a sum.
     pub fn summed(&self, sum: GradientSum) -> LossAndGradients {
-        let mut loss_sum = sum.loss_sum;
-        let gradients = match sum.gradients {
-            Sums::Burn(sums) => sums,
-            Sums::Cpu(sums) => CpuPath::tensors(&self.shape, sums, &self.device),
+        let (loss_sum, gradients) = match sum.gradients {
+            Sums::Burn(sums) => (sum.loss_sum, sums),
+            Sums::Cpu(sums) => (sum.loss_sum, CpuPath::tensors(&self.shape, sums, &self.device)),
             #[cfg(feature = "cuda")]
             Sums::Cuda(sums, losses) => {
-                loss_sum += losses.into_iter().map(gpu::Losses::sum).sum::<f64>();
-                sums.into_tensors()
+                (losses.into_iter().map(gpu::Losses::sum).sum(), sums.into_tensors())
             }
         };
         LossAndGradients { loss_sum, gradients }

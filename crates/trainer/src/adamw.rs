@@ -1,4 +1,4 @@
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use kernels::{AdamWStep, sum_of_squares};
 use measure::{GptShape, Parametrization};
 use model::{Tensors, elements, matrix};
@@ -152,13 +152,13 @@ pub fn gradient_norm(gradients: &Tensors) -> f64 {
 
 #[cfg(feature = "cuda")]
 fn on_cpu(tensors: &Tensors) -> bool {
-    tensors.values().all(|x| x.device() == Device::flex())
+    tensors.values().all(|x| x.device() == burn::tensor::Device::flex())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::TensorData;
+    use burn::tensor::{Device, TensorData};
     use state::{ParamId, ParamRole};
 
     fn shape(d_model: usize) -> GptShape {

@@ -166,6 +166,13 @@ fn decayed_runs_are_compared_by_their_ends() {
     let one_length = world.json("compare staged scratch/60");
     assert_eq!(one_length["savings"].as_array().unwrap().len(), 0);
     assert!(one_length["no_saving"].as_str().unwrap().contains("several lengths"));
+    // Lower than any end from scratch, with a third of the longest run's compute.
+    let mut low = rows.clone();
+    low.last_mut().unwrap().2 = loss(per_step * 300.0);
+    write_run(&world.path("low"), &decaying, &low);
+    let low = world.json("compare low scratch");
+    let found = low["no_saving"].as_str().unwrap();
+    assert!(found.contains("they save more than 66.7 %"), "{found}");
     // One that has not ended, and one whose first stage ended by its slope.
     write_run(&world.path("short"), &decaying, &rows[..90]);
     let short = world.json("compare short scratch");
