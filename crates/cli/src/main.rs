@@ -19,6 +19,7 @@ mod law;
 mod measured;
 mod observations;
 mod output;
+mod panics;
 mod pilot;
 mod plan;
 mod plan_report;
@@ -92,7 +93,8 @@ fn arguments() -> Arguments {
 
 fn main() -> ExitCode {
     allocator::keep_memory();
-    let result = match arguments().command {
+    let command = arguments().command;
+    let result = panics::as_errors(|| match command {
         Command::Demo(demo) => demo.run(),
         Command::Fit(fit) => fit.run(),
         Command::Pilot(pilot) => pilot.run(),
@@ -108,7 +110,7 @@ fn main() -> ExitCode {
         Command::Import(import) => import.run(),
         Command::Bench(bench) => bench.run(),
         Command::Data(data) => data.run(),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

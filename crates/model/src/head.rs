@@ -1,13 +1,11 @@
 // Axes: R rows (sequences times positions), C width, V vocabulary.
 
 use crate::forward::compute_type;
-use burn::tensor::{Device, FloatDType, IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor};
 use measure::Precision;
 
-/// Logits in memory at a time, whatever the batch and the vocabulary: 16 MiB of f32 on the CPU, and as many as keep
-/// a GPU busy elsewhere.
+/// Logits in memory at a time: 16 MiB of f32, whatever the batch and the vocabulary.
 const CHUNK_ELEMENTS: usize = 1 << 22;
-const CHUNK_ELEMENTS_ON_DEVICES: usize = 1 << 26;
 
 /// The output head with softmax and cross-entropy, over rows in chunks.
 pub struct Head {
@@ -88,9 +86,7 @@ impl Head {
         targets: &'a Tensor<2, Int>,
     ) -> impl Iterator<Item = (usize, Tensor<2>, Tensor<2, Int>)> + 'a {
         let [rows, c] = hidden.dims();
-        let on_cpu = hidden.device() == Device::flex();
-        let elements = if on_cpu { CHUNK_ELEMENTS } else { CHUNK_ELEMENTS_ON_DEVICES };
-        let step = (elements / self.weight.dims()[0]).max(1);
+        let step = (CHUNK_ELEMENTS / self.weight.dims()[0]).max(1);
         (0..rows).step_by(step).map(move |start| {
             let end = rows.min(start + step);
             let part = hidden.clone().slice([start..end, 0..c]);
@@ -133,7 +129,7 @@ fn total(sums: Vec<Tensor<1>>) -> f64 {
 mod tests {
     use super::*;
     use burn::tensor::activation::log_softmax;
-    use burn::tensor::{Distribution, TensorData};
+    use burn::tensor::{Device, Distribution, TensorData};
 
     /// Enough rows and words for three chunks.
     #[test]
