@@ -4,12 +4,14 @@
 #     scripts/gpu_check.sh STAGED [DEVICE [TEXT]]
 #
 # 1. The losses of 50 steps against the CPU's, within 1e-3 of each.
-# 2. Training steps at some shapes, those of the runs below among them, in tokens/s and in the share of the device's peak (PEAK, FLOP/s; by default an
+# 2. Training steps at some shapes, those of the runs below among them (the smaller ones and f32 last), in tokens/s and in the share of the device's peak (PEAK, FLOP/s; by default an
 #    H200's 9.89e14 of bf16), against PyTorch's where PYTHON (python3) has it, one after the other.
-# 3. With a TEXT: a model of 59 M parameters in bf16 from scratch at three learning rates, the best of them at three
+# 3. With a TEXT: a model of 59 M parameters in bf16 from scratch at three learning rates, the best rate at three
 #    lengths, and staged runs that grow in depth and in width against those. JOBS runs (3) are made side by side.
 #
-# STAGED must be built with `--features cuda`. Runs stay in WORK, where that is set.
+# PEAK, PYTHON, JOBS, RATES (learning rates, "0.002 0.004 0.008") and WORK (an empty folder in which the runs stay) are
+# environment variables. STAGED must be built with `--features cuda`, TEXT be some 10 MB. Five minutes or more on an
+# H200; exit code 1 where a part fails.
 set -euo pipefail
 staged=$(realpath "$1")
 device=${2:-cuda}
@@ -67,7 +69,7 @@ say "steps"
 
 if [ -n "$text" ]; then
     # The tasks that come in by lines, some side by side.
-    side_by_side() { xargs -P "$jobs" -I {} bash -c '{}'; }
+    side_by_side() { xargs -P "$jobs" -d '\n' -I {} bash -c '{}'; }
     with_rate() { sed "s/^peak = .*/peak = $2/" "$root/schedules/h200_$1.toml" > "$1-$2.toml"; }
     run() { echo "'$staged' train $1.toml --text '$text' --device $device --out $2 ${*:3} > '${2//\//-}'.log 2>&1"; }
     end() { tail -n 1 "$1/metrics.csv" | cut -d, -f6; }

@@ -3,8 +3,8 @@
     python3 scripts/torch_step.py --shape 12x640x10 --context 256 --vocab 8192 --batch 128 --micro-batch 64 --bf16
 
 Fused attention, fused AdamW, clipping, and with --bf16 autocast over f32 parameters; matrix products of f32 may use
-TF32. --compile compiles the model. Prints tok/s=NUMBER from the median step, and the mean share of the peak's FLOPs as
-`staged bench step` counts them (6 N with attention's products and the head)."""
+TF32. --compile compiles the model. Prints tok/s=NUMBER and TFLOP/s of the median step, with FLOPs
+counted as `staged bench step` does (6 N with attention's products and the head)."""
 
 import argparse
 import statistics

@@ -1,5 +1,5 @@
 //! A GPT-2's training step on a GPU: layer norms, softmax, GELU, cross-entropy and AdamW each in one kernel, written
-//! with CubeCL, and Burn's autotuned matrix products in between. The counterpart of the kernels crate on the CPU.
+//! with CubeCL, and between them matrix products by fixed kernels of CubeCL. The counterpart of the kernels crate on the CPU.
 //!
 //! Empty without one of the features `cuda` and `wgpu`.
 //!

@@ -19,7 +19,7 @@ fn device() -> Device {
     Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)
 }
 
-/// Number formats with the error that their products may bring: tensor cores round factors of f32 to 11 bits (TF32).
+/// Number formats with the error that their products may bring: tensor cores keep 10 of the bits of an f32 (TF32).
 #[cfg(feature = "cuda")]
 const FORMATS: [(Precision, f32); 2] = [(Precision::F32, 1e-2), (Precision::Bf16, 5e-2)];
 #[cfg(not(feature = "cuda"))]

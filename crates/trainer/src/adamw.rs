@@ -137,8 +137,7 @@ pub(crate) fn clip_factor(settings: AdamWSettings, gradient_norm: f64) -> f64 {
 
 /// Euclidean norm of the whole gradient.
 ///
-/// Rows are summed on the device and their sums in f64 on the host, in a fixed order: a sum over a
-/// whole large tensor is taken in parts whose order changes from call to call.
+/// Squares are summed in parts of a fixed size, and the parts' sums in f64 in a fixed order.
 pub fn gradient_norm(gradients: &Tensors) -> f64 {
     #[cfg(feature = "cuda")]
     if !on_cpu(gradients) {
