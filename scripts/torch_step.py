@@ -25,6 +25,7 @@ parser.add_argument("--warmup", type=int, default=5)
 parser.add_argument("--bf16", action="store_true")
 parser.add_argument("--compile", action="store_true")
 args = parser.parse_args()
+assert args.batch % args.micro_batch == 0, "--batch must be a multiple of --micro-batch"
 layers, width, heads = map(int, args.shape.split("x"))
 torch.backends.cuda.matmul.allow_tf32 = True
 

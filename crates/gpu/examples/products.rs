@@ -6,13 +6,10 @@
 //! default.
 
 use burn::tensor::{Device, Distribution, FloatDType, Tensor};
-use burn_backend::cubecl::dtype_to_storage_type;
 use burn_backend::{DType, Shape, TensorMetadata};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
-use cubek::matmul::launch::launch_ref;
 use cubek::matmul::multi_level::Strategy as Levels;
 use cubek::matmul::multi_level::components::tile::TileMatmulKind::{Cmma, Mma};
 use cubek::matmul::multi_level::routines::batch::double_buffering::DoubleBufferingArgs;
@@ -22,7 +19,6 @@ use cubek::matmul::multi_level::routines::batch::specialized::SpecializedStrateg
 use cubek::matmul::routine::BlueprintStrategy::{self, Inferred};
 use cubek::matmul::strategy::Strategy;
 use cubek::matmul::tiled::Strategy as Tiled;
-use cubek::std::InputBinding;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -142,13 +138,7 @@ fn launch(
     b: &CubeTensor,
     out: &CubeTensor,
 ) -> Result<(), String> {
-    let elem = dtype_to_storage_type(a.dtype);
-    let mut dtypes =
-        MatmulElems::from_globals(&MatmulGlobalElems { lhs: elem, rhs: elem, out: elem });
-    let binding = |x: &CubeTensor| InputBinding::new(x.clone().binding(), elem);
-    let (client, into) = (&out.client, out.clone().binding());
-    launch_ref(strategy, client, binding(a), binding(b), into, &mut dtypes)
-        .map_err(|error| format!("{error:?}"))
+    gpu::launch_product(strategy, out, a, b).map_err(|error| format!("{error:?}"))
 }
 
 /// The product on the host.

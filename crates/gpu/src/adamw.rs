@@ -34,10 +34,10 @@ fn update_kernel(
     }
 }
 
-/// Changes a parameter and its moments where they are.
+/// Changes a parameter and its moments where they are, in every handle to them.
 ///
 /// # Panics
-/// Where they are not on a device of CubeCL.
+/// Where they are not on a device of CubeCL, or have gaps between their rows.
 pub fn update(
     param: &Tensor<2>,
     gradient: Tensor<2>,
@@ -45,7 +45,9 @@ pub fn update(
     numbers: AdamWStep,
 ) {
     let [param, first, second] = [param, moments[0], moments[1]].map(|x| cube(x.clone()));
-    debug_assert!([&param, &first, &second].iter().all(|x| x.is_contiguous()));
+    let gradient = cube(gradient);
+    let all = [&param, &first, &second, &gradient];
+    assert!(all.iter().all(|x| x.is_contiguous()), "kernels read tensors row by row");
     let (count, dim) = units(param.shape().num_elements());
     let client = param.client.clone();
     let AdamWStep { clip, beta1, beta2, fresh, kept, rate, root_scale, eps } = numbers;
@@ -54,7 +56,7 @@ pub fn update(
         count,
         dim,
         param.into_buffer_arg(),
-        cube(gradient).into_buffer_arg(),
+        gradient.into_buffer_arg(),
         first.into_buffer_arg(),
         second.into_buffer_arg(),
         clip,

@@ -3,7 +3,7 @@
 //! Causal attention (Vaswani et al. 2017, eq. 1): products over all heads at a time, and between them a softmax that
 //! knows the mask.
 
-use crate::matrix::{elem, empty, planes, product, reshaped, row_of_plane, transposed, units};
+use crate::matrix::{elem, empty, planes, product, row_of_plane, transposed, units};
 use burn_backend::TensorMetadata;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -33,7 +33,7 @@ fn in_heads(
     j: usize,
     #[comptime] n_heads: usize,
     #[comptime] size: usize,
-    #[comptime] context_len: usize,
+    context_len: usize,
 ) -> usize {
     let sequence = r / context_len;
     let head = j / size;
@@ -49,7 +49,7 @@ fn split_kernel<E: Float>(
     value: &mut [E],
     #[comptime] n_heads: usize,
     #[comptime] size: usize,
-    #[comptime] context_len: usize,
+    context_len: usize,
     scale: f32,
     #[define(E)] _format: ElemType,
 ) {
@@ -78,7 +78,7 @@ fn join_kernel<E: Float>(
     qkv: &mut [E],
     #[comptime] n_heads: usize,
     #[comptime] size: usize,
-    #[comptime] context_len: usize,
+    context_len: usize,
     scale: f32,
     #[define(E)] _format: ElemType,
 ) {
@@ -105,7 +105,7 @@ fn rearrange_kernel<E: Float>(
     out: &mut [E],
     #[comptime] n_heads: usize,
     #[comptime] size: usize,
-    #[comptime] context_len: usize,
+    context_len: usize,
     #[comptime] into_heads: bool,
     #[define(E)] _format: ElemType,
 ) {
@@ -296,6 +296,6 @@ impl Heads {
             self.scale(),
             dtype,
         );
-        reshaped(&out, &[rows, 3 * width])
+        out
     }
 }

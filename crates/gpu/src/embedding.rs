@@ -18,7 +18,7 @@ fn forward_kernel(
     of_position: &[f32],
     out: &mut [f32],
     #[comptime] width: usize,
-    #[comptime] context_len: usize,
+    context_len: usize,
 ) {
     if ABSOLUTE_POS < out.len() {
         let row = ABSOLUTE_POS / width;

@@ -4,7 +4,8 @@
 //! Empty without one of the features `cuda` and `wgpu`.
 //!
 //! Sums are taken in fixed orders, so that the same step gives the same bits; matrices are in the compute precision
-//! (f32 or bfloat16), the residual stream, all sums and the parameters in f32.
+//! (f32 or bfloat16), the residual stream, all sums and the parameters in f32. A weight's gradient is rounded to the compute
+//! precision once for each part that is summed.
 
 #![cfg(feature = "cube")]
 // Kernels are functions of many buffers and sizes; CubeCL's macros use the number format that the kernels do not.
@@ -24,9 +25,22 @@ mod sums;
 mod tests;
 
 use burn::tensor::Tensor;
+use cubecl::config::streaming::StreamPolicy;
+use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 
 pub use adamw::{norm, update};
+#[doc(hidden)]
+pub use matrix::launch_product;
 pub use network::{Gradients, Losses, Network};
+
+/// Has all threads use one queue of the device; to be called before the device is first used. Parameters are changed
+/// where they lie, and work in another queue, which CubeCL gives each thread, would not wait for that.
+pub fn use_one_queue() {
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.streaming.policy = StreamPolicy::Single;
+    // A device that is opened later finds it set.
+    let _ = CubeClRuntimeConfig::try_set(config);
+}
 
 /// A matrix on a device of CubeCL without gaps between its rows, which this crate's parameters and moments must not
 /// have.

@@ -33,7 +33,15 @@ pub fn tensor<const D: usize>(x: CubeTensor) -> Tensor<D> {
 }
 
 /// A new tensor on the device of another, with arbitrary elements.
+///
+/// # Panics
+/// Where the kernels' indices, of 32 bits, do not reach to its end.
 pub fn empty(like: &CubeTensor, dims: &[usize], dtype: DType) -> CubeTensor {
+    let n = dims.iter().product::<usize>();
+    assert!(
+        u32::try_from(n).is_ok(),
+        "{dims:?} are {n} numbers, more than 2^32: a smaller batch.micro_batch makes fewer"
+    );
     let (client, device) = (like.client.clone(), like.device.clone());
     empty_device_contiguous_dtype(client, device, Shape::from(dims.to_vec()), dtype)
 }
@@ -47,7 +55,7 @@ pub fn integers(like: &CubeTensor, values: &[u32]) -> CubeTensor {
 
 /// The same elements under other dimensions.
 pub fn reshaped(x: &CubeTensor, dims: &[usize]) -> CubeTensor {
-    debug_assert!(x.is_contiguous());
+    assert!(x.is_contiguous(), "kernels read tensors row by row");
     let handle = x.handle.clone();
     let shape = Shape::from(dims.to_vec());
     CubeTensor::new_contiguous(x.client.clone(), x.device.clone(), shape, handle, x.dtype)
@@ -106,7 +114,11 @@ fn fits_tma(x: &CubeTensor) -> bool {
     x.meta.strides().iter().all(|stride| *stride == 1 || (stride * size).is_multiple_of(16))
 }
 
-fn launch_product(
+/// A product by a kernel, into a tensor.
+///
+/// # Errors
+/// The kernel does not take the shapes, or needs what the device has not.
+pub fn launch_product(
     strategy: &Strategy,
     out: &CubeTensor,
     a: &CubeTensor,

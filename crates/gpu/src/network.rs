@@ -17,7 +17,6 @@ use measure::{GptShape, Precision};
 use state::{ModelConstants, ParamId};
 use std::collections::BTreeMap;
 
-/// Logits in memory at a time.
 const LOGITS: usize = 1 << 26;
 /// Rows of logits, and words with those of no meaning after them, come in multiples of these: products of such
 /// matrices are faster.
@@ -35,6 +34,8 @@ pub struct Network {
     constants: ModelConstants,
     dtype: DType,
     recompute: bool,
+    /// Logits in memory at a time.
+    logits_at_once: usize,
     weights: Weights<CubeTensor>,
     /// The matrices of `weights` in the compute precision, the head with rows of zeros up to a multiple of [`WORDS`].
     matrices: Vec<Matrices>,
@@ -113,7 +114,15 @@ impl Network {
         let matrices = matrices.collect();
         let head = weights.head.as_ref().unwrap_or(&weights.token_embedding);
         let head = narrowed(head, shape.n_vocab.next_multiple_of(WORDS), dtype);
-        Self { shape, constants, dtype, recompute, weights, matrices, head }
+        let logits_at_once = LOGITS;
+        Self { shape, constants, dtype, recompute, logits_at_once, weights, matrices, head }
+    }
+
+    /// The same with fewest rows of logits at a time.
+    #[cfg(test)]
+    pub(crate) fn in_small_chunks(mut self) -> Self {
+        self.logits_at_once = 1;
+        self
     }
 
     /// Gradients to which nothing has been added.
@@ -189,7 +198,7 @@ impl Network {
     /// Calls `each` for rows of the last norm's output, with the number of the first.
     fn head_chunks(&self, hidden: &CubeTensor, mut each: impl FnMut(usize, CubeTensor)) {
         let n_rows = hidden.shape()[0];
-        let step = (LOGITS / self.head.shape()[0] / ROWS).max(1) * ROWS;
+        let step = (self.logits_at_once / self.head.shape()[0] / ROWS).max(1) * ROWS;
         for first in (0..n_rows).step_by(step) {
             each(first, rows(hidden, first, step.min(n_rows - first)));
         }

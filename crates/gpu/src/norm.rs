@@ -7,7 +7,6 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 /// What the backward pass of a norm needs.
-#[derive(Clone)]
 pub struct Normed {
     /// The norm's input, `[R, C]`.
     pub stream: CubeTensor,

@@ -76,6 +76,7 @@ impl DeviceChoice {
                 ),
             })?;
         }
+        gpu::use_one_queue();
         Ok(Device::cuda(number))
     }
 }

@@ -102,7 +102,10 @@ impl Gpt {
             Kernels::Burn => {}
             Kernels::Cpu(cpu) => cpu.recompute = recompute,
             #[cfg(feature = "cuda")]
-            Kernels::Cuda(cuda) => cuda.recompute = recompute,
+            Kernels::Cuda(cuda) => {
+                cuda.recompute = recompute;
+                cuda.forget_params();
+            }
         }
         self
     }
@@ -110,8 +113,10 @@ impl Gpt {
     /// Time that its passes have taken by part, summed over the threads; `None` but on the CPU.
     pub fn part_seconds(&self) -> Option<PartSeconds> {
         match &self.kernels {
+            Kernels::Burn => None,
             Kernels::Cpu(cpu) => Some(cpu.seconds()),
-            _ => None,
+            #[cfg(feature = "cuda")]
+            Kernels::Cuda(_) => None,
         }
     }
 

@@ -68,10 +68,8 @@ impl AdamW {
             let param = &params[&id];
             let rule = UpdateRule::of(id.role, &self.shape, &self.parametrization);
             let numbers = self.numbers(rule, clip, step, learning_rate);
-            let zeros = || gpu::contiguous(param.zeros_like());
-            let first = &*self.first_moment.entry(id).or_insert_with(zeros);
-            let second = &*self.second_moment.entry(id).or_insert_with(zeros);
-            gpu::update(param, gradient, [first, second], numbers);
+            let moments = [&self.first_moment[&id], &self.second_moment[&id]];
+            gpu::update(param, gradient, moments, numbers);
         }
     }
 
