@@ -7,8 +7,8 @@ use state::ModelConstants;
 use std::sync::OnceLock;
 
 /// What passes on a GPU keep from one to the next.
-#[derive(Default)]
 pub struct CudaPath {
+    precision: Precision,
     /// The network of the parameters, until they change.
     network: OnceLock<Box<Network>>,
     /// Whether activations are made again in the backward pass.
@@ -16,6 +16,10 @@ pub struct CudaPath {
 }
 
 impl CudaPath {
+    pub fn new(precision: Precision) -> Self {
+        Self { precision, network: OnceLock::new(), recompute: false }
+    }
+
     /// To be called when the parameters change.
     pub fn forget_params(&mut self) {
         self.network.take();
@@ -25,10 +29,10 @@ impl CudaPath {
         &self,
         shape: GptShape,
         constants: ModelConstants,
-        precision: Precision,
         params: &Tensors,
     ) -> &Network {
-        let new = || Box::new(Network::new(shape, constants, precision, self.recompute, params));
+        let new =
+            || Box::new(Network::new(shape, constants, self.precision, self.recompute, params));
         self.network.get_or_init(new)
     }
 }

@@ -2,13 +2,11 @@ use crate::ModelError;
 use crate::cpu::CpuPath;
 #[cfg(feature = "cuda")]
 use crate::cuda::CudaPath;
-use crate::forward::Forward;
-use crate::head::Head;
-use crate::host::{elements, to_device};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use crate::host::to_device;
+use burn::tensor::{Device, Tensor};
 use kernels::{Batch, Network, PartSeconds, Weights};
 use measure::{GptShape, Precision};
-use state::{ModelConstants, ParamId, ParamRole, TrainingState};
+use state::{ModelConstants, ParamId, TrainingState};
 use std::collections::BTreeMap;
 
 /// Parameters, gradients or moments on a device.
@@ -18,7 +16,6 @@ pub type Tensors = BTreeMap<ParamId, Tensor<2>>;
 pub struct Gpt {
     shape: GptShape,
     constants: ModelConstants,
-    precision: Precision,
     device: Device,
     params: Tensors,
     kernels: Kernels,
@@ -26,8 +23,6 @@ pub struct Gpt {
 
 /// Whose kernels compute.
 enum Kernels {
-    /// Burn's, on any device.
-    Burn,
     Cpu(CpuPath),
     #[cfg(feature = "cuda")]
     Cuda(CudaPath),
@@ -48,38 +43,36 @@ pub struct GradientSum {
 }
 
 enum Sums {
-    Burn(Tensors),
     Cpu(Weights<Vec<f32>>),
     /// With losses that nobody has waited for.
     #[cfg(feature = "cuda")]
     Cuda(gpu::Gradients, Vec<gpu::Losses>),
 }
 
+#[cfg(feature = "cuda")]
+fn kernels(device: &Device, precision: Precision) -> Kernels {
+    if *device == Device::flex() {
+        Kernels::Cpu(CpuPath::default())
+    } else {
+        Kernels::Cuda(CudaPath::new(precision))
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn kernels(_device: &Device, _precision: Precision) -> Kernels {
+    Kernels::Cpu(CpuPath::default())
+}
+
 impl Gpt {
     /// The model of a training state, on a device that was opened for this precision. On the CPU it
-    /// computes with the kernels crate, on a GPU with the gpu crate.
+    /// computes in f32 with the kernels crate, on a GPU with the gpu crate.
     pub fn new(state: &TrainingState, device: &Device, precision: Precision) -> Self {
-        let mut gpt = Self::composed(state, device, precision);
-        let on_cpu = *device == Device::flex();
-        if on_cpu && precision == Precision::F32 {
-            gpt.kernels = Kernels::Cpu(CpuPath::default());
-        }
-        #[cfg(feature = "cuda")]
-        if !on_cpu {
-            gpt.kernels = Kernels::Cuda(CudaPath::default());
-        }
-        gpt
-    }
-
-    /// The same, with Burn's kernels on every device.
-    pub fn composed(state: &TrainingState, device: &Device, precision: Precision) -> Self {
         Self {
             shape: state.shape,
             constants: state.constants,
-            precision,
             device: device.clone(),
             params: to_device(&state.params, device),
-            kernels: Kernels::Burn,
+            kernels: kernels(device, precision),
         }
     }
 
@@ -99,7 +92,6 @@ impl Gpt {
     #[must_use]
     pub fn recomputing(mut self, recompute: bool) -> Self {
         match &mut self.kernels {
-            Kernels::Burn => {}
             Kernels::Cpu(cpu) => cpu.recompute = recompute,
             #[cfg(feature = "cuda")]
             Kernels::Cuda(cuda) => {
@@ -113,7 +105,6 @@ impl Gpt {
     /// Time that its passes have taken by part, summed over the threads; `None` but on the CPU.
     pub fn part_seconds(&self) -> Option<PartSeconds> {
         match &self.kernels {
-            Kernels::Burn => None,
             Kernels::Cpu(cpu) => Some(cpu.seconds()),
             #[cfg(feature = "cuda")]
             Kernels::Cuda(_) => None,
@@ -128,7 +119,6 @@ impl Gpt {
     /// The parameters, for an optimizer to change.
     pub fn params_mut(&mut self) -> &mut Tensors {
         match &mut self.kernels {
-            Kernels::Burn => {}
             Kernels::Cpu(cpu) => cpu.forget_params(),
             #[cfg(feature = "cuda")]
             Kernels::Cuda(cuda) => cuda.forget_params(),
@@ -155,7 +145,6 @@ impl Gpt {
     /// A sum of gradients to which nothing has been added.
     pub fn gradient_sum(&self) -> GradientSum {
         let gradients = match &self.kernels {
-            Kernels::Burn => Sums::Burn(Tensors::new()),
             Kernels::Cpu(_) => Sums::Cpu(CpuPath::zeros(&self.shape)),
             #[cfg(feature = "cuda")]
             Kernels::Cuda(cuda) => Sums::Cuda(self.on_gpu(cuda).zeros(), Vec::new()),
@@ -166,7 +155,6 @@ impl Gpt {
     /// The gradients of a sum.
     pub fn summed(&self, sum: GradientSum) -> LossAndGradients {
         let (loss_sum, gradients) = match sum.gradients {
-            Sums::Burn(sums) => (sum.loss_sum, sums),
             Sums::Cpu(sums) => (sum.loss_sum, CpuPath::tensors(&self.shape, sums, &self.device)),
             #[cfg(feature = "cuda")]
             Sums::Cuda(sums, losses) => {
@@ -202,54 +190,10 @@ impl Gpt {
                 let batch = Batch { inputs: &inputs, targets: &targets, context_len };
                 losses.push(self.on_gpu(cuda).add_gradients(&batch, weight, sums));
             }
-            (Sums::Burn(sums), Kernels::Burn) => {
-                let found = self.composed_gradients(sequences, context_len, weight)?;
-                sum.loss_sum += found.loss_sum;
-                for (id, gradient) in found.gradients {
-                    let gradient = match sums.remove(&id) {
-                        None => gradient,
-                        Some(sum) => sum + gradient,
-                    };
-                    sums.insert(id, gradient);
-                }
-            }
+            #[cfg(feature = "cuda")]
             _ => unreachable!("a sum belongs to the model that made it"),
         }
         Ok(())
-    }
-
-    /// By Burn's autodiff. The head works in chunks of rows and gives the gradient of its input; the rest
-    /// of the network is then differentiated against that gradient. So neither logits nor their gradient
-    /// are ever in memory as a whole.
-    fn composed_gradients(
-        &self,
-        sequences: &[u32],
-        context_len: usize,
-        weight: f64,
-    ) -> Result<LossAndGradients, ModelError> {
-        let (inputs, targets) = self.inputs_and_targets(sequences, context_len)?;
-        let leaves: Tensors = self
-            .params
-            .iter()
-            .map(|(id, tensor)| (*id, tensor.clone().autodiff().require_grad()))
-            .collect();
-        let hidden = self.forward(&leaves).hidden(inputs);
-        let head = self.head();
-        let (loss_sum, of_head) =
-            head.loss_and_gradients(&hidden.clone().inner(), &targets, weight);
-        let mut found = (hidden * of_head.hidden.autodiff()).sum().backward();
-        let mut gradients: Tensors = leaves
-            .iter()
-            .map(|(id, leaf)| {
-                let gradient = leaf.grad_remove(&mut found);
-                (*id, gradient.unwrap_or_else(|| self.params[id].zeros_like()))
-            })
-            .collect();
-        let id = self.head_id();
-        if let Some(gradient) = gradients.remove(&id) {
-            gradients.insert(id, gradient + of_head.weight);
-        }
-        Ok(LossAndGradients { loss_sum, gradients })
     }
 
     /// Cross-entropy of sequences, summed over their targets, in nats.
@@ -260,10 +204,6 @@ impl Gpt {
         let (inputs, targets) = self.tokens(sequences, context_len)?;
         let batch = Batch { inputs: &inputs, targets: &targets, context_len };
         Ok(match &self.kernels {
-            Kernels::Burn => {
-                let hidden = self.forward(&self.params).hidden(self.integers(&inputs, context_len));
-                self.head().loss(&hidden, &self.integers(&targets, 1))
-            }
             Kernels::Cpu(cpu) => cpu.loss(&self.on_cpu(cpu), &batch),
             #[cfg(feature = "cuda")]
             Kernels::Cuda(cuda) => self.on_gpu(cuda).loss(&batch).sum(),
@@ -283,12 +223,6 @@ impl Gpt {
     pub(crate) fn logits_from(&self, tokens: &[u32], first: usize) -> Result<Vec<f32>, ModelError> {
         self.check(tokens, tokens.len())?;
         Ok(match &self.kernels {
-            Kernels::Burn => {
-                let inputs = self.integers(tokens, tokens.len());
-                let hidden = self.forward(&self.params).hidden(inputs);
-                let wanted = hidden.slice([first..tokens.len(), 0..self.shape.d_model]);
-                elements(self.head().logits(wanted))
-            }
             Kernels::Cpu(cpu) => cpu.logits(&self.on_cpu(cpu), tokens, first),
             #[cfg(feature = "cuda")]
             Kernels::Cuda(cuda) => self.on_gpu(cuda).logits(tokens, first),
@@ -301,42 +235,7 @@ impl Gpt {
 
     #[cfg(feature = "cuda")]
     fn on_gpu<'a>(&'a self, cuda: &'a CudaPath) -> &'a gpu::Network {
-        cuda.network(self.shape, self.constants, self.precision, &self.params)
-    }
-
-    fn forward<'a>(&'a self, params: &'a Tensors) -> Forward<'a> {
-        Forward {
-            shape: &self.shape,
-            constants: &self.constants,
-            precision: self.precision,
-            params,
-        }
-    }
-
-    fn head_id(&self) -> ParamId {
-        ParamId::outside(if self.shape.tied_head {
-            ParamRole::TokenEmbedding
-        } else {
-            ParamRole::HeadWeight
-        })
-    }
-
-    fn head(&self) -> Head {
-        Head {
-            weight: self.params[&self.head_id()].clone(),
-            output_multiplier: self.constants.output_multiplier,
-            precision: self.precision,
-        }
-    }
-
-    /// `[B, T]` inputs and `[B T, 1]` targets.
-    fn inputs_and_targets(
-        &self,
-        sequences: &[u32],
-        context_len: usize,
-    ) -> Result<(Tensor<2, Int>, Tensor<2, Int>), ModelError> {
-        let (inputs, targets) = self.tokens(sequences, context_len)?;
-        Ok((self.integers(&inputs, context_len), self.integers(&targets, 1)))
+        cuda.network(self.shape, self.constants, &self.params)
     }
 
     /// Inputs and targets of sequences, each one after the other.
@@ -372,20 +271,16 @@ impl Gpt {
             Err(ModelError::Input(format!("token {token} in a vocabulary of {n_vocab}")))
         })
     }
-
-    fn integers(&self, tokens: &[u32], columns: usize) -> Tensor<2, Int> {
-        let values: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
-        let dims = [tokens.len() / columns, columns];
-        Tensor::from_data(TensorData::new(values, dims), &self.device)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::elements;
+    use crate::reference::Reference;
     use measure::Parametrization;
     use proptest::prelude::*;
-    use state::Origin;
+    use state::{Origin, ParamRole};
 
     fn gpt(shape: GptShape, precision: Precision) -> Gpt {
         let state = TrainingState::init(shape, Parametrization::mup(8), Origin::of_no_run(3));
@@ -447,10 +342,10 @@ mod tests {
                 .map(|i| ((i as u64 * 977 + seed % 1000) % n_vocab as u64) as u32)
                 .collect();
             let ours = Gpt::new(&state, &Device::flex(), Precision::F32);
-            let burns = Gpt::composed(&state, &Device::flex(), Precision::F32);
+            let burns = Reference::new(&state);
             let found = ours.loss_and_gradients(&text, context_len, 0.3).unwrap();
-            let due = burns.loss_and_gradients(&text, context_len, 0.3).unwrap();
-            prop_assert!((found.loss_sum / due.loss_sum - 1.0).abs() < 1e-5);
+            let (loss_due, due) = burns.loss_and_gradients(&text, context_len, 0.3);
+            prop_assert!((found.loss_sum / loss_due - 1.0).abs() < 1e-5);
             let ours = ours.recomputing(true);
             let again = ours.loss_and_gradients(&text, context_len, 0.3).unwrap();
             for (id, gradient) in &found.gradients {
@@ -459,39 +354,23 @@ mod tests {
             }
             let loss = ours.loss(&text, context_len).unwrap();
             prop_assert!((loss / found.loss_sum - 1.0).abs() < 1e-6);
-            let logits = |gpt: &Gpt| gpt.logits(&text[..context_len]).unwrap().concat();
+            let logits = ours.logits(&text[..context_len]).unwrap().concat();
             let apart = |found: &[f32], due: &[f32], least: f32| {
                 let most = due.iter().fold(least, |most, x| most.max(x.abs()));
                 found.iter().zip(due).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / most
             };
-            prop_assert!(apart(&logits(&ours), &logits(&burns), 1e-3) < 1e-5);
+            prop_assert!(apart(&logits, &burns.logits(&text[..context_len]), 1e-3) < 1e-5);
             // Gradients that vanish but for rounding, as the keys' biases, are held against the rest.
             let largest = |gradients: &Tensors| gradients.values()
                 .map(|x| x.clone().abs().max().into_scalar::<f32>())
                 .fold(0.0, f32::max);
-            let least = 0.03 * largest(&due.gradients);
-            for (id, gradient) in &due.gradients {
+            let least = 0.03 * largest(&due);
+            for (id, gradient) in &due {
                 let (due, found) =
                     (elements(gradient.clone()), elements(found.gradients[id].clone()));
                 let apart = apart(&found, &due, least);
                 prop_assert!(apart < 1e-5, "{id}: {apart:e}");
             }
-        }
-    }
-
-    #[test]
-    fn bfloat16_stays_close_to_f32_and_gives_f32_gradients() {
-        let shape = shape(2, 2, 8, false);
-        let [full, half] = [Precision::F32, Precision::Bf16].map(|precision| {
-            gpt(shape, precision).loss_and_gradients(&tokens(20), 9, 1.0).unwrap()
-        });
-        assert!((half.loss_sum / full.loss_sum - 1.0).abs() < 0.01);
-        for (id, gradient) in &half.gradients {
-            assert_eq!(gradient.dtype(), burn::tensor::DType::F32, "{id}");
-            let norm = |x: Tensor<2>| x.square().sum().into_scalar::<f32>().sqrt();
-            let due = full.gradients[id].clone();
-            let apart = norm(gradient.clone() - due.clone());
-            assert!(apart < 0.1 * norm(due) + 1e-3, "{id}: {apart}");
         }
     }
 

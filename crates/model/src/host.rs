@@ -2,7 +2,8 @@
 //! a matrix there.
 
 use crate::gpt::Tensors;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use measure::Precision;
 use state::{HostTensor, ParamId};
 use std::collections::BTreeMap;
 
@@ -38,6 +39,14 @@ pub fn to_host(tensors: &Tensors, shape: &measure::GptShape) -> BTreeMap<ParamId
 /// When the device fails.
 pub fn elements<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.try_into_vec_as::<f32>().expect("the device gives its tensors back")
+}
+
+/// The number format of matrix products.
+pub fn compute_type(precision: Precision) -> FloatDType {
+    match precision {
+        Precision::F32 => FloatDType::F32,
+        Precision::Bf16 => FloatDType::BF16,
+    }
 }
 
 /// The product of two matrices, as models make it on their device.
