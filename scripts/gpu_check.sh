@@ -4,8 +4,9 @@
 #     scripts/gpu_check.sh STAGED [DEVICE [TEXT]]
 #
 # 1. The losses of 50 steps against the CPU's: within 1e-3 of each in f32; in bf16 it is said how far they are.
-# 2. Training steps at some shapes, those of the runs below among them (the smaller ones and f32 last), in tokens/s and in the share of the device's peak (PEAK, FLOP/s; by default an
-#    H200's 9.89e14 of bf16), against PyTorch's where PYTHON (python3) has it, one after the other.
+# 2. Training steps at some shapes, those of the runs below among them (the smaller ones and f32 last), in tokens/s and
+#    in the share of the device's peak (PEAK, FLOP/s; by default an H200's 9.89e14 of bf16), against PyTorch's where
+#    PYTHON (python3) has it, one after the other.
 # 3. With a TEXT: a model of 59 M parameters in bf16 from scratch at three learning rates, the best rate at three
 #    lengths, and staged runs that grow in depth and in width against those. JOBS runs (3) are made side by side.
 #
