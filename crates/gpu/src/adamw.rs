@@ -1,6 +1,6 @@
 //! AdamW (Loshchilov and Hutter 2019, algorithm 2), and the norm of gradients.
 
-use crate::matrix::{cube, tensor, units};
+use crate::matrix::{cube, to_host, units};
 use crate::sums::sums_of_squares;
 use burn::tensor::Tensor;
 use burn_backend::TensorMetadata;
@@ -77,10 +77,7 @@ pub fn update(
 /// Where they are not on a device of CubeCL, or the device fails.
 pub fn norm<'a>(tensors: impl Iterator<Item = &'a Tensor<2>>) -> f64 {
     let tensors: Vec<_> = tensors.map(|x| cube(x.clone())).collect();
-    let sums = sums_of_squares(&tensors).map(|sums| {
-        let sums: Vec<f32> =
-            tensor::<1>(sums).try_into_vec_as().expect("the device gives its tensors back");
-        sums.into_iter().map(f64::from).sum::<f64>()
-    });
+    let sums = sums_of_squares(&tensors);
+    let sums = sums.map(|sums| to_host(sums).into_iter().map(f64::from).sum::<f64>());
     sums.unwrap_or(0.0).sqrt()
 }

@@ -9,10 +9,7 @@ use cubecl::prelude::*;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems, MatmulSetupError};
 use cubek::matmul::launch::launch_ref;
 use cubek::matmul::multi_level::Strategy as Levels;
-use cubek::matmul::multi_level::components::tile::TileMatmulKind;
-use cubek::matmul::multi_level::routines::batch::simple::SimpleArgs;
-use cubek::matmul::multi_level::routines::batch::specialized::SpecializedStrategy;
-use cubek::matmul::routine::BlueprintStrategy::Inferred;
+use cubek::matmul::routine::BlueprintStrategy;
 use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
@@ -30,6 +27,16 @@ pub fn cube<const D: usize>(x: Tensor<D>) -> CubeTensor {
 /// The other way.
 pub fn tensor<const D: usize>(x: CubeTensor) -> Tensor<D> {
     Tensor::from_primitive::<CubeBackend>(x)
+}
+
+/// The elements, in host memory.
+///
+/// # Panics
+/// Where the device fails.
+pub fn to_host(x: CubeTensor) -> Vec<f32> {
+    let n = x.shape().num_elements();
+    let flat = tensor::<1>(reshaped(&x, &[n]));
+    flat.try_into_vec_as().expect("the device gives its tensors back")
 }
 
 /// A new tensor on the device of another, with arbitrary elements.
@@ -97,14 +104,8 @@ pub fn product_into(out: CubeTensor, a: CubeTensor, b: CubeTensor) -> CubeTensor
 /// tensor cores alone, with what there is. None is chosen by trying them out: that would take a minute for each shape, and
 /// give other bits where another one wins.
 const STRATEGIES: [fn() -> Strategy; 3] = [
-    || {
-        let tile_matmul = TileMatmulKind::Mma;
-        Levels::SpecializedTmaMma(Inferred(SpecializedStrategy { tile_matmul })).into()
-    },
-    || {
-        let args = SimpleArgs { multi_rows: false, tile_matmul: TileMatmulKind::Mma };
-        Levels::SimpleCyclicMma(Inferred(args)).into()
-    },
+    || Levels::SpecializedTmaMma(BlueprintStrategy::default()).into(),
+    || Levels::SimpleCyclicMma(BlueprintStrategy::default()).into(),
     || Strategy::Auto,
 ];
 

@@ -3,8 +3,8 @@
 use crate::attention::{Attended, Heads};
 use crate::head::Rows;
 use crate::matrix::{
-    cube, empty, integers, narrowed, product, product_into, reshaped, rows, tensor, transposed,
-    zeros,
+    cube, empty, integers, narrowed, product, product_into, reshaped, rows, tensor, to_host,
+    transposed, zeros,
 };
 use crate::norm::{self, Branch, Normed, OfNorm};
 use crate::sums::{add_parts, add_sum_of_rows};
@@ -61,8 +61,7 @@ impl Losses {
     /// # Panics
     /// When the device fails.
     pub fn sum(self) -> f64 {
-        let losses = tensor::<1>(self.0).try_into_vec_as::<f32>();
-        losses.expect("the device gives its tensors back").into_iter().map(f64::from).sum()
+        to_host(self.0).into_iter().map(f64::from).sum()
     }
 }
 
@@ -184,8 +183,7 @@ impl Network {
         // Where the rows begin, a product would read from an odd place in the buffer.
         let products = product(last.out, transposed(self.head.clone()));
         let width = products.shape()[1];
-        let all = tensor::<2>(products).try_into_vec_as::<f32>();
-        let all = all.expect("the device gives its tensors back");
+        let all = to_host(products);
         let multiplier = self.multiplier();
         let rows = all.chunks_exact(width).skip(first);
         rows.flat_map(|row| row[..self.shape.n_vocab].iter().map(|x| x * multiplier)).collect()

@@ -14,7 +14,7 @@ const SHARES: u32 = UNITS / COLUMNS;
 /// The sum over the units of a column, for the first of them.
 #[cube]
 fn sum_of_shares(share: f32) -> f32 {
-    let mut shares = Shared::<[f32]>::new_slice(256usize);
+    let mut shares = Shared::<[f32]>::new_slice(UNITS as usize);
     let at = (UNIT_POS_Y * CUBE_DIM_X + UNIT_POS_X) as usize;
     shares[at] = share;
     sync_cube();
@@ -36,15 +36,14 @@ fn partial_kernel<E: Float>(
     partial: &mut [f32],
     rows: usize,
     width: usize,
-    chunk: usize,
     #[define(E)] _format: ElemType,
 ) {
     let column = CUBE_POS_X as usize * CUBE_DIM_X as usize + UNIT_POS_X as usize;
     let part = CUBE_POS_Y as usize;
     let mut sum = 0.0f32;
     if column < width {
-        let mut row = part * chunk + UNIT_POS_Y as usize;
-        let end = min((part + 1) * chunk, rows);
+        let mut row = part * CHUNK + UNIT_POS_Y as usize;
+        let end = min((part + 1) * CHUNK, rows);
         while row < end {
             sum += f32::cast_from(x[row * width + column]);
             row += CUBE_DIM_Y as usize;
@@ -65,7 +64,6 @@ fn partial_norm_kernel<E: Float>(
     partial_bias: &mut [f32],
     rows: usize,
     width: usize,
-    chunk: usize,
     #[define(E)] _format: ElemType,
 ) {
     let column = CUBE_POS_X as usize * CUBE_DIM_X as usize + UNIT_POS_X as usize;
@@ -73,8 +71,8 @@ fn partial_norm_kernel<E: Float>(
     let mut of_gain = 0.0f32;
     let mut of_bias = 0.0f32;
     if column < width {
-        let mut row = part * chunk + UNIT_POS_Y as usize;
-        let end = min((part + 1) * chunk, rows);
+        let mut row = part * CHUNK + UNIT_POS_Y as usize;
+        let end = min((part + 1) * CHUNK, rows);
         while row < end {
             let slope = f32::cast_from(of_out[row * width + column]);
             of_gain += slope * (x[row * width + column] - moments[2 * row]) * moments[2 * row + 1];
@@ -130,7 +128,7 @@ pub fn add_sum_of_rows(sum: &CubeTensor, x: &CubeTensor) {
     let (parts, count, dim) = grid(rows, width);
     let partial = empty(x, &[parts, width], DType::F32);
     let (from, into) = (x.clone().into_buffer_arg(), partial.clone().into_buffer_arg());
-    partial_kernel::launch(&x.client, count, dim, from, into, rows, width, CHUNK, elem(x.dtype));
+    partial_kernel::launch(&x.client, count, dim, from, into, rows, width, elem(x.dtype));
     add_parts(sum, partial, parts);
 }
 
@@ -156,7 +154,6 @@ pub fn add_sums_of_rows_of_norm(
         partial_bias.clone().into_buffer_arg(),
         rows,
         width,
-        CHUNK,
         elem(of_out.dtype),
     );
     add_parts(of_gain, partial_gain, parts);
