@@ -95,4 +95,71 @@ for law, batch in cases:
 table("savings_gpt2_large.csv",
       ["law", "batch", "stop", "stages", "saving", "continuous_limit", "saving_at_best_size", "shapes"], rows)
 PYTHON
+
+echo "forms of laws, beyond what they were fitted to"
+python3 - "$staged" "$fits" "$work" "$tables" <<'PYTHON'
+import csv, json, os, statistics, subprocess, sys
+
+staged, fits, work, tables = sys.argv[1:]
+CASES = {}
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+# Each point: N, D, loss. Each case: the points fitted to, and the larger models predicted.
+for batch in ["1024", "4096"]:
+    rows = [r for r in rows_of(os.path.join(tables, "dickens_law_sizes.csv")) if r["batch"] == batch]
+    points = lambda use: [(float(r["n_params"]), float(r["tokens"]), float(r["loss"])) for r in rows if r["use"] == use]
+    CASES[f"Dickens, batches of {batch}: 4x32, 4x64 -> 4x128"] = (points("pilot"), points("predicted"))
+ends = {}
+for r in rows_of(os.path.join(fits, "olmo_ladder_c4_curves.csv")):
+    ends[r["size"], r["len"]] = (float(r["N"]), float(r["tokens"]), float(r["loss"]))
+olmo = lambda sizes: [point for (size, _), point in ends.items() if size in sizes]
+CASES["OLMo ladder: 190M, 370M -> 760M to 3B"] = (olmo(["190M", "370M"]), olmo(["760M", "1B", "3B"]))
+CASES["OLMo ladder: 190M to 1B -> 3B"] = (olmo(["190M", "370M", "760M", "1B"]), olmo(["3B"]))
+for source, dataset in [("summary_df", "rw"), ("summary_df_owt2", "owt2")]:
+    points = [(float(r["n_params"]), float(r["n_tokens"]), float(r["loss"]))
+              for r in rows_of(os.path.join(fits, "porian_isoflop.csv"))
+              if (r["source"], r["dataset"], r["hparams"], r["decay"], r["param_count"], r["split"])
+              == (source, dataset, "tuned", "const", "standard", "val")]
+    points = [p for p in points if 3 < p[1] / p[0] < 300]
+    CASES[f"Porian et al., tuned, {dataset}: N < 4e7 -> N > 1.2e8"] = (
+        [p for p in points if p[0] < 4e7], [p for p in points if p[0] > 1.2e8])
+points = []
+for r in rows_of(os.path.join(fits, "chinchilla_svg_extracted.csv")):
+    n_params, compute = float(r["Model Size"]), float(r["Training FLOP"])
+    points.append((n_params, compute / (6 * n_params), float(r["loss"])))
+points = sorted(points, key=lambda p: -p[2])[5:]
+CASES["Chinchilla: N < 5e8 -> N > 2e9"] = ([p for p in points if p[0] < 5e8], [p for p in points if p[0] > 2e9])
+
+def loss(form, p, n, d):
+    kaplan = lambda: ((p["N_c"] / n) ** (p["a_N"] / p["a_D"]) + p["D_c"] / d) ** p["a_D"]
+    total = lambda a: p["E"] + p["A"] / n ** a + p["B"] / d ** p["b"]
+    if form == "kaplan-tokens":
+        return kaplan()
+    if form == "mixed-tokens":
+        return p["w"] * kaplan() + (1 - p["w"]) * total(0.3478)
+    return total(p.get("a", 0.3478))
+
+rows = []
+for case, (fitted, predicted) in CASES.items():
+    path = os.path.join(work, "case.csv")
+    with open(path, "w", newline="") as out:
+        csv.writer(out).writerows([("n", "d", "loss", "run")] + [(*point, i) for i, point in enumerate(fitted)])
+    for form in ["kaplan-tokens", "tokens", "fixed-tokens", "mixed-tokens"]:
+        command = [staged, "fit", path, "--columns", "n_params=n,tokens=d,loss=loss,run=run", "--form", form,
+                   "--bootstraps", "0", "--json"]
+        law = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        p = {name: one["value"] for name, one in law["parameters"].items()}
+        errors = [100 * (loss(form, p, n, d) / true - 1) for n, d, true in predicted]
+        rows.append([case, len(fitted), len(predicted), form, round(statistics.mean(errors), 2),
+                     round(statistics.mean(map(abs, errors)), 2), round(max(map(abs, errors)), 2)])
+        print(*rows[-1], sep="  ")
+with open(os.path.join(tables, "law_forms.csv"), "w", newline="") as out:
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["case", "fitted", "predicted", "form", "mean_error_percent", "mean_absolute_error_percent",
+                     "largest_error_percent"])
+    writer.writerows(rows)
+PYTHON
 echo "figures: $figures, tables: $tables"

@@ -6,8 +6,8 @@ use scaling::published::{
     AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
 };
 use scaling::{
-    BatchPolicy, Fit, FittedLaw, GrownRun, LawForm, Quantity, StepLaw, Throughput, TokenLaw,
-    TrainingCost,
+    BatchPolicy, Fit, FittedLaw, GrownRun, LawForm, Quantity, StepLaw, SumLaw, Throughput,
+    TokenLaw, TrainingCost,
 };
 use serde::Serialize;
 use std::fmt;
@@ -364,13 +364,13 @@ fn in_tokens(fit: &Fit, law: FittedLaw, name: &str) -> Result<TokenLaw> {
                     "{name}: a law in steps of runs without one common batch: fit --form tokens"
                 )
             })?;
-            Ok(TokenLaw::Sum {
+            Ok(TokenLaw::Sum(SumLaw {
                 floor: law.floor,
                 params_factor: law.params.scale.powf(law.params.exponent),
                 params_exponent: law.params.exponent,
                 data_factor: (law.steps.scale * batch).powf(law.steps.exponent),
                 data_exponent: law.steps.exponent,
-            })
+            }))
         }
         FittedLaw::Power(_) => {
             bail!("{name}: a law in one quantity; a plan needs one in N and tokens or steps")

@@ -80,6 +80,15 @@ impl TrainingCost {
         self
     }
 
+    /// The same where no model grows below the loss that one of a size has after these tokens from scratch.
+    ///
+    /// # Errors
+    /// No tokens at all.
+    pub fn with_growths_by(self, n_params: f64, tokens: f64) -> Result<Self, ScalingError> {
+        let least = self.loss_after(n_params, None, tokens)?;
+        Ok(self.with_least_growth_loss(least))
+    }
+
     /// The pace of a stage over that of a model from scratch at the same loss.
     pub fn pace(&self, start: StageStart) -> f64 {
         match start {
@@ -281,6 +290,15 @@ mod tests {
     };
     use proptest::prelude::*;
 
+    fn token_laws() -> [TokenLaw; 6] {
+        let (TokenLaw::Kaplan(kaplan), TokenLaw::Sum(sum)) = (KAPLAN_TOKENS, CHINCHILLA_CORRECTED)
+        else {
+            unreachable!()
+        };
+        let mixed = |weight| TokenLaw::Mixed { weight, kaplan, sum };
+        [KAPLAN_TOKENS, CHINCHILLA, CHINCHILLA_CORRECTED, mixed(0.5), mixed(0.03), mixed(1.0)]
+    }
+
     fn all() -> Vec<TrainingCost> {
         let policies = [
             BatchPolicy::Fixed { batch_tokens: 524_288.0 },
@@ -289,7 +307,7 @@ mod tests {
         ];
         let steps =
             |law| policies.map(|policy| TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy));
-        let tokens = [KAPLAN_TOKENS, CHINCHILLA, CHINCHILLA_CORRECTED].map(TrainingCost::tokens);
+        let tokens = token_laws().map(TrainingCost::tokens);
         [steps(AUTHORS_STEPS).to_vec(), steps(KAPLAN_STEPS).to_vec(), tokens.to_vec()].concat()
     }
 
@@ -327,7 +345,7 @@ mod tests {
         let (n, loss) = (1e8, 3.5);
         let steps = AUTHORS_STEPS.steps_min_at(n, loss).unwrap();
         assert!((AUTHORS_STEPS.loss_at(n, steps) - loss).abs() < 1e-12);
-        for law in [KAPLAN_TOKENS, CHINCHILLA, CHINCHILLA_CORRECTED] {
+        for law in token_laws() {
             let tokens = law.tokens_at(n, loss).unwrap();
             assert!((law.loss_at(n, tokens) - loss).abs() < 1e-12);
         }

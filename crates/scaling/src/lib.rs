@@ -29,4 +29,4 @@ pub use growth::{Chain, GrownRun, GrowthPoint};
 pub use power_law::PowerLaw;
 pub use steps::StepLaw;
 pub use throughput::Throughput;
-pub use tokens::TokenLaw;
+pub use tokens::{KaplanLaw, SumLaw, TokenLaw};

@@ -1,16 +1,16 @@
 //! Every published constant, with its source. Where a source contradicts itself both are named, and
 //! the one used is said.
 
-use crate::{CriticalBatch, PowerLaw, StepLaw, TokenLaw};
+use crate::{CriticalBatch, KaplanLaw, PowerLaw, StepLaw, SumLaw, TokenLaw};
 
 /// L(N), Kaplan et al. 2020, eq. 1.1 and table 5.
 pub const KAPLAN_PARAMS: PowerLaw = PowerLaw { scale: 8.8e13, exponent: 0.076 };
 
 /// L(N, D), Kaplan et al. 2020, eq. 1.5 and table 2.
-pub const KAPLAN_TOKENS: TokenLaw = TokenLaw::Kaplan {
+pub const KAPLAN_TOKENS: TokenLaw = TokenLaw::Kaplan(KaplanLaw {
     params: PowerLaw { scale: 6.4e13, exponent: 0.076 },
     data: PowerLaw { scale: 1.8e13, exponent: 0.103 },
-};
+});
 
 /// L(N, S_min), Kaplan et al. 2020, eq. 1.6 and table 3.
 pub const KAPLAN_STEPS: StepLaw = StepLaw {
@@ -28,22 +28,25 @@ pub const AUTHORS_STEPS: StepLaw =
 pub const KAPLAN_CRITICAL_BATCH: CriticalBatch = CriticalBatch { scale: 2.1e8, exponent: 0.21 };
 
 /// L(N, D), Hoffmann et al. 2022, approach 3.
-pub const CHINCHILLA: TokenLaw = TokenLaw::Sum {
+pub const CHINCHILLA: TokenLaw = TokenLaw::Sum(SumLaw {
     floor: 1.69,
     params_factor: 406.4,
     params_exponent: 0.34,
     data_factor: 410.7,
     data_exponent: 0.28,
-};
+});
 
 /// The same law fitted again, Besiroglu et al. 2024.
-pub const CHINCHILLA_CORRECTED: TokenLaw = TokenLaw::Sum {
+pub const CHINCHILLA_CORRECTED: TokenLaw = TokenLaw::Sum(SumLaw {
     floor: 1.8172,
     params_factor: 482.01,
-    params_exponent: 0.3478,
+    params_exponent: CHINCHILLA_PARAMS_EXPONENT,
     data_factor: 2085.43,
     data_exponent: 0.3658,
-};
+});
+
+/// a of L(N, D), Besiroglu et al. 2024.
+pub const CHINCHILLA_PARAMS_EXPONENT: f64 = 0.3478;
 
 /// Compute-optimal parameters at a compute of C_min in PF-days, Kaplan et al. 2020, figure 14.
 pub fn kaplan_optimal_params(compute_min_pf_days: f64) -> f64 {

@@ -17,14 +17,15 @@ const ENOUGH_RUNS: usize = 6;
 /// Pieces of each curve, where there are fewer.
 const PIECES: usize = 6;
 
-/// Published parameters fitted to `n` resamples of the runs, in an order fixed by the seed.
+/// Published parameters fitted to `n` resamples of the runs, in an order fixed by the seed; `None` for a resample that fixes no law.
+/// Forms of as many parameters see the same resamples.
 pub(crate) fn bootstrap(
     problem: &Problem,
     points: &Points,
     best: &Solution,
     n: usize,
     seed: u64,
-) -> Vec<Vec<f64>> {
+) -> Vec<Option<Vec<f64>>> {
     let n_quantities = problem.form.quantities().len();
     // As many values of each quantity as its summand and the floor have parameters.
     let needed: Vec<usize> = (0..n_quantities).map(|k| points.distinct(k).min(3)).collect();
@@ -32,7 +33,7 @@ pub(crate) fn bootstrap(
     let units = units(points);
     (0..n as u64)
         .into_par_iter()
-        .filter_map(|draw| {
+        .map(|draw| {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(draw);
             let weights = resample(points, &units, &needed, n_parameters, &mut rng)?;

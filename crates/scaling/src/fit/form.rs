@@ -1,4 +1,5 @@
-use crate::{FittedLaw, PowerLaw, StepLaw, TokenLaw};
+use crate::published::CHINCHILLA_PARAMS_EXPONENT;
+use crate::{FittedLaw, KaplanLaw, PowerLaw, StepLaw, SumLaw, TokenLaw};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -35,6 +36,12 @@ pub enum LawForm {
     Tokens,
     /// L(N, D) = [(N_c / N)^(a_N / a_D) + D_c / D]^a_D (Kaplan et al. 2020, eq. 1.5).
     KaplanTokens,
+    /// L(N, D) = E + A / N^0.3478 + B / D^b: the first, with the exponent a as published (Besiroglu et al. 2024). Few sizes do not
+    /// tell it, and two not at all.
+    FixedTokens,
+    /// The mean of [`LawForm::KaplanTokens`] and [`LawForm::FixedTokens`], each fitted by itself. w, the weight of the former, is 1/2;
+    /// resamples draw it evenly from 0 to 1, as the data of small models do not tell which is right for large ones.
+    MixedTokens,
     /// L(N, S) = E + A / N^a + B / S^b.
     Steps,
     /// L(N, S) = (N_c / N)^a_N + (S_c / S)^a_S (Kaplan et al. 2020, eq. 1.6).
@@ -54,15 +61,16 @@ pub(crate) enum Term {
     Floor,
     /// A power with a fitted exponent: the quantity's place, and the exponent's.
     Power(usize, usize),
-    /// One over the quantity.
-    Inverse(usize),
+    /// A power with a given exponent: the quantity's place, and the exponent.
+    Given(usize, f64),
 }
 
 impl LawForm {
-    /// Every form.
-    pub const ALL: [Self; 7] = [
+    /// Every form that is fitted as one.
+    pub const SINGLE: [Self; 8] = [
         Self::Tokens,
         Self::KaplanTokens,
+        Self::FixedTokens,
         Self::Steps,
         Self::KaplanSteps,
         Self::Params,
@@ -70,10 +78,34 @@ impl LawForm {
         Self::Compute,
     ];
 
+    /// The forms that are fitted for it, each by itself.
+    pub(crate) fn parts(self) -> Vec<Self> {
+        match self {
+            Self::MixedTokens => vec![Self::KaplanTokens, Self::FixedTokens],
+            single => vec![single],
+        }
+    }
+
+    /// Its parameters from those of its parts, and the weight of the first part where there are several.
+    pub(crate) fn joined(self, parts: &[Vec<f64>], weight: f64) -> Vec<f64> {
+        let mut values = parts.concat();
+        if parts.len() > 1 {
+            values.push(weight);
+        }
+        values
+    }
+
+    /// Points that it takes at least: as many as a part has parameters.
+    pub(crate) fn least_points(self) -> usize {
+        self.parts().iter().map(|part| part.parameter_names().len()).fold(0, usize::max)
+    }
+
     /// What the law is a function of.
     pub fn quantities(self) -> &'static [Quantity] {
         match self {
-            Self::Tokens | Self::KaplanTokens => &[Quantity::Params, Quantity::Tokens],
+            Self::Tokens | Self::KaplanTokens | Self::FixedTokens | Self::MixedTokens => {
+                &[Quantity::Params, Quantity::Tokens]
+            }
             Self::Steps | Self::KaplanSteps => &[Quantity::Params, Quantity::Steps],
             Self::Params => &[Quantity::Params],
             Self::Data => &[Quantity::Tokens],
@@ -86,6 +118,8 @@ impl LawForm {
         match self {
             Self::Tokens | Self::Steps => &["E", "A", "B", "a", "b"],
             Self::KaplanTokens => &["N_c", "D_c", "a_N", "a_D"],
+            Self::FixedTokens => &["E", "A", "B", "b"],
+            Self::MixedTokens => &["N_c", "D_c", "a_N", "a_D", "E", "A", "B", "b", "w"],
             Self::KaplanSteps => &["N_c", "S_c", "a_N", "a_S"],
             Self::Params => &["N_c", "a_N"],
             Self::Data => &["D_c", "a_D"],
@@ -98,6 +132,10 @@ impl LawForm {
         match self {
             Self::Tokens => "L(N, D) = E + A / N^a + B / D^b",
             Self::KaplanTokens => "L(N, D) = [(N_c / N)^(a_N / a_D) + D_c / D]^a_D",
+            Self::FixedTokens => "L(N, D) = E + A / N^0.3478 + B / D^b",
+            Self::MixedTokens => {
+                "L(N, D) = w [(N_c / N)^(a_N / a_D) + D_c / D]^a_D + (1 - w) [E + A / N^0.3478 + B / D^b]"
+            }
             Self::Steps => "L(N, S) = E + A / N^a + B / S^b",
             Self::KaplanSteps => "L(N, S) = (N_c / N)^a_N + (S_c / S)^a_S",
             Self::Params => "L(N) = (N_c / N)^a_N",
@@ -106,11 +144,15 @@ impl LawForm {
         }
     }
 
-    /// The summands, each with a non-negative coefficient that enters linearly.
+    /// The summands of a single form, each with a non-negative coefficient that enters linearly; of a mean none.
     pub(crate) fn terms(self) -> &'static [Term] {
         match self {
             Self::Tokens | Self::Steps => &[Term::Floor, Term::Power(0, 0), Term::Power(1, 1)],
-            Self::KaplanTokens => &[Term::Power(0, 0), Term::Inverse(1)],
+            Self::KaplanTokens => &[Term::Power(0, 0), Term::Given(1, 1.0)],
+            Self::FixedTokens => {
+                &[Term::Floor, Term::Given(0, CHINCHILLA_PARAMS_EXPONENT), Term::Power(1, 0)]
+            }
+            Self::MixedTokens => &[],
             Self::KaplanSteps => &[Term::Power(0, 0), Term::Power(1, 1)],
             Self::Params | Self::Data | Self::Compute => &[Term::Power(0, 0)],
         }
@@ -142,7 +184,7 @@ impl LawForm {
     pub(crate) fn published(self, ln_coefficients: &[f64], exponents: &[f64]) -> Vec<f64> {
         let scale = |k: usize, exponent: f64| (ln_coefficients[k] / exponent).exp();
         match self {
-            Self::Tokens | Self::Steps => {
+            Self::Tokens | Self::FixedTokens | Self::Steps => {
                 let mut values: Vec<f64> = ln_coefficients.iter().map(|x| x.exp()).collect();
                 values.extend(exponents);
                 values
@@ -158,6 +200,7 @@ impl LawForm {
             Self::Params | Self::Data | Self::Compute => {
                 vec![scale(0, exponents[0]), exponents[0]]
             }
+            Self::MixedTokens => Vec::new(),
         }
     }
 
@@ -166,18 +209,25 @@ impl LawForm {
     pub fn values_of(self, law: &FittedLaw) -> Vec<f64> {
         let factor = |law: &PowerLaw| law.scale.powf(law.exponent);
         match (self, law) {
-            (
-                Self::Tokens,
-                FittedLaw::Tokens(TokenLaw::Sum {
-                    floor,
-                    params_factor,
-                    params_exponent,
-                    data_factor,
-                    data_exponent,
-                }),
-            ) => vec![*floor, *params_factor, *data_factor, *params_exponent, *data_exponent],
-            (Self::KaplanTokens, FittedLaw::Tokens(TokenLaw::Kaplan { params, data })) => {
-                vec![params.scale, data.scale, params.exponent, data.exponent]
+            (Self::Tokens, FittedLaw::Tokens(TokenLaw::Sum(law))) => vec![
+                law.floor,
+                law.params_factor,
+                law.data_factor,
+                law.params_exponent,
+                law.data_exponent,
+            ],
+            (Self::FixedTokens, FittedLaw::Tokens(TokenLaw::Sum(law))) => {
+                vec![law.floor, law.params_factor, law.data_factor, law.data_exponent]
+            }
+            (Self::KaplanTokens, FittedLaw::Tokens(TokenLaw::Kaplan(law))) => {
+                vec![law.params.scale, law.data.scale, law.params.exponent, law.data.exponent]
+            }
+            (Self::MixedTokens, FittedLaw::Tokens(TokenLaw::Mixed { weight, kaplan, sum })) => {
+                let parts = [TokenLaw::Kaplan(*kaplan), TokenLaw::Sum(*sum)];
+                let values = self.parts().into_iter().zip(parts);
+                let values: Vec<_> =
+                    values.map(|(part, law)| part.values_of(&FittedLaw::Tokens(law))).collect();
+                self.joined(&values, *weight)
             }
             (Self::Steps, FittedLaw::Steps(StepLaw { floor, params, steps })) => {
                 vec![*floor, factor(params), factor(steps), params.exponent, steps.exponent]
@@ -198,17 +248,25 @@ impl LawForm {
             scale: values[scale],
             exponent: values[exponent],
         };
+        let kaplan = || KaplanLaw { params: power(0, 2), data: power(1, 3) };
+        let sum = |first: usize, params_exponent: f64, data_exponent: f64| SumLaw {
+            floor: values[first],
+            params_factor: values[first + 1],
+            params_exponent,
+            data_factor: values[first + 2],
+            data_exponent,
+        };
         match self {
-            Self::Tokens => FittedLaw::Tokens(TokenLaw::Sum {
-                floor: values[0],
-                params_factor: values[1],
-                params_exponent: values[3],
-                data_factor: values[2],
-                data_exponent: values[4],
-            }),
-            Self::KaplanTokens => {
-                FittedLaw::Tokens(TokenLaw::Kaplan { params: power(0, 2), data: power(1, 3) })
+            Self::Tokens => FittedLaw::Tokens(TokenLaw::Sum(sum(0, values[3], values[4]))),
+            Self::KaplanTokens => FittedLaw::Tokens(TokenLaw::Kaplan(kaplan())),
+            Self::FixedTokens => {
+                FittedLaw::Tokens(TokenLaw::Sum(sum(0, CHINCHILLA_PARAMS_EXPONENT, values[3])))
             }
+            Self::MixedTokens => FittedLaw::Tokens(TokenLaw::Mixed {
+                weight: values[8],
+                kaplan: kaplan(),
+                sum: sum(4, CHINCHILLA_PARAMS_EXPONENT, values[7]),
+            }),
             Self::Steps => FittedLaw::Steps(StepLaw {
                 floor: values[0],
                 params: factor_as_power_law(values[1], values[3]),
@@ -232,6 +290,8 @@ impl fmt::Display for LawForm {
         f.write_str(match self {
             Self::Tokens => "tokens",
             Self::KaplanTokens => "kaplan-tokens",
+            Self::FixedTokens => "fixed-tokens",
+            Self::MixedTokens => "mixed-tokens",
             Self::Steps => "steps",
             Self::KaplanSteps => "kaplan-steps",
             Self::Params => "params",

@@ -1,4 +1,5 @@
 use super::FitError;
+use super::FittedLaw;
 use super::form::{LawForm, Quantity};
 use std::collections::BTreeSet;
 
@@ -63,7 +64,7 @@ impl Points {
             points.ln_losses.push(positive_ln("loss", observation.loss, i + 1)?);
             points.runs.push(numbers.range(..observation.run).count());
         }
-        let n_parameters = form.parameter_names().len();
+        let n_parameters = form.least_points();
         if points.ln_losses.len() < n_parameters {
             let n_points = points.ln_losses.len();
             return Err(FitError::TooFewPoints { n_points, form, n_parameters });
@@ -76,6 +77,12 @@ impl Points {
             }
         }
         Ok(points)
+    }
+
+    /// Residuals ln L_pred - ln L of a law, one for each point.
+    pub fn residuals(&self, law: &FittedLaw) -> Vec<f64> {
+        let points = self.ln_quantities.iter().zip(&self.ln_losses);
+        points.map(|(x, y)| law.loss_at(&x.map(f64::exp)).ln() - y).collect()
     }
 
     /// How many values of a quantity there are.

@@ -16,6 +16,7 @@ pub(crate) const MOST_TERMS: usize = 3;
 /// Data with weights, ready to be fitted by one form.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
+    /// A form that is fitted as one.
     pub form: LawForm,
     /// ln of each quantity over its geometric mean, for each point.
     ln_quantities: Vec<[f64; 2]>,
@@ -85,7 +86,7 @@ impl Problem {
                         Term::Power(quantity, k) => {
                             solution.exponents[*k] * self.ln_centers[*quantity]
                         }
-                        Term::Inverse(quantity) => self.ln_centers[*quantity],
+                        Term::Given(quantity, exponent) => exponent * self.ln_centers[*quantity],
                     }
             })
             .collect();
@@ -102,7 +103,7 @@ impl Problem {
                 *value = match term {
                     Term::Floor => 1.0,
                     Term::Power(quantity, k) => (-exponents[*k] * x[*quantity]).exp(),
-                    Term::Inverse(quantity) => (-x[*quantity]).exp(),
+                    Term::Given(quantity, exponent) => (-exponent * x[*quantity]).exp(),
                 };
             }
             values
@@ -111,15 +112,6 @@ impl Problem {
 
     fn outer_power(&self, exponents: &[f64]) -> f64 {
         if self.form.has_outer_power() { exponents[exponents.len() - 1] } else { 1.0 }
-    }
-
-    /// Residuals ln L_pred - ln L of a solution, one for each point.
-    pub fn residuals(&self, solution: &Solution) -> Vec<f64> {
-        let mut basis = Vec::new();
-        self.basis(&solution.exponents, &mut basis);
-        let power = self.outer_power(&solution.exponents);
-        let points = basis.iter().zip(&self.ln_losses);
-        points.map(|(row, y)| power * dot(row, &solution.coefficients).ln() - y).collect()
     }
 
     /// Scaled objective in the coefficients, and what a Newton step needs of it.
@@ -174,7 +166,7 @@ impl Problem {
                             coefficients[j] * value * x[*quantity] * exponents[*k];
                         value
                     }
-                    Term::Inverse(quantity) => (-x[*quantity]).exp(),
+                    Term::Given(quantity, exponent) => (-exponent * x[*quantity]).exp(),
                 };
                 slope[j] = value;
                 sum += coefficients[j] * value;
@@ -197,6 +189,12 @@ impl Problem {
 
 fn dot(row: &[f64; MOST_TERMS], coefficients: &[f64]) -> f64 {
     row.iter().zip(coefficients).map(|(value, coefficient)| value * coefficient).sum()
+}
+
+/// Sum of Huber's loss of residuals in ln L.
+pub(crate) fn objective(residuals: &[f64]) -> f64 {
+    let scaled: f64 = residuals.iter().map(|residual| huber(residual / HUBER_DELTA)).sum();
+    scaled * HUBER_DELTA * HUBER_DELTA
 }
 
 /// Huber's loss with a threshold of 1.

@@ -2,9 +2,11 @@ use super::FitError;
 use super::bootstrap::{bootstrap, interval, quantile};
 use super::form::{LawForm, Quantity};
 use super::observations::{Observation, Points, same};
-use super::problem::Problem;
+use super::problem::{Problem, Solution, objective};
 use super::search::{Search, plain_search, search};
 use crate::{FittedLaw, GrownRun, TrainingCost};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -137,29 +139,34 @@ impl Fit {
     pub fn new(observations: &[Observation], options: FitOptions) -> Result<Self, FitError> {
         let form = options.form;
         let points = Points::new(form, observations)?;
-        let problem = Problem::new(form, &points.ln_quantities, &points.ln_losses);
-        let found = search(&problem).ok_or(FitError::NoFit(form))?;
-        let plain = plain_search(&problem).ok_or(FitError::NoFit(form))?;
-        let best = if is_lower(&plain, &found) { &plain.best } else { &found.best };
-        if !problem.published(best).iter().all(|value| value.is_finite()) {
-            return Err(FitError::NotFinite(form));
-        }
-        let mut draws = bootstrap(&problem, &points, best, options.n_bootstraps, options.seed);
+        let parts = form.parts().into_iter().map(|part| Part::new(part, &points, options));
+        let parts: Vec<Part> = parts.collect::<Result<_, _>>()?;
+        let joined = |of: fn(&Part) -> &Solution| {
+            let values: Vec<_> =
+                parts.iter().map(|part| part.problem.published(of(part))).collect();
+            form.joined(&values, EVEN_WEIGHT)
+        };
+        let values = joined(Part::best);
+        let draws = joined_draws(form, &parts, options.seed);
         let n_draws = draws.len();
-        draws.retain(|values| values.iter().all(|value| value.is_finite()));
-        let residuals = problem.residuals(best);
+        let draws: Vec<Vec<f64>> =
+            draws.into_iter().flatten().filter(|values| all_finite(values)).collect();
+        let residuals = points.residuals(&form.law(&values));
+        let sum = |of: fn(&Part) -> usize| parts.iter().map(of).sum();
         let mut fit = Self {
             law: form,
             equation: form.equation().to_string(),
-            parameters: estimates(form, &problem.published(best), &draws),
-            objective: best.objective(),
-            starts: found.n_starts,
-            starts_agreeing: found.n_agreeing,
-            worst_objective: found.worst,
+            parameters: estimates(form, &values, &draws),
+            objective: objective(&residuals),
+            starts: sum(|part| part.found.n_starts),
+            starts_agreeing: sum(|part| part.found.n_agreeing),
+            worst_objective: parts.iter().map(|part| part.found.worst).fold(0.0, f64::max),
             cross_check: CrossCheck {
-                objective: plain.best.objective(),
-                starts: plain.n_starts,
-                starts_agreeing: plain.n_agreeing,
+                objective: objective(
+                    &points.residuals(&form.law(&joined(|part| &part.plain.best))),
+                ),
+                starts: sum(|part| part.plain.n_starts),
+                starts_agreeing: sum(|part| part.plain.n_agreeing),
             },
             points: points.ln_losses.len(),
             runs: points.n_runs,
@@ -172,9 +179,9 @@ impl Fit {
             bootstraps: draws.len(),
             seed: options.seed,
             draws: Vec::new(),
-            warnings: Vec::new(),
+            warnings: parts.iter().flat_map(Part::warnings).collect(),
         };
-        fit.warnings = fit.warn(&points, &found, &plain, &residuals);
+        fit.warnings.extend(fit.warn(&points, &residuals));
         if draws.len() < n_draws {
             fit.warnings.push(format!(
                 "{} of {n_draws} resamples have no finite law and are left out: the data hardly fix one",
@@ -215,27 +222,8 @@ impl Fit {
         range.map_or(1.0, |range| (value / range.greatest).max(range.least / value).max(1.0))
     }
 
-    fn warn(
-        &self,
-        points: &Points,
-        found: &Search,
-        plain: &Search,
-        residuals: &[f64],
-    ) -> Vec<String> {
+    fn warn(&self, points: &Points, residuals: &[f64]) -> Vec<String> {
         let mut warnings = Vec::new();
-        if 2 * found.n_agreeing < found.n_starts {
-            warnings.push(format!(
-                "only {} of {} starts agree: the objective has several minima",
-                found.n_agreeing, found.n_starts
-            ));
-        }
-        if is_lower(plain, found) {
-            warnings.push(format!(
-                "the plain search found a lower objective, {:.6e} instead of {:.6e}: its parameters are taken",
-                plain.best.objective(),
-                found.best.objective()
-            ));
-        }
         for range in &self.ranges {
             let factor = range.greatest / range.least;
             if factor < 4.0 {
@@ -277,6 +265,80 @@ impl Fit {
         }
         warnings
     }
+}
+
+/// A form that is fitted as one.
+struct Part {
+    problem: Problem,
+    found: Search,
+    /// The plain search beside it.
+    plain: Search,
+    draws: Vec<Option<Vec<f64>>>,
+}
+
+impl Part {
+    fn new(form: LawForm, points: &Points, options: FitOptions) -> Result<Self, FitError> {
+        let problem = Problem::new(form, &points.ln_quantities, &points.ln_losses);
+        let found = search(&problem).ok_or(FitError::NoFit(form))?;
+        let plain = plain_search(&problem).ok_or(FitError::NoFit(form))?;
+        let mut part = Self { problem, found, plain, draws: Vec::new() };
+        if !all_finite(&part.problem.published(part.best())) {
+            return Err(FitError::NotFinite(form));
+        }
+        part.draws =
+            bootstrap(&part.problem, points, part.best(), options.n_bootstraps, options.seed);
+        Ok(part)
+    }
+
+    fn best(&self) -> &Solution {
+        if self.plain_is_lower() { &self.plain.best } else { &self.found.best }
+    }
+
+    /// Whether the plain search found a lower minimum, beyond rounding.
+    fn plain_is_lower(&self) -> bool {
+        self.plain.best.objective() < self.found.best.objective() * (1.0 - 1e-6) - 1e-15
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let (found, plain, form) = (&self.found, &self.plain, self.problem.form);
+        let mut warnings = Vec::new();
+        if 2 * found.n_agreeing < found.n_starts {
+            warnings.push(format!(
+                "only {} of {} starts of {form} agree: the objective has several minima",
+                found.n_agreeing, found.n_starts
+            ));
+        }
+        if self.plain_is_lower() {
+            warnings.push(format!(
+                "the plain search of {form} found a lower objective, {:.6e} instead of {:.6e}: its parameters are taken",
+                plain.best.objective(),
+                found.best.objective()
+            ));
+        }
+        warnings
+    }
+}
+
+/// The weight of a form's first part where nothing tells it.
+const EVEN_WEIGHT: f64 = 0.5;
+
+/// The parameters of each resample, those of all parts from the same one.
+fn joined_draws(form: LawForm, parts: &[Part], seed: u64) -> Vec<Option<Vec<f64>>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    // The resamples themselves have the streams from 0.
+    rng.set_stream(u64::MAX);
+    (0..parts[0].draws.len())
+        .map(|draw| {
+            let weight = rng.random_range(0.0..1.0);
+            let of_parts: Option<Vec<_>> =
+                parts.iter().map(|part| part.draws[draw].clone()).collect();
+            of_parts.map(|values| form.joined(&values, weight))
+        })
+        .collect()
+}
+
+fn all_finite(values: &[f64]) -> bool {
+    values.iter().all(|value| value.is_finite())
 }
 
 /// Points at the start of their runs that lie off the law by far more than the others.
@@ -333,11 +395,6 @@ fn standard_deviation(sample: &[f64]) -> f64 {
     (sample.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt()
 }
 
-/// Whether one search found a lower minimum than another, beyond rounding.
-fn is_lower(one: &Search, other: &Search) -> bool {
-    one.best.objective() < other.best.objective() * (1.0 - 1e-6) - 1e-15
-}
-
 fn ranges(form: LawForm, points: &Points) -> Vec<Range> {
     let range = |(k, quantity): (usize, &Quantity)| {
         let values = points.ln_quantities.iter().map(|x| x[k]);
@@ -369,13 +426,16 @@ fn leave_largest_out(form: LawForm, points: &Points) -> Option<LeftOut> {
     let smaller: Vec<usize> =
         (0..points.runs.len()).filter(|i| !is_largest(points.ln_quantities[*i][0])).collect();
     let sizes_left = points.distinct(0) - 1;
-    if sizes_left < 2 || smaller.len() < form.parameter_names().len() {
+    if sizes_left < 2 || smaller.len() < form.least_points() {
         return None;
     }
     let of = |i: &usize| (points.ln_quantities[*i], points.ln_losses[*i]);
     let (x, y): (Vec<_>, Vec<_>) = smaller.iter().map(of).unzip();
-    let problem = Problem::new(form, &x, &y);
-    let law = form.law(&problem.published(&search(&problem)?.best));
+    let values = form.parts().into_iter().map(|part| {
+        let problem = Problem::new(part, &x, &y);
+        Some(problem.published(&search(&problem)?.best))
+    });
+    let law = form.law(&form.joined(&values.collect::<Option<Vec<_>>>()?, EVEN_WEIGHT));
     let mut last: BTreeMap<usize, ([f64; 2], f64)> = BTreeMap::new();
     for (i, run) in points.runs.iter().enumerate() {
         let (x, y) = of(&i);

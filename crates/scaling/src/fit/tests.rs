@@ -41,6 +41,7 @@ fn each_form_recovers_the_law_that_made_the_data() {
     let cases = [
         (LawForm::Tokens, FittedLaw::Tokens(CHINCHILLA_CORRECTED)),
         (LawForm::KaplanTokens, FittedLaw::Tokens(KAPLAN_TOKENS)),
+        (LawForm::FixedTokens, FittedLaw::Tokens(CHINCHILLA_CORRECTED)),
         (LawForm::Steps, steps_with_floor),
         (LawForm::KaplanSteps, FittedLaw::Steps(KAPLAN_STEPS)),
         (LawForm::Params, power),
@@ -61,6 +62,31 @@ fn each_form_recovers_the_law_that_made_the_data() {
         let pairs = values.iter().zip(fit.values());
         assert!(pairs.into_iter().all(|(a, b)| (a / b - 1.0).abs() < 1e-9), "{form}: {values:?}");
     }
+}
+
+#[test]
+fn a_mixed_law_is_the_mean_of_its_parts_and_its_interval_holds_both() {
+    let data = observations(FittedLaw::Tokens(KAPLAN_TOKENS), 1e-3);
+    let fit = |form| Fit::new(&data, FitOptions { form, n_bootstraps: 200, seed: 1 }).unwrap();
+    let at = |law: FittedLaw| law.loss_at(&[1e12, 1e14]);
+    let (kaplan, sum) = (fit(LawForm::KaplanTokens), fit(LawForm::FixedTokens));
+    let mixed = fit(LawForm::MixedTokens);
+    let parts = [at(kaplan.fitted()), at(sum.fitted())];
+    assert!((parts[1] / parts[0] - 1.0).abs() > 0.05, "{parts:?}: no test");
+    assert!((at(mixed.fitted()) - 0.5 * (parts[0] + parts[1])).abs() < 1e-12);
+    assert_eq!(LawForm::MixedTokens.values_of(&mixed.fitted()), mixed.values());
+
+    let (low, high) = interval(mixed.resampled().map(at).collect());
+    let within = |share: f64| parts[0] + share * (parts[1] - parts[0]);
+    let (nearest, farthest) = (within(0.05), within(0.95));
+    assert!(low < nearest.min(farthest) && nearest.max(farthest) < high, "{low} {high} {parts:?}");
+    for ((draw, of_kaplan), of_sum) in mixed.draws.iter().zip(&kaplan.draws).zip(&sum.draws) {
+        assert_eq!((&draw[..4], &draw[4..8]), (&of_kaplan[..], &of_sum[..]));
+        assert!((0.0..1.0).contains(&draw[8]));
+    }
+    assert_eq!(mixed.left_out.unwrap().runs, 6);
+    let few = Fit::new(&data[..3], options(LawForm::MixedTokens)).unwrap_err().to_string();
+    assert!(few.contains("3 points: the form mixed-tokens has 4"), "{few}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::published::{AUTHORS_STEPS, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH};
-use crate::{BatchPolicy, TrainingCost};
+use crate::{BatchPolicy, SumLaw, TokenLaw, TrainingCost};
 use measure::GptShape;
 use proptest::prelude::*;
 
@@ -324,23 +324,12 @@ fn intervals_come_from_resampled_laws_and_decide_the_advice() {
         let resampled = (0..100)
             .map(|i| {
                 let up = spread * (f64::from(i) / 99.0 - 0.5);
-                let crate::TokenLaw::Sum {
-                    floor,
-                    params_factor,
-                    params_exponent,
-                    data_factor,
-                    data_exponent,
-                } = CHINCHILLA_CORRECTED
-                else {
-                    unreachable!()
-                };
-                TrainingCost::tokens(crate::TokenLaw::Sum {
-                    floor,
-                    params_factor: params_factor * (1.0 + 2.0 * up),
-                    params_exponent,
-                    data_factor,
-                    data_exponent: data_exponent + 0.01 * up,
-                })
+                let TokenLaw::Sum(law) = CHINCHILLA_CORRECTED else { unreachable!() };
+                TrainingCost::tokens(TokenLaw::Sum(SumLaw {
+                    params_factor: law.params_factor * (1.0 + 2.0 * up),
+                    data_exponent: law.data_exponent + 0.01 * up,
+                    ..law
+                }))
             })
             .collect();
         let base = request(chinchilla(), goal, FinalShape::Given(gpt2_large()));
@@ -380,12 +369,11 @@ proptest! {
     /// Tokens counted in thousands give the same plan.
     #[test]
     fn plans_are_invariant_under_units(ln_c in 44.0f64..52.0) {
-        let crate::TokenLaw::Sum { floor, params_factor, params_exponent, data_factor, data_exponent } =
-            CHINCHILLA_CORRECTED else { unreachable!() };
-        let thousands = TrainingCost::tokens(crate::TokenLaw::Sum {
-            floor, params_factor, params_exponent, data_exponent,
-            data_factor: data_factor * 1e3f64.powf(-data_exponent),
-        });
+        let TokenLaw::Sum(law) = CHINCHILLA_CORRECTED else { unreachable!() };
+        let thousands = TrainingCost::tokens(TokenLaw::Sum(SumLaw {
+            data_factor: law.data_factor * 1e3f64.powf(-law.data_exponent),
+            ..law
+        }));
         let budget = ln_c.exp();
         let one = plan(&request(chinchilla(), Goal::Budget(budget), FinalShape::Best(family())));
         let other =
