@@ -125,6 +125,9 @@ pub fn print(found: &Comparison) -> Result<()> {
     if let Some(why) = &found.no_saving {
         output::line(&format!("no saving: {why}"))?;
     }
+    if let Some(least) = &found.at_least {
+        output::line(&least.text())?;
+    }
     if let Some(predicted) = found.predicted_saving {
         output::line(&format!(
             "predicted saving at the plan's final loss: {}",

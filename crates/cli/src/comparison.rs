@@ -1,7 +1,8 @@
 //! Staged runs against runs from scratch, in numbers: for `compare`, figures, reports and the demo.
 
+use crate::output::percent;
 use crate::run_record::{RunRecord, by_seed};
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use measure::{
     RunEnd, Saving, SmoothCurve, dynamics_ratio, least_saving_of_ends, saving_at, saving_of_ends,
 };
@@ -50,6 +51,8 @@ pub struct Comparison {
     pub savings: Vec<SavingAt>,
     /// Why there is no saving at the ends of runs whose learning rate decays.
     pub no_saving: Option<String>,
+    /// What is saved at least where the staged runs end lower than every run from scratch.
+    pub at_least: Option<LeastSaving>,
     /// Whether the learning rate decays, so that only ends are compared.
     pub decays: bool,
     /// In what the baseline is another recipe than the staged runs.
@@ -75,6 +78,31 @@ pub struct SavingAt {
     /// Geometric means, FLOPs.
     pub compute: f64,
     pub compute_from_scratch: f64,
+}
+
+/// A bound of a saving.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LeastSaving {
+    /// It is more than this.
+    pub saving: f64,
+    /// With attention's products and the output head counted; absent where a run has no checkpoint.
+    pub saving_exact: Option<f64>,
+    /// The most of the staged runs' compute, FLOPs.
+    pub compute: f64,
+    /// Of the longest runs from scratch, the shortest of the seeds', FLOPs.
+    pub compute_from_scratch: f64,
+}
+
+impl LeastSaving {
+    /// For people.
+    pub fn text(&self) -> String {
+        let exact =
+            self.saving_exact.map_or(String::new(), |exact| format!(" ({} exact)", percent(exact)));
+        format!(
+            "the staged runs end lower than every run from scratch: they save more than {}{exact}",
+            percent(self.saving)
+        )
+    }
 }
 
 /// A growth, over all seeds.
@@ -122,11 +150,18 @@ pub struct StageFound {
     pub largest_error: Option<f64>,
 }
 
+/// Why ends tell no saving, and what they tell instead.
+struct NoSaving {
+    why: String,
+    at_least: Option<LeastSaving>,
+}
+
 impl Sides {
     /// Compares the sides, at the given losses beside the usual ones; no savings without a baseline.
     pub fn compare(&self, losses: &[f64]) -> Result<Comparison> {
         self.check()?;
         let n_stages = self.staged[0].schedule.stages().len();
+        let mut at_least = None;
         let (savings, no_saving) = if self.scratch.is_empty() {
             (Vec::new(), None)
         } else if self.decays() {
@@ -135,7 +170,13 @@ impl Sides {
                     "--loss {loss}: the learning rate decays, so that only the ends of runs are compared"
                 );
             }
-            self.saving_of_ends()
+            match self.saving_of_ends() {
+                Ok(found) => (vec![found], None),
+                Err(none) => {
+                    at_least = none.at_least;
+                    (Vec::new(), Some(none.why))
+                }
+            }
         } else {
             (self.savings(losses)?, None)
         };
@@ -146,6 +187,7 @@ impl Sides {
             predicted_saving: self.staged[0].schedule.prediction().map(|found| found.saving),
             savings,
             no_saving,
+            at_least,
             decays: self.decays(),
             notes: self.notes(),
             growths: (1..n_stages).filter_map(|stage| self.growth(stage)).collect(),
@@ -236,7 +278,7 @@ impl Sides {
 
     fn savings(&self, losses: &[f64]) -> Result<Vec<SavingAt>> {
         let curves = |runs: &[RunRecord]| -> Vec<SmoothCurve> {
-            runs.iter().map(|run| run.smooth.clone()).collect()
+            runs.iter().filter_map(|run| run.smooth.clone()).collect()
         };
         let (staged, scratch) = (curves(&self.staged), curves(&self.scratch));
         let ends = staged.iter().chain(&scratch).map(SmoothCurve::lowest_loss);
@@ -280,20 +322,21 @@ impl Sides {
         Ok(found)
     }
 
-    fn saving_of_ends(&self) -> (Vec<SavingAt>, Option<String>) {
+    fn saving_of_ends(&self) -> Result<SavingAt, NoSaving> {
         let staged: Result<Vec<RunEnd>> = self.staged.iter().map(RunRecord::end).collect();
         let scratch: Result<Vec<Vec<RunEnd>>> = by_seed(&self.scratch)
             .into_iter()
             .map(|runs| runs.into_iter().map(RunRecord::end).collect())
             .collect();
-        let (staged, scratch) = match (staged, scratch) {
-            (Ok(staged), Ok(scratch)) => (staged, scratch),
-            (Err(error), _) | (_, Err(error)) => return (Vec::new(), Some(error.to_string())),
+        let unended = |error: Error| NoSaving { why: error.to_string(), at_least: None };
+        let (staged, scratch) = (staged.map_err(unended)?, scratch.map_err(unended)?);
+        let exact = |saving: f64, of_scratch: f64| {
+            let computes = staged.iter().map(|end| Some(end.compute));
+            self.saving_exact(saving, of_scratch, computes)
         };
         if let Some(found) = saving_of_ends(&staged, &scratch, self.pilot_compute) {
-            let computes = staged.iter().map(|end| Some(end.compute));
-            let exact = self.saving_exact(found.saving, found.compute_from_scratch, computes);
-            return (vec![SavingAt::new("the ends".to_string(), found, exact)], None);
+            let exact = exact(found.saving, found.compute_from_scratch);
+            return Ok(SavingAt::new("the ends".to_string(), found, exact));
         }
         let range = |ends: &mut dyn Iterator<Item = f64>| {
             let (low, high) = ends
@@ -302,24 +345,18 @@ impl Sides {
         };
         let why = format!(
             "the staged runs end at a loss of {}, the runs from scratch at {}: for every seed, runs from scratch of \
-             several lengths must enclose the former, with a loss that falls with the length{}",
+             several lengths must enclose the former, with a loss that falls with the length",
             range(&mut staged.iter().map(|end| end.loss)),
             range(&mut scratch.iter().flatten().map(|end| end.loss)),
-            self.least_saving(&staged, &scratch).unwrap_or_default(),
         );
-        (Vec::new(), Some(why))
-    }
-
-    /// What the staged runs save at least where they end lower than any run from scratch.
-    fn least_saving(&self, staged: &[RunEnd], scratch: &[Vec<RunEnd>]) -> Option<String> {
-        let (of_scratch, least) = least_saving_of_ends(staged, scratch)?;
-        let computes = staged.iter().map(|end| Some(end.compute));
-        let exact = self.saving_exact(least, of_scratch, computes);
-        let exact = exact.map_or(String::new(), |exact| format!(" ({:.1} % exact)", 100.0 * exact));
-        Some(format!(
-            ". The staged runs end lower than the longest of these: they save more than {:.1} %{exact}",
-            100.0 * least,
-        ))
+        let at_least = least_saving_of_ends(&staged, &scratch);
+        let at_least = at_least.map(|(compute_from_scratch, saving)| LeastSaving {
+            saving,
+            saving_exact: exact(saving, compute_from_scratch),
+            compute: (1.0 - saving) * compute_from_scratch,
+            compute_from_scratch,
+        });
+        Err(NoSaving { why, at_least })
     }
 
     /// A saving in exact FLOPs, from the compute of each staged run at its loss.
@@ -349,7 +386,7 @@ impl Sides {
         let steady = self.scratch.iter().chain(&self.others).filter(|run| !run.decays());
         let scratch: Vec<&SmoothCurve> = steady
             .filter(|run| run.is_from_scratch() && run.schedule.stages()[0].shape(1) == shape)
-            .map(|run| &run.smooth)
+            .filter_map(|run| run.smooth.as_ref())
             .collect();
         let ratios: Vec<f64> = self
             .staged
@@ -358,7 +395,8 @@ impl Sides {
             .filter_map(|run| {
                 let growth_compute = run.end_of(stage - 1)?.compute_flops;
                 let stage_compute = run.end_of(stage)?.compute_flops - growth_compute;
-                let loss = run.smooth.loss_at(growth_compute)?;
+                let smooth = run.smooth.as_ref()?;
+                let loss = smooth.loss_at(growth_compute)?;
                 let of_pair = |scratch: &&SmoothCurve| {
                     let same_loss = scratch.compute_at(loss)?;
                     let left = scratch.last_compute() - same_loss;
@@ -366,7 +404,7 @@ impl Sides {
                     if window < LEAST_WINDOW * same_loss {
                         return None;
                     }
-                    dynamics_ratio(&run.smooth, growth_compute, scratch, window)
+                    dynamics_ratio(smooth, growth_compute, scratch, window)
                 };
                 let ratios: Vec<f64> = scratch.iter().filter_map(of_pair).collect();
                 (!ratios.is_empty()).then(|| mean(ratios))
@@ -396,7 +434,10 @@ impl Sides {
             let run_end = run.end().ok().filter(|_| run.decays() && is_last);
             let points: Vec<(f64, f64)> = match run_end {
                 Some(end) => vec![(end.compute, end.loss)],
-                None => run.smooth.points().filter(|point| point.0 <= end.compute_flops).collect(),
+                None => {
+                    let points = run.smooth.iter().flat_map(SmoothCurve::points);
+                    points.filter(|point| point.0 <= end.compute_flops).collect()
+                }
             };
             let Some((_, loss)) = points.last() else { continue };
             steps.push(end.step as f64);

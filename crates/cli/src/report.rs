@@ -139,7 +139,8 @@ fn notes(found: &Comparison) -> String {
 
 fn savings(found: &Comparison) -> String {
     if let Some(why) = &found.no_saving {
-        return format!("<p>None: {}.</p>", escaped(why));
+        let least = found.at_least.map_or(String::new(), |least| format!(" But {}.", least.text()));
+        return format!("<p>None: {}.{}</p>", escaped(why), escaped(&least));
     }
     let rows = found.savings.iter().map(|one| {
         let interval = match (one.low, one.high) {

@@ -64,7 +64,16 @@ fn first_compute(staged: &RunRecord) -> f64 {
 /// The loss that is drawn of an evaluation: smoothed, or as it was measured where the learning rate decays, for there it falls faster
 /// than a smooth curve follows, and its end counts.
 fn drawn(run: &RunRecord, point: &CurvePoint) -> Option<f64> {
-    if run.decays() { point.val_loss } else { run.smooth.loss_at(point.compute_flops) }
+    if run.decays() { point.val_loss } else { run.smooth.as_ref()?.loss_at(point.compute_flops) }
+}
+
+/// The loss near an amount of compute: along the smooth curve, or where there is none at the next evaluation.
+fn loss_near(run: &RunRecord, compute: f64) -> Option<f64> {
+    let smooth = run.smooth.as_ref().and_then(|curve| curve.loss_at(compute));
+    smooth.or_else(|| {
+        let mut evaluated = run.curve.evaluated();
+        evaluated.find(|(point, _)| point.compute_flops >= compute).map(|(_, loss)| loss)
+    })
 }
 
 fn curve(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
@@ -147,7 +156,8 @@ fn lines(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Vec<Layer> {
         // Each growth stands for the larger size's own way to the same loss.
         let mut label = Some("same loss from scratch".to_string());
         for (at, loss) in &growths {
-            let Some(compute) = baseline.smooth.compute_at(*loss) else { continue };
+            let smooth = baseline.smooth.as_ref();
+            let Some(compute) = smooth.and_then(|curve| curve.compute_at(*loss)) else { continue };
             let point = baseline.curve.points.iter().find(|point| point.compute_flops >= compute);
             let Some(point) = point else { continue };
             layers.push(Layer::Line {
@@ -173,7 +183,7 @@ fn panel(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Panel {
     let predicted = staged.schedule.prediction().map(|prediction| prediction.final_loss);
     let ends = runs().map(lowest).chain(predicted);
     let lowest = ends.fold(f64::INFINITY, f64::min);
-    let highest = staged.smooth.loss_at(start).unwrap_or(staged.smooth.first_loss());
+    let highest = loss_near(staged, start).unwrap_or(lowest);
     Panel {
         title: match over {
             Over::Compute if predicted.is_none() => "Held-out loss".to_string(),
@@ -196,7 +206,7 @@ fn close_up(staged: &RunRecord, scratch: &[RunRecord], found: &Comparison) -> Op
     let last = found.savings.last()?;
     let most = scratch.iter().chain([staged]).map(RunRecord::compute).fold(0.0, f64::max);
     let from = (CLOSE * last.compute_from_scratch).min(0.9 * last.compute);
-    let top = if staged.decays() { &staged.smooth } else { &baseline.smooth }.loss_at(from)?;
+    let top = loss_near(if staged.decays() { staged } else { baseline }, from)?;
     let predicted = staged.schedule.prediction().map_or(f64::INFINITY, |plan| plan.final_loss);
     let ends = scratch.iter().chain([staged]).map(lowest);
     let bottom = ends.fold(predicted, f64::min);

@@ -2,7 +2,7 @@
 
 use crate::output;
 use anyhow::{Context, Result, bail};
-use measure::{CurvePoint, Flops, LearningCurve, RunEnd, SmoothCurve};
+use measure::{CurveError, CurvePoint, Flops, LearningCurve, RunEnd, SmoothCurve};
 use schedule::Schedule;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,8 +14,8 @@ pub struct RunRecord {
     pub folder: PathBuf,
     pub schedule: Schedule,
     pub curve: LearningCurve,
-    /// Held-out loss over compute.
-    pub smooth: SmoothCurve,
+    /// Held-out loss over compute; `None` where only the end counts and there are too few evaluations for a curve.
+    pub smooth: Option<SmoothCurve>,
     pub growths: Vec<GrowthReport>,
     /// The record of its newest checkpoint, where there is one.
     state: Option<Value>,
@@ -27,10 +27,16 @@ impl RunRecord {
         let schedule = RunFolder::schedule_of(folder)?;
         let path = RunFolder::metrics_of(folder);
         let curve = LearningCurve::read(&path)?;
-        let smooth = SmoothCurve::of_run(&curve).with_context(|| {
-            let every = schedule.evaluation().every_steps;
-            format!("{} (evaluation.every_steps = {every})", path.display())
-        })?;
+        let smooth = match SmoothCurve::of_run(&curve) {
+            Ok(smooth) => Some(smooth),
+            Err(CurveError::TooShort { .. }) if schedule.learning_rate().decays() => None,
+            Err(error) => {
+                let every = schedule.evaluation().every_steps;
+                return Err(error).with_context(|| {
+                    format!("{} (evaluation.every_steps = {every})", path.display())
+                });
+            }
+        };
         let growths = RunFolder::growths_of(folder)?;
         let state = newest_state(folder);
         Ok(Self { folder: folder.to_path_buf(), schedule, curve, smooth, growths, state })

@@ -47,7 +47,7 @@ fn world() -> World {
     world
 }
 
-/// The folder of a run whose loss follows a curve in compute, with a size and a stage of each row.
+/// The folder of a run with the stage, compute and loss of each row; NaN where nothing was evaluated.
 fn write_run(folder: &Path, schedule: &str, rows: &[(usize, f64, f64)]) {
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("schedule.toml"), schedule).unwrap();
@@ -57,7 +57,8 @@ fn write_run(folder: &Path, schedule: &str, rows: &[(usize, f64, f64)]) {
     for (i, (stage, compute, loss)) in rows.iter().enumerate() {
         let step = i + 1;
         let tokens = 64 * step;
-        writeln!(text, "{stage},{step},{tokens},{compute:e},{loss},{loss},0.01,1,1,1").unwrap();
+        let held_out = if loss.is_nan() { String::new() } else { loss.to_string() };
+        writeln!(text, "{stage},{step},{tokens},{compute:e},2,{held_out},0.01,1,1,1").unwrap();
     }
     fs::write(folder.join("metrics.csv"), text).unwrap();
     fs::write(folder.join("events.jsonl"), "").unwrap();
@@ -171,8 +172,19 @@ fn decayed_runs_are_compared_by_their_ends() {
     low.last_mut().unwrap().2 = loss(per_step * 300.0);
     write_run(&world.path("low"), &decaying, &low);
     let low = world.json("compare low scratch");
-    let found = low["no_saving"].as_str().unwrap();
-    assert!(found.contains("they save more than 66.7 %"), "{found}");
+    let least = &low["at_least"];
+    assert!((least["saving"].as_f64().unwrap() - 2.0 / 3.0).abs() < 1e-9, "{low}");
+    assert!(world.good("compare low scratch").contains("they save more than 66.7 %"));
+    assert!(one_length["at_least"].is_null(), "{one_length}");
+    // Only ends count, so a curve takes no more than that.
+    let mut sparse = rows.clone();
+    let end = sparse.len() - 1;
+    sparse[..end].iter_mut().for_each(|row| row.2 = f64::NAN);
+    write_run(&world.path("sparse"), &decaying, &sparse);
+    let sparse = world.json("compare sparse scratch");
+    assert!((sparse["savings"][0]["saving"].as_f64().unwrap() - 0.2).abs() < 1e-9, "{sparse}");
+    world.good("plot sparse scratch -o sparse.svg");
+    world.good("report sparse scratch -o sparse.html");
     // One that has not ended, and one whose first stage ended by its slope.
     write_run(&world.path("short"), &decaying, &rows[..90]);
     let short = world.json("compare short scratch");
