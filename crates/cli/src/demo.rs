@@ -195,6 +195,7 @@ impl Demo {
             n_sizes: PILOT_SIZES,
             operators: OPERATORS,
             grow: None,
+            grow_by: None,
             folder: &folder.join("pilots"),
             device: DeviceChoice::Cpu,
             resume: self.resume,

@@ -1,4 +1,4 @@
-use crate::plan::operators;
+use crate::plan::{grow_by, operators};
 use crate::side_by_side::run_all;
 use crate::{fit, output};
 use anyhow::{Context, Result, bail};
@@ -61,6 +61,10 @@ pub struct Pilot {
     /// feed-forward, into the largest pilot shape [default: that from the next smaller pilot shape]
     #[arg(long, value_name = "KIND")]
     grow: Option<String>,
+    /// Let it come at the loss that the largest pilot shape has after this share of its tokens from scratch, or above: as early as
+    /// the plan's (plan --grow-by), since the pace falls with what is left after a growth [default: as late as the law has it]
+    #[arg(long, value_name = "SHARE", value_parser = grow_by)]
+    grow_by: Option<f64>,
     /// Folder of the runs and of law.json [default: runs/NAME-pilots]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -85,6 +89,8 @@ pub struct PilotRuns<'a> {
     pub operators: Operators,
     /// What grows in the grown run; the next smaller shape's growth into the largest where nothing is said.
     pub grow: Option<Operators>,
+    /// By which share of the tokens from scratch it does.
+    pub grow_by: Option<f64>,
     pub folder: &'a Path,
     pub device: DeviceChoice,
     pub resume: bool,
@@ -125,9 +131,11 @@ impl Pilot {
             );
         }
         let grow = self.grow.map(|kind| operators("--grow", &[kind])).transpose()?;
-        if let Some(grow) = grow.filter(|_| !recipe.learning_rate().decays()) {
+        let asked = grow.map(|grow| format!("--grow {grow}"));
+        let asked = asked.or(self.grow_by.map(|share| format!("--grow-by {share}")));
+        if let Some(asked) = asked.filter(|_| !recipe.learning_rate().decays()) {
             bail!(
-                "--grow {grow}: the pace after a growth is measured where the learning rate decays, and that of the recipe does not"
+                "{asked}: the pace after a growth is measured where the learning rate decays, and that of the recipe does not"
             );
         }
         let device = self.device.parse()?;
@@ -137,6 +145,7 @@ impl Pilot {
             n_sizes: self.sizes as usize,
             operators: chosen,
             grow,
+            grow_by: self.grow_by,
             folder: &folder,
             device,
             resume: self.resume,
@@ -218,6 +227,8 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
         }
         return Err(error).context(record.to_string());
     }
+    // Absolute, as it stands in the schedules of runs that may go on from another folder.
+    let tokens = tokens.canonicalize().with_context(|| tokens.display().to_string())?;
     Ok(recipe.with_tokens(tokens)?)
 }
 
@@ -386,8 +397,11 @@ impl PilotRuns<'_> {
         large: &PlannedPilot,
         of_small: &[RunOptions],
     ) -> Result<Option<RunOptions>> {
-        let Some(cost) = law.cost() else { return Ok(None) };
         let (n_small, n_large) = (small.n_params() as f64, large.shape.n_params() as f64);
+        let Some(mut cost) = law.cost() else { return Ok(None) };
+        if let Some(share) = self.grow_by {
+            cost = cost.with_growths_by(n_large, share * large.tokens)?;
+        }
         let Ok(growth) = cost.growth_point(StageStart::Scratch, n_small, n_large) else {
             return Ok(None);
         };

@@ -164,7 +164,8 @@ fn pace(text: &str) -> Result<f64, String> {
     }
 }
 
-fn grow_by(text: &str) -> Result<f64, String> {
+/// A share by which the last growth comes.
+pub fn grow_by(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
         _ => Err("must be above 0 and at most 1".into()),

@@ -287,6 +287,14 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
     let grew = &flat["grown"]["grew"];
     let of = |kind: &str| grew[kind].as_bool() == Some(true);
     assert!(of("feed_forward") && !of("heads") && !of("depth"), "{grew}");
+    // Earlier, if that is asked for.
+    let early = world.json(&format!("pilot stable.toml {grow} --grow-by 0.2 -o early"));
+    let before = |law: &Value| law["grown"]["tokens_small"].as_f64().unwrap();
+    assert!(before(&early) < 0.8 * before(&flat), "{early}");
+    let late = world.json(&format!("pilot stable.toml {grow} --grow-by 1 -o late"));
+    assert_eq!(before(&late), before(&flat));
+    let found = world.bad("pilot recipe.toml --share 0.5 --grow-by 0.2 -o constant");
+    assert!(found.contains("--grow-by 0.2: the pace after a growth is measured where"), "{found}");
     let found = world.bad(&format!("pilot recipe.toml {grow} -o constant"));
     assert!(
         found.contains("--grow feed-forward: the pace after a growth is measured where"),
@@ -342,6 +350,12 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     assert!(found.contains("too small for pilot runs"), "{found}");
     assert!(!world.path("texts").exists());
     world.good("pilot text.toml --text a.txt --share 0.2 --sizes 2 -o texts");
+    fs::create_dir(world.path("elsewhere")).unwrap();
+    let again = world.staged_in(
+        "elsewhere",
+        "pilot ../text.toml --text ../a.txt --share 0.2 --sizes 2 -o ../texts --resume",
+    );
+    assert!(again.status.success(), "{}", lossy(&again.stderr));
     let found = world.bad("pilot text.toml --text b.txt --share 0.2 --sizes 2 -o texts --resume");
     assert!(
         found.contains("texts: holds runs on a.txt (3500 bytes), tokenizer = bytes"),

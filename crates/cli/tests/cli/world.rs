@@ -30,8 +30,13 @@ impl World {
     }
 
     pub fn staged(&self, arguments: &str) -> Output {
+        self.staged_in("", arguments)
+    }
+
+    /// The same from a folder in it.
+    pub fn staged_in(&self, folder: &str, arguments: &str) -> Output {
         Command::new(env!("CARGO_BIN_EXE_staged"))
-            .current_dir(self.folder.path())
+            .current_dir(self.path(folder))
             .args(arguments.split_whitespace())
             .output()
             .unwrap()

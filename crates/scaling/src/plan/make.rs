@@ -59,11 +59,8 @@ impl Plan {
                     return Err(PlanError::GrowByWithoutEnd);
                 }
                 let tokens = share * request.cost.tokens_at(n, loss)?;
-                let least = request.cost.loss_after(n, None, tokens)?;
-                bounded = Request {
-                    cost: request.cost.clone().with_least_growth_loss(least),
-                    ..request.clone()
-                };
+                let cost = request.cost.clone().with_growths_by(n, tokens)?;
+                bounded = Request { cost, ..request.clone() };
                 &bounded
             }
         };
