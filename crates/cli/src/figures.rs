@@ -135,9 +135,13 @@ pub fn saving_by_stop(schedule: &Schedule) -> Result<Figure> {
     if sizes.len() < 2 {
         bail!("one stage saves nothing, wherever it stops");
     }
-    if schedule.prediction().is_some_and(|plan| plan.grow_by.is_some()) {
+    let elsewhere = schedule.prediction().and_then(|plan| {
+        let by_share = plan.grow_by.map(|_| "by a given share");
+        by_share.or(plan.in_seconds.then_some("where seconds say"))
+    });
+    if let Some(elsewhere) = elsewhere {
         bail!(
-            "the saving by the stop is that of growths where the law has them, and this plan grows by a given share"
+            "the saving by the stop is that of growths where the law has them in compute, and this plan grows {elsewhere}"
         );
     }
     let asymptote = cost.asymptote(last);

@@ -387,7 +387,7 @@ fn schedule(
         tokens_before: stage.resumed_step * plan.batch_tokens,
     };
     let curve = &plan.curve;
-    let in_compute = plan.seconds.is_none();
+    let in_seconds = plan.seconds.is_some();
     let prediction = Prediction {
         law: law.name.clone(),
         batch: batch.to_string(),
@@ -395,14 +395,15 @@ fn schedule(
         compute: plan.compute,
         compute_from_scratch: plan.compute_from_scratch,
         // A run's saving is measured in compute, whatever was planned in.
-        saving: if in_compute {
-            plan.saving
-        } else {
+        saving: if in_seconds {
             1.0 - plan.compute / plan.compute_from_scratch
+        } else {
+            plan.saving
         },
-        saving_interval: plan.saving_interval.filter(|_| in_compute),
+        saving_interval: plan.saving_interval.filter(|_| !in_seconds),
         pace: (plan.pace != 1.0).then_some(plan.pace),
         grow_by,
+        in_seconds,
         pilot_compute: law.pilot_compute(),
         curve: PredictedCurve {
             stage: curve.iter().map(|point| point.stage).collect(),

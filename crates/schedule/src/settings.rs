@@ -183,6 +183,9 @@ pub struct Prediction {
     /// Share of the last shape's tokens from scratch by which the last growth was to come; absent where the law says when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grow_by: Option<f64>,
+    /// Whether the growths were chosen by measured seconds; by 6 N D when it is absent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_seconds: bool,
     /// 6 N D of the runs that the law was fitted to, FLOPs; absent for a published law.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pilot_compute: Option<f64>,

@@ -201,8 +201,12 @@ fn units_and_prices_agree() {
     let flops = world.json("plan --budget 8.64e19");
     let days = world.json("plan --pf-days 1");
     assert_eq!(flops, days);
-    let plan = world.json("plan --seconds 1e5 --throughput speed.csv --stages 1..2");
+    let plan = world
+        .json("plan --seconds 1e5 --throughput speed.csv --stages 2 --context 128 -o timed.toml");
     assert!((plan["seconds"].as_f64().unwrap() / 1e5 - 1.0).abs() < 1e-6);
+    world.good("plot timed.toml -o timed.svg");
+    let found = world.bad("plot timed.toml --show saving -o saving.svg");
+    assert!(found.contains("this plan grows where seconds say"), "{found}");
     let policies = world.json("plan --shape gpt2 --stop 1.1x --law kaplan-authors --stages 2");
     assert_eq!(policies["other_policies"].as_array().unwrap().len(), 3);
     assert!(policies["saving_interval"].is_null());
