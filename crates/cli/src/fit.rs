@@ -3,6 +3,7 @@ use crate::{figures, output};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use scaling::{Fit as Law, FitError, FitOptions, IsoFlop, LawForm};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use trainer::RunFolder;
@@ -194,9 +195,13 @@ impl Fit {
 /// Share of each pilot run that is left out at its start: no law in N and D holds there.
 const PILOT_SKIP: f64 = 0.25;
 
-/// Fits L(N, D) to our own runs, to their ends or where their learning rate is at its peak: of three forms the one that predicts
-/// the largest size best from the smaller ones. With two sizes alone it is the mean of two forms: of data of small models
-/// Kaplan's tends to predict too low a loss for larger ones, a sum too high a one (docs/SCALING.md).
+/// What a form may be off the ends of pilot runs, r.m.s., to be believed beyond them.
+const GOOD_FIT: f64 = 0.01;
+
+/// Fits L(N, D) to our own runs, to their ends or where their learning rate is at its peak. Of more than two sizes three forms
+/// are fitted, and the one that predicts the largest size best from the smaller ones counts. Two sizes tell no form from another: beyond
+/// small models Kaplan's tends to be too low and a sum too high (docs/SCALING.md), so it is the mean of both, if both go
+/// through the points, else the one that is nearer to them.
 pub fn fit_runs(runs: &[PathBuf], ends: bool, bootstraps: usize) -> Result<(Law, Observations)> {
     let source = Source {
         files: runs.to_vec(),
@@ -208,18 +213,26 @@ pub fn fit_runs(runs: &[PathBuf], ends: bool, bootstraps: usize) -> Result<(Law,
         drop_highest: 0,
     };
     let observations = source.read()?;
+    let fit = |form| law_of(&observations, FitOptions { form, n_bootstraps: bootstraps, seed: 1 });
     let off = |law: &Law| {
         law.left_out.map_or(law.residuals.root_mean_square, |found| found.mean_absolute_error)
     };
-    let laws = [LawForm::MixedTokens, LawForm::KaplanTokens, LawForm::Tokens]
-        .map(|form| law_of(&observations, FitOptions { form, n_bootstraps: bootstraps, seed: 1 }));
+    let sizes = observations.points.iter().filter_map(|one| one.n_params).map(f64::to_bits);
+    let tells_no_form = sizes.collect::<BTreeSet<u64>>().len() < 3;
+    let forms: &[LawForm] = if tells_no_form {
+        &[LawForm::KaplanTokens, LawForm::FixedTokens]
+    } else {
+        &[LawForm::MixedTokens, LawForm::KaplanTokens, LawForm::Tokens]
+    };
+    let laws: Vec<Result<Law>> = forms.iter().map(|form| fit(*form)).collect();
+    let good = |law: &Result<Law>| law.as_ref().is_ok_and(|law| off(law) < GOOD_FIT);
+    if tells_no_form && laws.iter().all(good) {
+        return Ok((fit(LawForm::MixedTokens)?, observations));
+    }
     // A form that these runs do not fix leaves the others.
     let failed = laws.iter().find_map(|law| law.as_ref().err().map(ToString::to_string));
-    let mut laws: Vec<Law> = laws.into_iter().filter_map(Result::ok).collect();
-    if laws.iter().any(|law| law.left_out.is_none()) {
-        laws.truncate(1);
-    }
-    let best = laws.into_iter().min_by(|a, b| off(a).total_cmp(&off(b)));
+    let laws = laws.into_iter().filter_map(Result::ok);
+    let best = laws.min_by(|a, b| off(a).total_cmp(&off(b)));
     Ok((best.context(failed.unwrap_or_default())?, observations))
 }
 
