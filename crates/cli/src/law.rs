@@ -223,6 +223,14 @@ impl PlanningLaw {
         self.fit.as_ref()?.grown.map(|grown| grown.grew)
     }
 
+    /// When the grown run grew: the tokens that its larger size takes from scratch to that loss, over those of the longest run.
+    pub fn growth_share(&self) -> Option<f64> {
+        let fit = self.fit.as_ref()?;
+        let resumed = fit.grown?.resumed_tokens(&fit.cost()?).ok()?;
+        let tokens = fit.ranges.iter().find(|range| range.quantity == Quantity::Tokens)?;
+        Some(resumed / tokens.greatest)
+    }
+
     /// How far a plan goes beyond the data of its law.
     pub fn extrapolation(&self, sizes: &[f64], tokens: f64) -> Vec<String> {
         const FAR: f64 = 2.0;

@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 /// What whole steps may add to or take from a plan's compute before it is said.
 const MOST_ROUNDING: f64 = 0.03;
 
+/// How much later than the grown pilot run's a growth may come, in shares of the tokens from scratch, before it is said.
+const LATER: f64 = 1.2;
+
 /// The learning rate that hidden matrices of a width get.
 fn hidden_rate(planned: &Planned, d_model: usize) -> f64 {
     let schedule = &planned.schedule;
@@ -87,12 +90,15 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
     else {
         return warnings;
     };
-    let grow_by = planned.schedule.prediction().and_then(|prediction| prediction.grow_by);
-    if plan.pace > 1.0 && grow_by.is_none() {
+    let last = &plan.stages[plan.stages.len() - 1];
+    let from_scratch = plan.compute_from_scratch / (6.0 * last.n_params);
+    let share = last.resumed_step * plan.batch_tokens / from_scratch;
+    if let Some(measured) = planned.law.growth_share().filter(|one| share > LATER * one) {
         warnings.push(format!(
-            "a pace of {:.2} has a grown model learn faster than one from scratch; at twice the width of our pilot runs that held for an \
-             early growth in small batches (--grow-by 0.35), and not otherwise (docs/SAVINGS.md)",
-            plan.pace
+            "the pace was measured after a growth at {} of the tokens from scratch, and the last growth here comes at {}: late ones were \
+             measured to be slower (docs/SAVINGS.md); grow earlier (--grow-by) or measure it as late (staged pilot --grow-by)",
+            percent(measured),
+            percent(share)
         ));
     }
     let grew = pairs().flat_map(|pair| Operators::between(&pair[0].shape, &pair[1].shape).kinds());

@@ -67,10 +67,16 @@ impl GrownRun {
     /// # Errors
     /// A final loss at or below the larger size's asymptote.
     pub fn pace(&self, cost: &TrainingCost) -> Result<f64, ScalingError> {
-        let grown_at = cost.loss_after(self.small, None, self.tokens_small)?;
-        let progress =
-            cost.tokens_at(self.large, self.loss)? - cost.tokens_at(self.large, grown_at)?;
+        let progress = cost.tokens_at(self.large, self.loss)? - self.resumed_tokens(cost)?;
         Ok(progress / self.tokens_large)
+    }
+
+    /// The tokens from scratch after which the larger size has the loss of the growth under a law.
+    ///
+    /// # Errors
+    /// A loss that the larger size cannot have.
+    pub fn resumed_tokens(&self, cost: &TrainingCost) -> Result<f64, ScalingError> {
+        cost.tokens_at(self.large, cost.loss_after(self.small, None, self.tokens_small)?)
     }
 }
 
