@@ -3,7 +3,6 @@ use crate::{figures, output};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use scaling::{Fit as Law, FitError, FitOptions, IsoFlop, LawForm};
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use trainer::RunFolder;
@@ -213,27 +212,26 @@ pub fn fit_runs(runs: &[PathBuf], ends: bool, bootstraps: usize) -> Result<(Law,
         drop_highest: 0,
     };
     let observations = source.read()?;
-    let fit = |form| law_of(&observations, FitOptions { form, n_bootstraps: bootstraps, seed: 1 });
-    let off = |law: &Law| {
-        law.left_out.map_or(law.residuals.root_mean_square, |found| found.mean_absolute_error)
-    };
-    let sizes = observations.points.iter().filter_map(|one| one.n_params).map(f64::to_bits);
-    let tells_no_form = sizes.collect::<BTreeSet<u64>>().len() < 3;
-    let forms: &[LawForm] = if tells_no_form {
-        &[LawForm::KaplanTokens, LawForm::FixedTokens]
-    } else {
-        &[LawForm::MixedTokens, LawForm::KaplanTokens, LawForm::Tokens]
-    };
-    let laws: Vec<Result<Law>> = forms.iter().map(|form| fit(*form)).collect();
-    let good = |law: &Result<Law>| law.as_ref().is_ok_and(|law| off(law) < GOOD_FIT);
-    if tells_no_form && laws.iter().all(good) {
-        return Ok((fit(LawForm::MixedTokens)?, observations));
-    }
+    Ok((law_of_pilots(&observations, bootstraps)?, observations))
+}
+
+fn law_of_pilots(observations: &Observations, bootstraps: usize) -> Result<Law> {
+    let fit = |form| law_of(observations, FitOptions { form, n_bootstraps: bootstraps, seed: 1 });
+    let laws = [LawForm::MixedTokens, LawForm::KaplanTokens, LawForm::Tokens].map(fit);
     // A form that these runs do not fix leaves the others.
     let failed = laws.iter().find_map(|law| law.as_ref().err().map(ToString::to_string));
-    let laws = laws.into_iter().filter_map(Result::ok);
-    let best = laws.min_by(|a, b| off(a).total_cmp(&off(b)));
-    Ok((best.context(failed.unwrap_or_default())?, observations))
+    let left_out = |law: &Law| Some(law.left_out?.mean_absolute_error);
+    let judged = laws.into_iter().flatten().filter_map(|law| Some((left_out(&law)?, law)));
+    if let Some((_, best)) = judged.min_by(|a, b| a.0.total_cmp(&b.0)) {
+        return Ok(best);
+    }
+    let off = |law: &Law| law.residuals.root_mean_square;
+    let laws = [LawForm::KaplanTokens, LawForm::FixedTokens].map(fit);
+    if laws.iter().all(|law| law.as_ref().is_ok_and(|law| off(law) < GOOD_FIT)) {
+        return fit(LawForm::MixedTokens);
+    }
+    let best = laws.into_iter().flatten().min_by(|a, b| off(a).total_cmp(&off(b)));
+    best.context(failed.unwrap_or_default())
 }
 
 fn law_of(observations: &Observations, options: FitOptions) -> Result<Law> {
@@ -346,4 +344,41 @@ fn number(x: f64) -> String {
     }
     let decimals = if size == 0.0 { 4 } else { (4 - size.log10().floor() as i32).clamp(0, 6) };
     format!("{x:.*}", decimals as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scaling::Observation;
+
+    /// Ends of sizes after three lengths each, under E + A / N^0.3478 + B / D^0.4 or with losses shifted.
+    fn ends(sizes: &[f64], shift: impl Fn(usize) -> f64) -> Observations {
+        let mut points = Vec::new();
+        for n_params in sizes {
+            for tokens in [2.8e6, 4.6e6, 7.7e6f64] {
+                let loss = 1.0 + 16.0 * n_params.powf(-0.3478) + 120.0 * tokens.powf(-0.4);
+                points.push(Observation {
+                    n_params: Some(*n_params),
+                    tokens: Some(tokens),
+                    loss: loss + shift(points.len()),
+                    run: points.len(),
+                    ..Observation::default()
+                });
+            }
+        }
+        Observations { points, batch_tokens: None, compute: None, warnings: Vec::new() }
+    }
+
+    #[test]
+    fn two_sizes_are_fitted_by_two_forms_where_both_go_through_them() {
+        let form = |observations| law_of_pilots(&observations, 0).unwrap().law;
+        assert_eq!(form(ends(&[5e4, 2e5], |_| 0.0)), LawForm::MixedTokens);
+        // An end far off every form.
+        let off = |i| if i == 2 { 0.4 } else { 0.0 };
+        assert_ne!(form(ends(&[5e4, 2e5], off)), LawForm::MixedTokens);
+        // Three smaller sizes tell which form made the largest one.
+        let law = law_of_pilots(&ends(&[1e4, 5e4, 2e5, 8e5], |_| 0.0), 0).unwrap();
+        assert_eq!(law.law, LawForm::Tokens);
+        assert!(law.left_out.unwrap().largest_error < 1e-3);
+    }
 }

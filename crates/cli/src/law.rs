@@ -89,10 +89,7 @@ impl PlanningLaw {
             )
         })?;
         let fit = fit_of(&text, name)?;
-        let parameters = fit.law.parameter_names().iter().zip(fit.values());
-        if let Some((factor, _)) =
-            parameters.clone().find(|(key, value)| **key != "E" && *value == 0.0)
-        {
+        if let Some(factor) = flat_in(&fit) {
             bail!(
                 "{name}: parameters.{factor} = 0: the law does not fall with every quantity, so there is nothing to plan; fit it to more \
                  or longer runs"
@@ -344,22 +341,35 @@ pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
                 fit.law
             );
         }
+        if *parameter == "w" && !(0.0..=1.0).contains(&value) {
+            bail!("{name}: parameters.w = {value}: must be from 0 to 1");
+        }
         // A factor at 0 is a fit of data that do not depend on its quantity.
         let is_exponent = parameter.starts_with(['a', 'b']);
         if value < 0.0 || (value == 0.0 && is_exponent) {
             bail!("{name}: parameters.{parameter} = {value}: must be positive");
         }
     }
-    for draw in &fit.draws {
-        if draw.len() != fit.values().len() || !draw.iter().all(|value| value.is_finite()) {
-            bail!(
-                "{name}: draws: each must have {} finite numbers, one for each parameter of the form {}",
-                fit.values().len(),
-                fit.law
-            );
-        }
+    if !fit.draws.iter().all(|draw| fit.law.makes_law(draw)) {
+        bail!(
+            "{name}: draws: each must have {} finite numbers, one for each parameter of the form {}, with positive exponents and no negative one",
+            fit.values().len(),
+            fit.law
+        );
     }
     Ok(fit)
+}
+
+/// A factor or scale at 0, if for it the law does not fall with some quantity. In a mean of two forms one of them may still fall.
+fn flat_in(fit: &Fit) -> Option<&'static str> {
+    let is_flat = |name: &&str| fit.parameters.get(*name).is_some_and(|one| one.value == 0.0);
+    let both = |first: &'static str, second: &'static str| {
+        (is_flat(&first) && is_flat(&second)).then_some(first)
+    };
+    if fit.law == LawForm::MixedTokens {
+        return both("A", "N_c").or(both("B", "D_c"));
+    }
+    fit.law.parameter_names().iter().find(|name| **name != "E" && is_flat(name)).copied()
 }
 
 /// A fitted law in N and D. A law in the steps of runs with one batch B is one in tokens, D = B S.

@@ -227,8 +227,6 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
         }
         return Err(error).context(record.to_string());
     }
-    // Absolute, as it stands in the schedules of runs that may go on from another folder.
-    let tokens = tokens.canonicalize().with_context(|| tokens.display().to_string())?;
     Ok(recipe.with_tokens(tokens)?)
 }
 
@@ -419,7 +417,8 @@ impl PilotRuns<'_> {
             StageSpec::new(&large.shape, last, Some(growth)),
         ];
         let schedule = of_small[0].schedule.clone().with_stages(stages)?;
-        let schedule = schedule.named(&format!("pilot-{small}-to-{}", large.shape))?;
+        let by = self.grow_by.map_or(String::new(), |share| format!("-by-{share}"));
+        let schedule = schedule.named(&format!("pilot-{small}-to-{}{by}", large.shape))?;
         let branch_of = branch_point(of_small, &schedule);
         Ok(Some(self.run(schedule, branch_of)))
     }

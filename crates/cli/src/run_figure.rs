@@ -67,13 +67,15 @@ fn drawn(run: &RunRecord, point: &CurvePoint) -> Option<f64> {
     if run.decays() { point.val_loss } else { run.smooth.as_ref()?.loss_at(point.compute_flops) }
 }
 
-/// The loss near an amount of compute: along the smooth curve, or where there is none at the next evaluation.
-fn loss_near(run: &RunRecord, compute: f64) -> Option<f64> {
-    let smooth = run.smooth.as_ref().and_then(|curve| curve.loss_at(compute));
-    smooth.or_else(|| {
-        let mut evaluated = run.curve.evaluated();
-        evaluated.find(|(point, _)| point.compute_flops >= compute).map(|(_, loss)| loss)
-    })
+/// The highest loss to show of all that goes on from an amount of compute: that of a run there, along its smooth curve; without one
+/// the highest that is drawn.
+fn top(run: &RunRecord, others: &[RunRecord], compute: f64) -> Option<f64> {
+    if let Some(smooth) = &run.smooth {
+        return smooth.loss_at(compute).or(Some(smooth.first_loss()));
+    }
+    let drawn = others.iter().chain([run]).flat_map(|run| run.curve.evaluated());
+    let from = drawn.filter(|(point, _)| point.compute_flops >= compute);
+    from.map(|(_, loss)| loss).reduce(f64::max)
 }
 
 fn curve(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
@@ -183,7 +185,7 @@ fn panel(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Panel {
     let predicted = staged.schedule.prediction().map(|prediction| prediction.final_loss);
     let ends = runs().map(lowest).chain(predicted);
     let lowest = ends.fold(f64::INFINITY, f64::min);
-    let highest = loss_near(staged, start).unwrap_or(lowest);
+    let highest = top(staged, scratch, start).unwrap_or(lowest);
     Panel {
         title: match over {
             Over::Compute if predicted.is_none() => "Held-out loss".to_string(),
@@ -206,7 +208,7 @@ fn close_up(staged: &RunRecord, scratch: &[RunRecord], found: &Comparison) -> Op
     let last = found.savings.last()?;
     let most = scratch.iter().chain([staged]).map(RunRecord::compute).fold(0.0, f64::max);
     let from = (CLOSE * last.compute_from_scratch).min(0.9 * last.compute);
-    let top = loss_near(if staged.decays() { staged } else { baseline }, from)?;
+    let top = top(if staged.decays() { staged } else { baseline }, scratch, from)?;
     let predicted = staged.schedule.prediction().map_or(f64::INFINITY, |plan| plan.final_loss);
     let ends = scratch.iter().chain([staged]).map(lowest);
     let bottom = ends.fold(predicted, f64::min);

@@ -166,10 +166,16 @@ pub fn end_of_run(folder: &Path, schedule: &Schedule, curve: &LearningCurve) -> 
     {
         return Ok(RunEnd { compute: point.compute_flops, loss });
     }
+    let step = curve.points.last().map_or(0, |point| point.step);
+    let where_it_is =
+        if curve.points.last().is_some_and(|point| (point.stage, point.step) == (last, due)) {
+            format!("has no held-out loss at its end, step {step}")
+        } else {
+            format!("is at step {step} and not at its end")
+        };
     bail!(
-        "{}: is at step {} and not at its end; its learning rate decays, so that only its end counts",
+        "{}: {where_it_is}; its learning rate decays, so that only its end counts",
         folder.display(),
-        curve.points.last().map_or(0, |point| point.step)
     )
 }
 

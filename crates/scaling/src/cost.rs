@@ -288,15 +288,31 @@ mod tests {
         AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
         KAPLAN_TOKENS,
     };
+    use crate::{KaplanLaw, PowerLaw, SumLaw};
     use proptest::prelude::*;
 
-    fn token_laws() -> [TokenLaw; 6] {
+    fn token_laws() -> [TokenLaw; 8] {
         let (TokenLaw::Kaplan(kaplan), TokenLaw::Sum(sum)) = (KAPLAN_TOKENS, CHINCHILLA_CORRECTED)
         else {
             unreachable!()
         };
         let mixed = |weight| TokenLaw::Mixed { weight, kaplan, sum };
-        [KAPLAN_TOKENS, CHINCHILLA, CHINCHILLA_CORRECTED, mixed(0.5), mixed(0.03), mixed(1.0)]
+        // Fits of poor data have parts that do not fall with tokens.
+        let flat_sum =
+            TokenLaw::Mixed { weight: 0.5, kaplan, sum: SumLaw { data_factor: 0.0, ..sum } };
+        let data = PowerLaw { scale: 0.0, ..kaplan.data };
+        let flat_kaplan =
+            TokenLaw::Mixed { weight: 0.5, kaplan: KaplanLaw { data, ..kaplan }, sum };
+        [
+            KAPLAN_TOKENS,
+            CHINCHILLA,
+            CHINCHILLA_CORRECTED,
+            mixed(0.5),
+            mixed(0.03),
+            mixed(1.0),
+            flat_sum,
+            flat_kaplan,
+        ]
     }
 
     fn all() -> Vec<TrainingCost> {

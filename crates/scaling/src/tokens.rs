@@ -112,8 +112,11 @@ impl TokenLaw {
             }
             Self::Sum(law) => Ok((law.data_factor / above).powf(1.0 / law.data_exponent)),
             Self::Mixed { kaplan, sum, .. } => {
-                // Where each of the two alone has this loss, the other is on either side of it.
-                let of = |law: Self| law.tokens_at(n_params, loss).unwrap_or(MOST_TOKENS).ln();
+                // Where each of the two alone has this loss, the other is on either side of it. One may never have it, or always.
+                let of = |law: Self| {
+                    let tokens = law.tokens_at(n_params, loss).ok().filter(|tokens| *tokens >= 0.0);
+                    tokens.unwrap_or(MOST_TOKENS).clamp(1.0 / MOST_TOKENS, MOST_TOKENS).ln()
+                };
                 let ends = [of(Self::Kaplan(*kaplan)), of(Self::Sum(*sum))];
                 let [least, most] = [ends[0].min(ends[1]) - MARGIN, ends[0].max(ends[1]) + MARGIN];
                 root("the tokens until this loss", least, most, |ln_tokens| {
@@ -153,7 +156,7 @@ impl TokenLaw {
     }
 }
 
-/// Tokens that no loss takes longer for, where a form never has it.
+/// Tokens that no loss takes longer for, where a form never has it; and one over them where it always has.
 const MOST_TOKENS: f64 = 1e200;
 
 /// What keeps both ends of a search on their sides of a loss despite rounding, in ln of tokens.

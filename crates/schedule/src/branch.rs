@@ -1,6 +1,7 @@
 use crate::Schedule;
 use crate::file::ScheduleFile;
-use crate::{CheckpointSettings, DecayShape, Until};
+use crate::{CheckpointSettings, DataSource, DecayShape, Until};
+use std::path::PathBuf;
 
 impl Schedule {
     /// The last step, counted from the start of the run, before the rate of a `wsd` run decays; `None` where that is not in this
@@ -57,9 +58,15 @@ impl Schedule {
         Ok(())
     }
 
-    /// The first line in which another schedule differs: "`that` there, `this` here"; `None` if none does.
+    /// The first line in which another schedule differs: "`that` there, `this` here"; `None` if none does. Where a token file lies does
+    /// not count: folders move, and a checkpoint knows what it learnt from.
     pub fn difference_from(&self, there: &Self) -> Option<String> {
-        difference(&there.file, &self.file)
+        let placeless = |schedule: &Self| {
+            let mut file = schedule.file.clone();
+            without_token_path(&mut file);
+            file
+        };
+        difference(&placeless(there), &placeless(self))
     }
 
     /// The first line in which a run of `there` is of another kind: not of this schedule under another seed or, with `any_length`, to
@@ -91,8 +98,15 @@ impl Schedule {
     }
 }
 
+fn without_token_path(file: &mut ScheduleFile) {
+    if let DataSource::Tokens(tokens) = &mut file.data {
+        tokens.file = PathBuf::new();
+    }
+}
+
 /// Takes from a schedule what changes no number of its run.
 fn without_incidentals(file: &mut ScheduleFile) {
+    without_token_path(file);
     file.name.clear();
     file.from_scratch = None;
     file.prediction = None;

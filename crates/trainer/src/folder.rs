@@ -75,9 +75,8 @@ impl RunFolder {
     /// # Errors
     /// The file system refuses.
     pub fn begin(&mut self, schedule: &Schedule) -> Result<(), TrainError> {
-        if !self.begun {
-            self.write_schedule(schedule)?;
-        }
+        // Also of a run that goes on: its token file may lie elsewhere now.
+        self.write_schedule(schedule)?;
         let path = self.root.join(EVENTS_FILE);
         let torn = fs::read(&path).is_ok_and(|text| !text.is_empty() && !text.ends_with(b"\n"));
         let mut events = OpenOptions::new()

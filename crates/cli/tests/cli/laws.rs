@@ -319,6 +319,22 @@ fn options_that_would_do_nothing_and_broken_laws_are_refused() {
     let mut rising = good;
     rising["parameters"]["a_N"]["value"] = (-0.1).into();
     world.write("rising.json", rising.to_string());
+    let mixed = world.json(&law.replace("kaplan", "mixed"));
+    let with = |name: &str, changes: &[(&str, f64)]| {
+        let mut law = mixed.clone();
+        for (parameter, value) in changes {
+            law["parameters"][*parameter]["value"] = (*value).into();
+        }
+        world.write(name, law.to_string());
+    };
+    with("heavy.json", &[("w", 1.5)]);
+    with("flat.json", &[("B", 0.0), ("D_c", 0.0)]);
+    // One part may be flat, and one form alone may count.
+    with("half_flat.json", &[("B", 0.0)]);
+    with("sum_alone.json", &[("w", 0.0)]);
+    for name in ["half_flat", "sum_alone"] {
+        world.good(&format!("plan --shape gpt2 --stop 1.3x --stages 2 --law {name}.json"));
+    }
     let curve = fs::read(world.path("small/metrics.csv")).unwrap();
     let on_points = |rest: &str| format!("fit points.csv {COLUMNS} {rest}");
     let cases = [
@@ -327,6 +343,8 @@ fn options_that_would_do_nothing_and_broken_laws_are_refused() {
         ("fit small big -o small/metrics.csv".into(), "is one of the files that are fitted"),
         ("plan --shape gpt2 --law drawn.json".into(), "drawn.json: draws: each must have 4 finite"),
         ("plan --shape gpt2 --law rising.json".into(), "parameters.a_N = -0.1: must be positive"),
+        ("plan --shape gpt2 --law heavy.json".into(), "parameters.w = 1.5: must be from 0 to 1"),
+        ("plan --shape gpt2 --law flat.json".into(), "parameters.B = 0: the law does not fall"),
     ];
     for (arguments, message) in cases {
         let output = world.staged(&arguments);

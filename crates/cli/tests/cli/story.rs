@@ -177,13 +177,18 @@ fn decayed_runs_are_compared_by_their_ends() {
     assert!(world.good("compare low scratch").contains("they save more than 66.7 %"));
     assert!(one_length["at_least"].is_null(), "{one_length}");
     // Only ends count, so a curve takes no more than that.
-    let mut sparse = rows.clone();
-    let end = sparse.len() - 1;
-    sparse[..end].iter_mut().for_each(|row| row.2 = f64::NAN);
-    write_run(&world.path("sparse"), &decaying, &sparse);
+    let mut sparse_rows = rows.clone();
+    let end = sparse_rows.len() - 1;
+    sparse_rows[..end].iter_mut().for_each(|row| row.2 = f64::NAN);
+    write_run(&world.path("sparse"), &decaying, &sparse_rows);
     let sparse = world.json("compare sparse scratch");
     assert!((sparse["savings"][0]["saving"].as_f64().unwrap() - 0.2).abs() < 1e-9, "{sparse}");
     world.good("plot sparse scratch -o sparse.svg");
+    assert!(fs::read_to_string(world.path("sparse.svg")).unwrap().contains("20.0 % saved"));
+    sparse_rows[end].2 = f64::NAN;
+    write_run(&world.path("unevaluated"), &decaying, &sparse_rows);
+    let none = world.json("compare unevaluated scratch");
+    assert!(none["no_saving"].as_str().unwrap().contains("has no held-out loss at its end"));
     world.good("report sparse scratch -o sparse.html");
     // One that has not ended, and one whose first stage ended by its slope.
     write_run(&world.path("short"), &decaying, &rows[..90]);
@@ -288,11 +293,11 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
     let of = |kind: &str| grew[kind].as_bool() == Some(true);
     assert!(of("feed_forward") && !of("heads") && !of("depth"), "{grew}");
     // Earlier, if that is asked for.
-    let early = world.json(&format!("pilot stable.toml {grow} --grow-by 0.2 -o early"));
     let before = |law: &Value| law["grown"]["tokens_small"].as_f64().unwrap();
-    assert!(before(&early) < 0.8 * before(&flat), "{early}");
-    let late = world.json(&format!("pilot stable.toml {grow} --grow-by 1 -o late"));
+    let late = world.json(&format!("pilot stable.toml {grow} --grow-by 1 -o early"));
     assert_eq!(before(&late), before(&flat));
+    let early = world.json(&format!("pilot stable.toml {grow} --grow-by 0.2 -o early --resume"));
+    assert!(before(&early) < 0.8 * before(&flat), "{early}");
     let found = world.bad("pilot recipe.toml --share 0.5 --grow-by 0.2 -o constant");
     assert!(found.contains("--grow-by 0.2: the pace after a growth is measured where"), "{found}");
     let found = world.bad(&format!("pilot recipe.toml {grow} -o constant"));
@@ -351,6 +356,9 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
         "pilot ../text.toml --text ../a.txt --share 0.2 --sizes 2 -o ../texts --resume",
     );
     assert!(again.status.success(), "{}", lossy(&again.stderr));
+    fs::rename(world.path("texts"), world.path("moved")).unwrap();
+    world.good("pilot text.toml --text a.txt --share 0.2 --sizes 2 -o moved --resume");
+    fs::rename(world.path("moved"), world.path("texts")).unwrap();
     let found = world.bad("pilot text.toml --text b.txt --share 0.2 --sizes 2 -o texts --resume");
     assert!(
         found.contains("texts: holds runs on a.txt (3500 bytes), tokenizer = bytes"),

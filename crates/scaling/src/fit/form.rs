@@ -242,6 +242,20 @@ impl LawForm {
         }
     }
 
+    /// Whether published parameters make a law: all finite, factors and scales not negative, exponents positive, a weight from 0 to 1.
+    pub fn makes_law(self, values: &[f64]) -> bool {
+        let names = self.parameter_names();
+        let fits = |(name, value): (&&str, &f64)| {
+            value.is_finite()
+                && match name.as_bytes()[0] {
+                    b'a' | b'b' => *value > 0.0,
+                    b'w' => (0.0..=1.0).contains(value),
+                    _ => *value >= 0.0,
+                }
+        };
+        names.len() == values.len() && names.iter().zip(values).all(fits)
+    }
+
     /// The law that published parameters make, in the order of [`LawForm::parameter_names`].
     pub fn law(self, values: &[f64]) -> FittedLaw {
         let power = |scale: usize, exponent: usize| PowerLaw {

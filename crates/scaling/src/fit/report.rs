@@ -98,7 +98,7 @@ pub struct Fit {
     pub starts: usize,
     /// Starts that ended at the objective.
     pub starts_agreeing: usize,
-    /// The highest objective that a start ended at.
+    /// The highest objective that a start ended at; of the worse part, where a form is the mean of two.
     pub worst_objective: f64,
     /// The plain search beside it.
     pub cross_check: CrossCheck,
@@ -150,7 +150,7 @@ impl Fit {
         let draws = joined_draws(form, &parts, options.seed);
         let n_draws = draws.len();
         let draws: Vec<Vec<f64>> =
-            draws.into_iter().flatten().filter(|values| all_finite(values)).collect();
+            draws.into_iter().flatten().filter(|values| form.makes_law(values)).collect();
         let residuals = points.residuals(&form.law(&values));
         let sum = |of: fn(&Part) -> usize| parts.iter().map(of).sum();
         let mut fit = Self {
@@ -184,7 +184,7 @@ impl Fit {
         fit.warnings.extend(fit.warn(&points, &residuals));
         if draws.len() < n_draws {
             fit.warnings.push(format!(
-                "{} of {n_draws} resamples have no finite law and are left out: the data hardly fix one",
+                "{} of {n_draws} resamples have no law and are left out: the data hardly fix one",
                 n_draws - draws.len()
             ));
         }
@@ -249,7 +249,7 @@ impl Fit {
         if self.bootstraps > 0 && points.n_runs < 6 {
             warnings.push(format!("intervals from {} runs are rough", points.n_runs));
         }
-        let n_parameters = self.parameters.len();
+        let n_parameters = self.law.least_points();
         if self.bootstraps > 0 && residuals.len() < 3 * n_parameters {
             warnings.push(format!(
                 "intervals from {} points for {n_parameters} parameters are rough and too narrow",
@@ -282,7 +282,7 @@ impl Part {
         let found = search(&problem).ok_or(FitError::NoFit(form))?;
         let plain = plain_search(&problem).ok_or(FitError::NoFit(form))?;
         let mut part = Self { problem, found, plain, draws: Vec::new() };
-        if !all_finite(&part.problem.published(part.best())) {
+        if !part.problem.published(part.best()).iter().all(|value| value.is_finite()) {
             return Err(FitError::NotFinite(form));
         }
         part.draws =
@@ -337,10 +337,6 @@ fn joined_draws(form: LawForm, parts: &[Part], seed: u64) -> Vec<Option<Vec<f64>
         .collect()
 }
 
-fn all_finite(values: &[f64]) -> bool {
-    values.iter().all(|value| value.is_finite())
-}
-
 /// Points at the start of their runs that lie off the law by far more than the others.
 fn warm_up_warning(points: &Points, residuals: &[f64]) -> Option<String> {
     const SHARE: usize = 20;
@@ -378,7 +374,8 @@ fn estimates(form: LawForm, values: &[f64], draws: &[Vec<f64>]) -> BTreeMap<Stri
             let sample: Vec<f64> = draws.iter().map(|draw| draw[k]).collect();
             let mut estimate =
                 Estimate { value: *value, low: None, high: None, standard_error: None };
-            if sample.len() > 1 {
+            // A weight is given, and its draws tell of no data.
+            if sample.len() > 1 && *name != "w" {
                 let (low, high) = interval(sample.clone());
                 (estimate.low, estimate.high) = (Some(low), Some(high));
                 let deviation = standard_deviation(&sample);
