@@ -432,12 +432,11 @@ impl Sides {
             let Some(end) = run.end_of(stage) else { continue };
             let is_last = stage + 1 == run.schedule.stages().len();
             let run_end = run.end().ok().filter(|_| run.decays() && is_last);
-            let points: Vec<(f64, f64)> = match run_end {
-                Some(end) => vec![(end.compute, end.loss)],
-                None => {
-                    let points = run.smooth.iter().flat_map(SmoothCurve::points);
-                    points.filter(|point| point.0 <= end.compute_flops).collect()
-                }
+            let points: Vec<(f64, f64)> = if let Some(end) = run_end {
+                vec![(end.compute, end.loss)]
+            } else {
+                let points = run.smooth.iter().flat_map(SmoothCurve::points);
+                points.filter(|point| point.0 <= end.compute_flops).collect()
             };
             let Some((_, loss)) = points.last() else { continue };
             steps.push(end.step as f64);

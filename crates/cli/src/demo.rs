@@ -157,20 +157,7 @@ struct Story {
 impl Demo {
     pub fn run(self) -> Result<()> {
         let began = Instant::now();
-        let folder = match &self.out {
-            Some(folder) => {
-                if !self.resume
-                    && std::fs::read_dir(folder).is_ok_and(|mut held| held.next().is_some())
-                {
-                    bail!(
-                        "{}: is not empty; add --resume to go on with a demo there, or choose another --out",
-                        folder.display()
-                    );
-                }
-                folder.clone()
-            }
-            None => free_folder().context("runs/demo and its numbered siblings are all taken")?,
-        };
+        let folder = self.folder()?;
         let kind = if self.text.is_empty() { SYNTHETIC } else { TEXT };
         let settings = Settings { minutes: self.minutes, on_text: !self.text.is_empty() };
         settings.check(&folder)?;
@@ -257,6 +244,20 @@ impl Demo {
         };
         story.draw(&sides)?;
         if self.json { output::json(&story) } else { story.print() }
+    }
+
+    /// Where everything goes.
+    fn folder(&self) -> Result<PathBuf> {
+        let Some(folder) = &self.out else {
+            return free_folder().context("runs/demo and its numbered siblings are all taken");
+        };
+        if !self.resume && std::fs::read_dir(folder).is_ok_and(|mut held| held.next().is_some()) {
+            bail!(
+                "{}: is not empty; add --resume to go on with a demo there, or choose another --out",
+                folder.display()
+            );
+        }
+        Ok(folder.clone())
     }
 
     /// Trains the schedule and its last shape from scratch; both sides, and the loss that no model of the source can go

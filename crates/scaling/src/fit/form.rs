@@ -86,15 +86,6 @@ impl LawForm {
         }
     }
 
-    /// Its parameters from those of its parts, and the weight of the first part where there are several.
-    pub(crate) fn joined(self, parts: &[Vec<f64>], weight: f64) -> Vec<f64> {
-        let mut values = parts.concat();
-        if parts.len() > 1 {
-            values.push(weight);
-        }
-        values
-    }
-
     /// Points that it takes at least: as many as a part has parameters.
     pub(crate) fn least_points(self) -> usize {
         self.parts().iter().map(|part| part.parameter_names().len()).fold(0, usize::max)
@@ -227,7 +218,7 @@ impl LawForm {
                 let values = self.parts().into_iter().zip(parts);
                 let values: Vec<_> =
                     values.map(|(part, law)| part.values_of(&FittedLaw::Tokens(law))).collect();
-                self.joined(&values, *weight)
+                joined(&values, *weight)
             }
             (Self::Steps, FittedLaw::Steps(StepLaw { floor, params, steps })) => {
                 vec![*floor, factor(params), factor(steps), params.exponent, steps.exponent]
@@ -292,6 +283,15 @@ impl LawForm {
             Self::Params | Self::Data | Self::Compute => FittedLaw::Power(power(0, 1)),
         }
     }
+}
+
+/// The parameters of a form from those of its parts, and the weight of the first part where there are several.
+pub(crate) fn joined(parts: &[Vec<f64>], weight: f64) -> Vec<f64> {
+    let mut values = parts.concat();
+    if parts.len() > 1 {
+        values.push(weight);
+    }
+    values
 }
 
 /// A / x^a as (scale / x)^a.

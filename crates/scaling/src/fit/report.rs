@@ -1,6 +1,6 @@
 use super::FitError;
 use super::bootstrap::{bootstrap, interval, quantile};
-use super::form::{LawForm, Quantity};
+use super::form::{LawForm, Quantity, joined};
 use super::observations::{Observation, Points, same};
 use super::problem::{Problem, Solution, objective};
 use super::search::{Search, plain_search, search};
@@ -141,13 +141,13 @@ impl Fit {
         let points = Points::new(form, observations)?;
         let parts = form.parts().into_iter().map(|part| Part::new(part, &points, options));
         let parts: Vec<Part> = parts.collect::<Result<_, _>>()?;
-        let joined = |of: fn(&Part) -> &Solution| {
+        let values_of = |of: fn(&Part) -> &Solution| {
             let values: Vec<_> =
                 parts.iter().map(|part| part.problem.published(of(part))).collect();
-            form.joined(&values, EVEN_WEIGHT)
+            joined(&values, EVEN_WEIGHT)
         };
-        let values = joined(Part::best);
-        let draws = joined_draws(form, &parts, options.seed);
+        let values = values_of(Part::best);
+        let draws = joined_draws(&parts, options.seed);
         let n_draws = draws.len();
         let draws: Vec<Vec<f64>> =
             draws.into_iter().flatten().filter(|values| form.makes_law(values)).collect();
@@ -163,7 +163,7 @@ impl Fit {
             worst_objective: parts.iter().map(|part| part.found.worst).fold(0.0, f64::max),
             cross_check: CrossCheck {
                 objective: objective(
-                    &points.residuals(&form.law(&joined(|part| &part.plain.best))),
+                    &points.residuals(&form.law(&values_of(|part| &part.plain.best))),
                 ),
                 starts: sum(|part| part.plain.n_starts),
                 starts_agreeing: sum(|part| part.plain.n_agreeing),
@@ -323,7 +323,7 @@ impl Part {
 const EVEN_WEIGHT: f64 = 0.5;
 
 /// The parameters of each resample, those of all parts from the same one.
-fn joined_draws(form: LawForm, parts: &[Part], seed: u64) -> Vec<Option<Vec<f64>>> {
+fn joined_draws(parts: &[Part], seed: u64) -> Vec<Option<Vec<f64>>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     // The resamples themselves have the streams from 0.
     rng.set_stream(u64::MAX);
@@ -332,7 +332,7 @@ fn joined_draws(form: LawForm, parts: &[Part], seed: u64) -> Vec<Option<Vec<f64>
             let weight = rng.random_range(0.0..1.0);
             let of_parts: Option<Vec<_>> =
                 parts.iter().map(|part| part.draws[draw].clone()).collect();
-            of_parts.map(|values| form.joined(&values, weight))
+            of_parts.map(|values| joined(&values, weight))
         })
         .collect()
 }
@@ -432,7 +432,7 @@ fn leave_largest_out(form: LawForm, points: &Points) -> Option<LeftOut> {
         let problem = Problem::new(part, &x, &y);
         Some(problem.published(&search(&problem)?.best))
     });
-    let law = form.law(&form.joined(&values.collect::<Option<Vec<_>>>()?, EVEN_WEIGHT));
+    let law = form.law(&joined(&values.collect::<Option<Vec<_>>>()?, EVEN_WEIGHT));
     let mut last: BTreeMap<usize, ([f64; 2], f64)> = BTreeMap::new();
     for (i, run) in points.runs.iter().enumerate() {
         let (x, y) = of(&i);
