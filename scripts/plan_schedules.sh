@@ -35,6 +35,8 @@ small() {
     if [ -e "$feedforward" ]; then
         "$staged" plan --law "$feedforward" "${to[@]}" --operators feed-forward --stages 2 -o "schedules/${kind}_feedforward.toml" > /dev/null
     fi
+    # Under the mean of two forms, as pilot runs are fitted now.
+    "$staged" plan --law "notebooks-data/${kind}_mixed_law.json" "${to[@]}" --operators width-integer --stages 2 -o "schedules/${kind}_late.toml" > /dev/null
     plan+=(--pace 1)
     "${plan[@]}" --operators width-integer -o "schedules/${kind}_chain.toml" > /dev/null
     "${plan[@]}" --through 4x64x2 -o "schedules/${kind}_width.toml" > /dev/null
@@ -50,10 +52,13 @@ small() {
 # Feed-forward layers alone in batches of 1,024 tokens, at the pace of their pilot run, and early: late growths were measured to
 # cost (docs/SAVINGS.md).
 early() {
-    local plan=("$staged" plan --law notebooks-data/dickens_batch1024_law.json --template schedules/dickens_batch1024_baseline.toml
-        --shape 4x128x4 --operators feed-forward --stages 2 --grow-by 0.35)
+    local to=(--template schedules/dickens_batch1024_baseline.toml --shape 4x128x4 --operators feed-forward --stages 2 --grow-by 0.35)
+    local plan=("$staged" plan --law notebooks-data/dickens_batch1024_law.json "${to[@]}")
     "${plan[@]}" --stop 10tpp -o schedules/dickens_batch1024_feedforward.toml > /dev/null
     "${plan[@]}" --stop 20tpp -o schedules/dickens_batch1024_feedforward_20tpp.toml > /dev/null
+    "${plan[@]}" --stop 40tpp -o schedules/dickens_batch1024_feedforward_40tpp.toml > /dev/null
+    # Under the mean of two forms, as pilot runs are fitted now.
+    "$staged" plan --law notebooks-data/dickens_batch1024_mixed_law.json "${to[@]}" --stop 10tpp -o schedules/dickens_batch1024_early.toml > /dev/null
 }
 
 for which in "$@"; do
