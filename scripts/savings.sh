@@ -26,7 +26,7 @@ rates=(0.004 0.008 0.016 0.032)
 case $kind in
     dickens) kinds+=(feedforward feedforward_half late) ;;
     dickens_batch1024) kinds=(feedforward early) rates=(0.001 0.002 0.004) ;;
-    synthetic) kinds=(depth depth_20tpp depth_chain) rates=(0.002 0.004 0.008) ;;
+    synthetic) kinds=(depth depth_10tpp depth_20tpp depth_chain) rates=(0.002 0.004 0.008) ;;
 esac
 
 jobs=$(mktemp)
