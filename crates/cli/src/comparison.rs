@@ -161,8 +161,7 @@ impl Sides {
     pub fn compare(&self, losses: &[f64]) -> Result<Comparison> {
         self.check()?;
         let n_stages = self.staged[0].schedule.stages().len();
-        let mut at_least = None;
-        let (savings, no_saving) = if self.scratch.is_empty() {
+        let (savings, none) = if self.scratch.is_empty() {
             (Vec::new(), None)
         } else if self.decays() {
             if let Some(loss) = losses.first() {
@@ -172,14 +171,13 @@ impl Sides {
             }
             match self.saving_of_ends() {
                 Ok(found) => (vec![found], None),
-                Err(none) => {
-                    at_least = none.at_least;
-                    (Vec::new(), Some(none.why))
-                }
+                Err(none) => (Vec::new(), Some(none)),
             }
         } else {
             (self.savings(losses)?, None)
         };
+        let (no_saving, at_least) =
+            none.map_or((None, None), |none| (Some(none.why), none.at_least));
         Ok(Comparison {
             runs: self.staged.len(),
             baselines: self.scratch.len(),

@@ -217,21 +217,22 @@ pub fn fit_runs(runs: &[PathBuf], ends: bool, bootstraps: usize) -> Result<(Law,
 
 fn law_of_pilots(observations: &Observations, bootstraps: usize) -> Result<Law> {
     let fit = |form| law_of(observations, FitOptions { form, n_bootstraps: bootstraps, seed: 1 });
-    let laws = [LawForm::MixedTokens, LawForm::KaplanTokens, LawForm::Tokens].map(fit);
+    let [mixed, kaplan, tokens] =
+        [LawForm::MixedTokens, LawForm::KaplanTokens, LawForm::Tokens].map(fit);
     // A form that these runs do not fix leaves the others.
-    let failed = laws.iter().find_map(|law| law.as_ref().err().map(ToString::to_string));
-    let left_out = |law: &Law| Some(law.left_out?.mean_absolute_error);
-    let judged = laws.into_iter().flatten().filter_map(|law| Some((left_out(&law)?, law)));
+    let left_out = |law: &&Law| law.left_out.map(|found| found.mean_absolute_error);
+    let judged = [&mixed, &kaplan, &tokens].into_iter().flatten();
+    let judged = judged.filter_map(|law| Some((left_out(&law)?, law)));
     if let Some((_, best)) = judged.min_by(|a, b| a.0.total_cmp(&b.0)) {
-        return Ok(best);
+        return Ok(best.clone());
     }
+    let parts = [kaplan, fit(LawForm::FixedTokens)];
     let off = |law: &Law| law.residuals.root_mean_square;
-    let laws = [LawForm::KaplanTokens, LawForm::FixedTokens].map(fit);
-    if laws.iter().all(|law| law.as_ref().is_ok_and(|law| off(law) < GOOD_FIT)) {
-        return fit(LawForm::MixedTokens);
+    if parts.iter().all(|law| law.as_ref().is_ok_and(|law| off(law) < GOOD_FIT)) {
+        return mixed;
     }
-    let best = laws.into_iter().flatten().min_by(|a, b| off(a).total_cmp(&off(b)));
-    best.context(failed.unwrap_or_default())
+    let nearer = parts.into_iter().flatten().min_by(|a, b| off(a).total_cmp(&off(b)));
+    nearer.map_or(mixed, Ok)
 }
 
 fn law_of(observations: &Observations, options: FitOptions) -> Result<Law> {

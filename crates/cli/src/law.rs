@@ -334,26 +334,21 @@ fn policy(choice: BatchChoice) -> BatchPolicy {
 pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
     let fit: Fit =
         serde_json::from_str(text).with_context(|| format!("{name}: no law of staged fit"))?;
-    for (parameter, value) in fit.law.parameter_names().iter().zip(fit.values()) {
-        if !value.is_finite() {
-            bail!(
+    let values = fit.values();
+    if let Some((parameter, due)) = fit.law.fault(&values) {
+        match fit.parameters.get(parameter).map(|one| one.value).filter(|value| value.is_finite()) {
+            Some(value) => bail!("{name}: parameters.{parameter} = {value}: must be {due}"),
+            None => bail!(
                 "{name}: parameters.{parameter} is missing or no number: the form {} needs it",
                 fit.law
-            );
-        }
-        if *parameter == "w" && !(0.0..=1.0).contains(&value) {
-            bail!("{name}: parameters.w = {value}: must be from 0 to 1");
-        }
-        // A factor at 0 is a fit of data that do not depend on its quantity.
-        let is_exponent = parameter.starts_with(['a', 'b']);
-        if value < 0.0 || (value == 0.0 && is_exponent) {
-            bail!("{name}: parameters.{parameter} = {value}: must be positive");
+            ),
         }
     }
-    if !fit.draws.iter().all(|draw| fit.law.makes_law(draw)) {
+    let is_law = |draw: &Vec<f64>| draw.len() == values.len() && fit.law.fault(draw).is_none();
+    if !fit.draws.iter().all(is_law) {
         bail!(
             "{name}: draws: each must have {} finite numbers, one for each parameter of the form {}, with positive exponents and no negative one",
-            fit.values().len(),
+            values.len(),
             fit.law
         );
     }

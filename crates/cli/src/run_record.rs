@@ -166,13 +166,12 @@ pub fn end_of_run(folder: &Path, schedule: &Schedule, curve: &LearningCurve) -> 
     {
         return Ok(RunEnd { compute: point.compute_flops, loss });
     }
-    let step = curve.points.last().map_or(0, |point| point.step);
-    let where_it_is =
-        if curve.points.last().is_some_and(|point| (point.stage, point.step) == (last, due)) {
-            format!("has no held-out loss at its end, step {step}")
-        } else {
-            format!("is at step {step} and not at its end")
-        };
+    let (stage, step) = curve.points.last().map_or((0, 0), |point| (point.stage, point.step));
+    let where_it_is = if (stage, step) == (last, due) {
+        format!("has no held-out loss at its end, step {step}")
+    } else {
+        format!("is at step {step} and not at its end")
+    };
     bail!(
         "{}: {where_it_is}; its learning rate decays, so that only its end counts",
         folder.display(),

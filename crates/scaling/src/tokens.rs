@@ -34,6 +34,10 @@ impl KaplanLaw {
         (self.params.scale / n_params).powf(self.params.exponent / self.data.exponent)
     }
 
+    fn asymptote(&self, n_params: f64) -> f64 {
+        self.params.loss_at(n_params)
+    }
+
     fn loss_at(&self, n_params: f64, n_tokens: f64) -> f64 {
         (self.by_params(n_params) + self.data.scale / n_tokens).powf(self.data.exponent)
     }
@@ -80,10 +84,10 @@ impl TokenLaw {
     /// Loss after endless data.
     pub fn asymptote(&self, n_params: f64) -> f64 {
         match self {
-            Self::Kaplan(law) => law.params.loss_at(n_params),
+            Self::Kaplan(law) => law.asymptote(n_params),
             Self::Sum(law) => law.asymptote(n_params),
             Self::Mixed { weight, kaplan, sum } => {
-                mean(*weight, kaplan.params.loss_at(n_params), sum.asymptote(n_params))
+                mean(*weight, kaplan.asymptote(n_params), sum.asymptote(n_params))
             }
         }
     }

@@ -233,18 +233,18 @@ impl LawForm {
         }
     }
 
-    /// Whether published parameters make a law: all finite, factors and scales not negative, exponents positive, a weight from 0 to 1.
-    pub fn makes_law(self, values: &[f64]) -> bool {
-        let names = self.parameter_names();
-        let fits = |(name, value): (&&str, &f64)| {
-            value.is_finite()
-                && match name.as_bytes()[0] {
-                    b'a' | b'b' => *value > 0.0,
-                    b'w' => (0.0..=1.0).contains(value),
-                    _ => *value >= 0.0,
-                }
+    /// The first of as many published parameters that no law has, by name, and what it must be: a finite number, an exponent positive, a
+    /// factor or scale not negative, a weight from 0 to 1. A factor at 0 is a fit of data that do not depend on its quantity.
+    pub fn fault(self, values: &[f64]) -> Option<(&'static str, &'static str)> {
+        let fault = |(name, value): (&&'static str, &f64)| {
+            let (fits, due) = match name.as_bytes()[0] {
+                b'w' => ((0.0..=1.0).contains(value), "from 0 to 1"),
+                b'a' | b'b' => (*value > 0.0, "positive"),
+                _ => (*value >= 0.0, "positive"),
+            };
+            (!(fits && value.is_finite())).then_some((*name, due))
         };
-        names.len() == values.len() && names.iter().zip(values).all(fits)
+        self.parameter_names().iter().zip(values).find_map(fault)
     }
 
     /// The law that published parameters make, in the order of [`LawForm::parameter_names`].

@@ -150,7 +150,7 @@ impl Fit {
         let draws = joined_draws(&parts, options.seed);
         let n_draws = draws.len();
         let draws: Vec<Vec<f64>> =
-            draws.into_iter().flatten().filter(|values| form.makes_law(values)).collect();
+            draws.into_iter().flatten().filter(|values| form.fault(values).is_none()).collect();
         let residuals = points.residuals(&form.law(&values));
         let sum = |of: fn(&Part) -> usize| parts.iter().map(of).sum();
         let mut fit = Self {
