@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
-use scaling::plan::{FinalShape, Goal, Operators, PlanError, Stop, WidthRule};
+use scaling::plan::{FinalShape, Goal, Operators, PlanError, Stop, WidthRule, pilot_shapes};
 use schedule::{Schedule, StageSpec};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -179,8 +179,7 @@ impl Demo {
         let pilots = PilotRuns {
             recipe: &recipe,
             compute: kind.pilot_share * scratch_compute,
-            n_sizes: PILOT_SIZES,
-            operators: OPERATORS,
+            shapes: pilot_shapes(&last, OPERATORS, PILOT_SIZES),
             grow: None,
             grow_by: None,
             folder: &folder.join("pilots"),
@@ -218,12 +217,12 @@ impl Demo {
         for warning in plan_report::warnings(&planned) {
             output::note(&format!("  warning: {warning}"));
         }
-        if planned.plan.stages.len() < 2 {
-            return output::line(
-                "do not grow: under this law no growth spares compute; a longer demo (--minutes) has longer pilot runs",
-            );
-        }
         if let Some(reason) = &planned.plan.advice.reason {
+            if planned.plan.stages.len() < 2 {
+                return output::line(&format!(
+                    "do not grow: {reason}; a longer demo (--minutes) has longer pilot runs"
+                ));
+            }
             output::note(&format!(
                 "advice: do not grow: {reason}; the staged run is made to see it"
             ));

@@ -1,12 +1,12 @@
 use crate::plan::{grow_by, operators};
 use crate::side_by_side::run_all;
-use crate::{fit, output};
+use crate::{fit, output, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::TokenFileInfo;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
-use scaling::plan::{Operators, Pilot as PlannedPilot, grown_from, pilots};
+use scaling::plan::{Operators, Pilot as PlannedPilot, grown_from, pilot_shapes, pilots};
 use scaling::{Fit, GrownRun, StageStart};
 use schedule::{DataSource, Growth, Schedule, StageSpec, TextData};
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,9 @@ pub struct Pilot {
     /// nearly, and mu-P carries the learning rate over
     #[arg(long, value_delimiter = ',', default_value = "width")]
     operators: Vec<String>,
+    /// Pilot shapes instead of such ones, as 2x128x4,1x128x4: where a law within one width, or of shapes nearer to the last, is wanted
+    #[arg(long, value_delimiter = ',', value_name = "SHAPES", conflicts_with_all = ["sizes", "operators"])]
+    shapes: Vec<String>,
     /// Kind of the growth whose pace is measured where the learning rate decays: width, width-integer, depth, heads or
     /// feed-forward, into the largest pilot shape [default: that from the next smaller pilot shape]
     #[arg(long, value_name = "KIND")]
@@ -85,8 +88,8 @@ pub struct PilotRuns<'a> {
     pub recipe: &'a Schedule,
     /// Compute of all of them, FLOPs.
     pub compute: f64,
-    pub n_sizes: usize,
-    pub operators: Operators,
+    /// Shapes that grow into the recipe's last one, the largest first.
+    pub shapes: Vec<GptShape>,
     /// What grows in the grown run; the next smaller shape's growth into the largest where nothing is said.
     pub grow: Option<Operators>,
     /// By which share of the tokens from scratch it does.
@@ -111,6 +114,7 @@ impl Pilot {
     pub fn run(self) -> Result<()> {
         let mut recipe = Schedule::read(&self.schedule)?;
         recipe.check_random_start(&self.schedule)?;
+        let shapes = self.shapes(&recipe)?;
         if !self.text.is_empty() {
             recipe = recipe.with_text(self.text)?;
         }
@@ -123,13 +127,6 @@ impl Pilot {
         }
         let name = format!("{}-pilots", recipe.name());
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(name));
-        let chosen = operators("--operators", &self.operators)?;
-        if chosen.heads || chosen.feed_forward {
-            bail!(
-                "--operators {}: a law in N is one of shapes with GPT-2's proportions; --grow measures the pace after such a growth",
-                self.operators.join(",")
-            );
-        }
         let grow = self.grow.map(|kind| operators("--grow", &[kind])).transpose()?;
         let asked = grow.map(|grow| format!("--grow {grow}"));
         let asked = asked.or(self.grow_by.map(|share| format!("--grow-by {share}")));
@@ -142,23 +139,14 @@ impl Pilot {
         let runs = PilotRuns {
             recipe: &recipe,
             compute: self.share * budget,
-            n_sizes: self.sizes as usize,
-            operators: chosen,
+            shapes,
             grow,
             grow_by: self.grow_by,
             folder: &folder,
             device,
             resume: self.resume,
         };
-        let (planned, _) = runs.shapes()?;
-        let sizes = planned.len() / runs.lengths().len();
-        if sizes < runs.n_sizes {
-            output::note(&format!(
-                "warning: {sizes} sizes instead of {}: no more shapes grow into {} and are large enough for a law",
-                runs.n_sizes,
-                recipe.stages().last().context("no stages")?.shape(1),
-            ));
-        }
+        runs.planned()?;
         let prepared = with_prepared_tokens(recipe.clone(), &folder, self.resume)?;
         let runs = PilotRuns { recipe: &prepared, ..runs };
         let Some((law, made)) = runs.law()? else {
@@ -181,6 +169,78 @@ impl Pilot {
         fit::report(&law)?;
         output::line(&format!("law: {}", law_path(&folder).display()))
     }
+
+    /// The pilot shapes, the largest first.
+    fn shapes(&self, recipe: &Schedule) -> Result<Vec<GptShape>> {
+        let last = last_shape(recipe)?;
+        let chosen = operators("--operators", &self.operators)?;
+        let in_proportion = "a law in N is one of shapes with GPT-2's proportions; --grow measures the pace after such a growth";
+        if chosen.heads || chosen.feed_forward {
+            bail!("--operators {}: {in_proportion}", self.operators.join(","));
+        }
+        if self.shapes.is_empty() {
+            let found = pilot_shapes(&last, chosen, self.sizes as usize);
+            if (2..self.sizes as usize).contains(&found.len()) {
+                output::note(&format!(
+                    "warning: {} sizes instead of {}: no more shapes grow into {last} and are large enough for a law",
+                    found.len(),
+                    self.sizes,
+                ));
+            }
+            return Ok(found);
+        }
+        let parsed = self
+            .shapes
+            .iter()
+            .map(|text| shapes::shape("--shapes", text, last.n_vocab, last.context_len));
+        let mut found: Vec<GptShape> = parsed.collect::<Result<_>>()?;
+        found.sort_by_key(|shape| std::cmp::Reverse(shape.n_params()));
+        for pair in found.windows(2) {
+            if pair[0].n_params() == pair[1].n_params() {
+                bail!("--shapes {},{}: a law in N needs shapes of different N", pair[0], pair[1]);
+            }
+        }
+        for (k, shape) in found.iter().enumerate() {
+            let larger = k.checked_sub(1).map_or(last, |k| found[k]);
+            let grows = Operators::ALL.reach(shape, &larger) && *shape != larger;
+            if !grows {
+                bail!("--shapes {shape}: does not grow into {larger}, the next larger shape");
+            }
+            if !Operators::IN_PROPORTION.reach(shape, &larger) {
+                bail!("--shapes {shape}: {in_proportion}");
+            }
+        }
+        if found.len() < 2 {
+            bail!("--shapes {}: a law needs two sizes at least", self.shapes.join(","));
+        }
+        Ok(found)
+    }
+}
+
+/// Why no growth was made.
+fn without_grown_run(law: &Fit, small: &GptShape, large: &PlannedPilot) -> String {
+    let [n_small, n_large] = [small, &large.shape].map(|shape| shape.n_params() as f64);
+    let small_is_cheaper = law.cost().is_some_and(|cost| {
+        let compute = |n, loss| cost.compute_at(n, loss).unwrap_or(f64::INFINITY);
+        let end = cost.loss_after(n_large, None, large.tokens);
+        end.is_ok_and(|loss| compute(n_small, loss) < compute(n_large, loss))
+    });
+    let large = large.shape;
+    if small_is_cheaper {
+        format!(
+            "{small} alone takes less compute to where {large} ends under the law, so a growth would come best after that, and \
+             none was made: the pace of a grown model is not known; --grow-by measures an earlier one"
+        )
+    } else {
+        format!(
+            "no growth from {small} to {large} pays under the law, so none was made: the pace of a grown model is not known"
+        )
+    }
+}
+
+/// The shape that a recipe ends with, but for its vocabulary.
+fn last_shape(recipe: &Schedule) -> Result<GptShape> {
+    Ok(recipe.stages().last().context("no stages")?.shape(1))
 }
 
 /// Where the law of pilot runs is written.
@@ -275,19 +335,12 @@ impl PilotRuns<'_> {
     }
 
     /// The runs from scratch, shape by shape, the largest shape first, and the shape that grows in the grown run.
-    fn shapes(&self) -> Result<(Vec<PlannedPilot>, GptShape)> {
-        let last = self.recipe.stages().last().context("no stages")?.shape(1);
+    fn planned(&self) -> Result<(Vec<PlannedPilot>, GptShape)> {
+        let last = last_shape(self.recipe)?;
         let rate = self.recipe.learning_rate();
         let lengths = self.lengths();
-        let planned = pilots(
-            &last,
-            self.operators,
-            self.n_sizes,
-            lengths,
-            rate.decaying_share(),
-            rate.decays(),
-            self.compute,
-        );
+        let planned =
+            pilots(&self.shapes, lengths, rate.decaying_share(), rate.decays(), self.compute);
         if planned.len() < 2 * lengths.len() {
             bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
         }
@@ -311,7 +364,7 @@ impl PilotRuns<'_> {
 
     /// Makes the runs and fits L(N, D) to them; `None` when a signal stopped them.
     pub fn law(&self) -> Result<Option<(Fit, Vec<PilotMade>)>> {
-        let (planned, grown_from) = self.shapes()?;
+        let (planned, grown_from) = self.planned()?;
         let ends_count = self.recipe.learning_rate().decays();
         let lengths = self.lengths();
         let mut runs = Vec::new();
@@ -348,11 +401,7 @@ impl PilotRuns<'_> {
                 law.compute = law.compute.map(|compute| compute + grown.compute);
                 made.push(grown);
             } else {
-                law.warnings.push(format!(
-                    "no growth from {small} to {} pays under the law, so none was made: the pace of a grown model is not \
-                     known",
-                    large.shape
-                ));
+                law.warnings.push(without_grown_run(&law, small, large));
             }
         }
         fit::write(&law, &observations, &law_path(self.folder))?;

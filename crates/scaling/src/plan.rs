@@ -18,7 +18,7 @@ pub use error::PlanError;
 pub use goal::{Goal, Stop};
 pub use make::LEAST_SAVING;
 pub use measured::{MeasuredGrowth, measured_growths};
-pub use pilots::{Pilot, grown_from, pilots};
+pub use pilots::{Pilot, grown_from, pilot_shapes, pilots};
 pub use request::{FinalShape, Request};
 pub use shapes::{Family, Operators, WidthRule};
 pub use staged_plan::{Advice, CurveSample, Plan, Stage, Unstaged};

@@ -211,6 +211,7 @@ fn decayed_runs_are_compared_by_their_ends() {
 #[test]
 fn what_cannot_be_compared_is_explained() {
     let world = world();
+    write_recipes(&world);
     let cases = [
         ("compare staged staged/1", "staged/1: has 2 stages; a baseline has one"),
         ("compare nowhere scratch", "nowhere cannot be read"),
@@ -226,6 +227,19 @@ fn what_cannot_be_compared_is_explained() {
             "--grow up: must be width, width-integer, depth, heads or feed-forward",
         ),
         ("pilot nothing.toml", "nothing.toml"),
+        ("pilot stable.toml --shapes 1x32x4", "--shapes 1x32x4: a law needs two sizes at least"),
+        (
+            "pilot stable.toml --shapes 1x32x4,1x32x4",
+            "--shapes 1x32x4,1x32x4: a law in N needs shapes of different N",
+        ),
+        (
+            "pilot stable.toml --shapes 1x32x4,2x32x4",
+            "--shapes 2x32x4: does not grow into 2x32x4, the next larger shape",
+        ),
+        (
+            "pilot stable.toml --shapes 1x16x2-f16,1x32x4",
+            "--shapes 1x16x2-f16: a law in N is one of shapes with GPT-2's proportions",
+        ),
     ];
     for (arguments, message) in cases {
         let found = world.bad(arguments);
@@ -279,6 +293,18 @@ fn write_recipes(world: &World) {
         + "[[stages]]\nn_layers = 2\nd_model = 32\nn_heads = 4\nuntil = { steps = 400 }\n";
     world.write("stable.toml", recipe.replace("constant", "wsd"));
     world.write("recipe.toml", recipe);
+}
+
+/// Here within one width, whose largest is half of the last shape.
+#[test]
+fn pilot_shapes_can_be_chosen() {
+    let world = world();
+    write_recipes(&world);
+    let law = world.json("pilot stable.toml --share 0.9 --shapes 1x16x2,1x32x4 -o chosen");
+    assert_eq!(law["points"], 6, "{law}");
+    assert!(world.path("chosen/pilot-1x32x4-x0.6/metrics.csv").exists());
+    assert!(world.path("chosen/pilot-1x16x2/metrics.csv").exists());
+    assert!(!world.path("chosen/pilot-2x16x2").exists());
 }
 
 /// A plan that grows otherwise says so.

@@ -141,7 +141,10 @@ fn build(
         saving,
         saving_interval,
         batch_tokens,
-        advice: advice(request, saving, saving_interval, stages.len(), beaten_by),
+        advice: match stages.len() {
+            1 => without_stages(request, &last, final_loss, from_scratch),
+            _ => advice(saving, saving_interval, beaten_by),
+        },
         stages,
         without_growth,
         baselines: baselines(cost, &path.shapes, final_loss),
@@ -149,21 +152,36 @@ fn build(
     })
 }
 
-/// Whether to grow; no reason against it where nothing else was asked for. `beaten_by` names a single
-/// size that meets the goal as well without growth.
-fn advice(
+/// Why a plan has one stage; no reason where nothing else was asked for. Where a smaller model alone takes less compute to the
+/// final loss, each growth would come still better later, so there is no best one before the end.
+fn without_stages(
     request: &Request,
-    saving: f64,
-    interval: Option<[f64; 2]>,
-    n_stages: usize,
-    beaten_by: Option<String>,
+    last: &GptShape,
+    final_loss: f64,
+    from_scratch: f64,
 ) -> Advice {
     if *request.stages.end() == 1 && request.through.is_empty() {
         return Advice { grow: false, reason: None };
     }
-    let reason = if n_stages == 1 {
-        Some("no growth spares compute here".to_string())
-    } else if beaten_by.is_some() {
+    let alone = |shape: GptShape| {
+        let cost = request.cost.compute_at(shape.n_params() as f64, final_loss).ok()?;
+        Some((shape, cost)).filter(|(_, cost)| *cost < from_scratch)
+    };
+    let smaller = request.operators.sources(last).into_iter().filter_map(alone);
+    let reason = match smaller.min_by(|a, b| a.1.total_cmp(&b.1)) {
+        Some((shape, cost)) => format!(
+            "{shape} alone reaches that loss for {:.0} % less than {last}, so a growth spares the more the later it comes, up to the end; \
+             where {last} is needed, say how late it may grow",
+            100.0 * (1.0 - cost / from_scratch)
+        ),
+        None => "no growth spares compute here".to_string(),
+    };
+    Advice { grow: false, reason: Some(reason) }
+}
+
+/// Whether to grow. `beaten_by` names a single size that meets the goal as well without growth.
+fn advice(saving: f64, interval: Option<[f64; 2]>, beaten_by: Option<String>) -> Advice {
+    let reason = if beaten_by.is_some() {
         beaten_by
     } else if saving < 0.0 {
         Some(format!("it costs {:.2} % more than from scratch", -100.0 * saving))

@@ -17,24 +17,9 @@ pub struct Pilot {
     pub length: f64,
 }
 
-/// Pilot runs before a staged run that ends with `last`: shapes that grow into it, near a quarter, a sixteenth,
-/// ... of its parameters, each for the same tokens. So nearly all compute goes into the largest, whose curve must
-/// reach beyond its first, steep part to tell anything of a larger model's.
-///
-/// `lengths` are of each shape's runs, over that of its longest: more than one where the learning rate decays, since of
-/// such a run only the end counts. `own_share` is the share of each shorter run that is its own, beside what it has in common with
-/// the longest: 1 where they have nothing in common, the decay's share of the steps where a stable rate decays at the end.
-/// `and_grown` leaves compute for a run that grows into the largest shape and comes as far as
-/// its longest from scratch. Fewer than `n_sizes` shapes where no so small ones grow into `last`.
-pub fn pilots(
-    last: &GptShape,
-    operators: Operators,
-    n_sizes: usize,
-    lengths: &[f64],
-    own_share: f64,
-    and_grown: bool,
-    compute: f64,
-) -> Vec<Pilot> {
+/// Shapes for pilot runs before a staged run that ends with `last`, the largest first: those that grow into it, near a quarter, a
+/// sixteenth, ... of its parameters. Fewer than `n_sizes` where no so small ones grow into `last`.
+pub fn pilot_shapes(last: &GptShape, operators: Operators, n_sizes: usize) -> Vec<GptShape> {
     let shapes = spread(&operators.sources(last), last);
     let mut chosen: Vec<GptShape> = Vec::new();
     for k in 1..=n_sizes {
@@ -46,20 +31,39 @@ pub fn pilots(
         let next = nearest(smaller, goal);
         chosen.extend(next);
     }
+    chosen
+}
+
+/// Pilot runs of these shapes, the largest first, each for the same tokens. So most of the compute goes into the largest, whose
+/// curve must reach beyond its first, steep part to tell anything of a larger model's.
+///
+/// `lengths` are of each shape's runs, over that of its longest: more than one where the learning rate decays, since of
+/// such a run only the end counts. `own_share` is the share of each shorter run that is its own, beside what it has in common with
+/// the longest: 1 where they have nothing in common, the decay's share of the steps where a stable rate decays at the end.
+/// `and_grown` leaves compute for a run that grows into the largest shape and comes as far as
+/// its longest from scratch.
+pub fn pilots(
+    shapes: &[GptShape],
+    lengths: &[f64],
+    own_share: f64,
+    and_grown: bool,
+    compute: f64,
+) -> Vec<Pilot> {
     let longest = lengths.iter().copied().fold(0.0, f64::max);
     let of_lengths = longest + own_share * (lengths.iter().sum::<f64>() - longest);
     let of_grown =
-        chosen.first().filter(|_| and_grown).map_or(0.0, |shape| shape.flops_per_token().0);
+        shapes.first().filter(|_| and_grown).map_or(0.0, |shape| shape.flops_per_token().0);
     let price =
-        chosen.iter().map(|shape| shape.flops_per_token().0 * of_lengths).sum::<f64>() + of_grown;
-    let runs = |shape: GptShape| {
+        shapes.iter().map(|shape| shape.flops_per_token().0 * of_lengths).sum::<f64>() + of_grown;
+    let runs = |shape: &GptShape| {
+        let shape = *shape;
         lengths.iter().map(move |length| Pilot {
             shape,
             tokens: length * compute / price,
             length: *length,
         })
     };
-    chosen.into_iter().flat_map(runs).collect()
+    shapes.iter().flat_map(runs).collect()
 }
 
 /// The shape that a grown pilot run begins with, of those that grow so into the largest pilot shape: near a quarter of its
@@ -75,7 +79,8 @@ mod tests {
     #[test]
     fn pilots_share_their_compute_and_grow_into_the_last_shape() {
         let last = GptShape { n_vocab: 256, context_len: 128, ..GptShape::gpt2(4, 128, 4) };
-        let found = pilots(&last, Operators::IN_PROPORTION, 3, &[1.0], 1.0, false, 3e12);
+        let shapes = pilot_shapes(&last, Operators::IN_PROPORTION, 3);
+        let found = pilots(&shapes, &[1.0], 1.0, false, 3e12);
         assert_eq!(found.len(), 3);
         let mut spent = 0.0;
         for (k, pilot) in found.iter().enumerate() {
@@ -86,23 +91,22 @@ mod tests {
             assert!((share.ln() / 4f64.ln() + k as f64 + 1.0).abs() < 0.3, "{}", pilot.shape);
         }
         assert!((spent / 3e12 - 1.0).abs() < 1e-9);
-        let lengths = pilots(&last, Operators::IN_PROPORTION, 3, &[1.0, 0.5], 1.0, false, 3e12);
+        let lengths = pilots(&shapes, &[1.0, 0.5], 1.0, false, 3e12);
         assert_eq!(lengths.len(), 6);
         assert_eq!(lengths[0].tokens, 2.0 * lengths[1].tokens);
         assert!((lengths[0].tokens / found[0].tokens - 1.0 / 1.5).abs() < 1e-12);
-        let branched = pilots(&last, Operators::IN_PROPORTION, 3, &[1.0, 0.5], 0.2, false, 3e12);
+        let branched = pilots(&shapes, &[1.0, 0.5], 0.2, false, 3e12);
         assert!((branched[0].tokens / found[0].tokens - 1.0 / 1.1).abs() < 1e-12);
-        let beside_grown = pilots(&last, Operators::IN_PROPORTION, 3, &[1.0], 1.0, true, 3e12);
+        let beside_grown = pilots(&shapes, &[1.0], 1.0, true, 3e12);
         let spent: f64 =
             beside_grown.iter().map(|pilot| pilot.tokens * pilot.shape.flops_per_token().0).sum();
         let largest = beside_grown[0].tokens * beside_grown[0].shape.flops_per_token().0;
         assert!(((spent + largest) / 3e12 - 1.0).abs() < 1e-9);
         let only_width = Operators { depth: false, ..Operators::IN_PROPORTION };
-        let widths = |found: Vec<Pilot>| -> Vec<usize> {
-            found.iter().map(|pilot| pilot.shape.d_model).collect()
-        };
-        assert_eq!(widths(pilots(&last, only_width, 3, &[1.0], 1.0, false, 3e12)), [64, 32]);
+        let widths: Vec<usize> =
+            pilot_shapes(&last, only_width, 3).iter().map(|shape| shape.d_model).collect();
+        assert_eq!(widths, [64, 32]);
         let least = GptShape { n_layers: 1, d_model: 32, n_heads: 1, d_ff: 128, ..last };
-        assert!(pilots(&least, Operators::IN_PROPORTION, 3, &[1.0], 1.0, false, 3e12).is_empty());
+        assert!(pilot_shapes(&least, Operators::IN_PROPORTION, 3).is_empty());
     }
 }

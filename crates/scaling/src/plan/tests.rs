@@ -310,6 +310,24 @@ fn a_growth_comes_by_the_share_that_is_asked_for() {
     assert_eq!(Plan::new(&budget, |_, _| 1e6), Err(PlanError::GrowByWithoutEnd));
 }
 
+/// Where size hardly counts, every growth would come better later.
+#[test]
+fn a_smaller_model_that_is_cheaper_to_the_end_is_named() {
+    let TokenLaw::Sum(law) = CHINCHILLA_CORRECTED else { unreachable!() };
+    let flat = TrainingCost::tokens(TokenLaw::Sum(SumLaw { params_factor: 1e-3, ..law }));
+    let stop = Goal::Stop(Stop::TokensPerParam(20.0));
+    let base = request(flat.clone(), stop, FinalShape::Given(gpt2_large()));
+    let found = plan(&base);
+    let reason = found.advice.reason.unwrap();
+    assert!(found.stages.len() == 1 && reason.contains("alone reaches that loss for"), "{reason}");
+    let smallest = base.operators.sources(&gpt2_large())[0];
+    assert!(reason.starts_with(&smallest.to_string()), "{reason}");
+    let by = plan(&Request { grow_by: Some(0.8), stages: 1..=2, ..base.clone() });
+    assert!(by.advice.grow && by.saving > 0.7, "{}", by.saving);
+    let nothing = plan(&Request { operators: Operators::NONE, ..base });
+    assert_eq!(nothing.advice.reason.unwrap(), "no growth spares compute here");
+}
+
 #[test]
 fn a_target_loss_is_met_for_less() {
     let plan = plan(&request(chinchilla(), Goal::Loss(2.5), FinalShape::Best(family())));
