@@ -3,13 +3,13 @@
 # planned with, and the small models of docs/SAVINGS.md under the laws of their pilot runs (notebooks-data/). What was
 # measured stands in comments that are to be written again.
 #
-#     scripts/plan_schedules.sh STAGED [gpt2|dickens|batch1024]...
+#     scripts/plan_schedules.sh STAGED [gpt2|dickens|batch1024|synthetic]...
 #
-# No law was found for the synthetic language (docs/SAVINGS.md), so its schedules are by hand.
+# The other schedules of the synthetic language are by hand: the law of narrower pilot runs is none for it (docs/SAVINGS.md).
 set -euo pipefail
 staged=$(realpath "$1")
 shift
-[ $# -gt 0 ] || set -- gpt2 dickens batch1024
+[ $# -gt 0 ] || set -- gpt2 dickens batch1024 synthetic
 cd "$(dirname "$0")/.."
 
 # The authors' batch of 2^19 tokens, to the compute-optimal stop.
@@ -56,16 +56,27 @@ early() {
     local plan=("$staged" plan --law notebooks-data/dickens_batch1024_law.json "${to[@]}")
     "${plan[@]}" --stop 10tpp -o schedules/dickens_batch1024_feedforward.toml > /dev/null
     "${plan[@]}" --stop 20tpp -o schedules/dickens_batch1024_feedforward_20tpp.toml > /dev/null
+    "${plan[@]}" --stop 24tpp -o schedules/dickens_batch1024_feedforward_24tpp.toml > /dev/null
     "${plan[@]}" --stop 40tpp -o schedules/dickens_batch1024_feedforward_40tpp.toml > /dev/null
     # Under the mean of two forms, as pilot runs are fitted now.
     "$staged" plan --law notebooks-data/dickens_batch1024_mixed_law.json "${to[@]}" --stop 10tpp -o schedules/dickens_batch1024_early.toml > /dev/null
 }
 
+# Depth on the synthetic language under the law of pilot runs of one width; a latest moment, since one layer alone is the cheaper
+# model to the end.
+synthetic() {
+    local plan=("$staged" plan --law notebooks-data/synthetic_depth_law.json --template schedules/synthetic_baseline.toml --shape 4x128x4
+        --operators depth --grow-by 0.7)
+    "${plan[@]}" --stop 10tpp -o schedules/synthetic_planned.toml > /dev/null
+    "${plan[@]}" --stop 20tpp -o schedules/synthetic_planned_20tpp.toml > /dev/null
+}
+
 for which in "$@"; do
     case $which in
         batch1024) early ;;
+        synthetic) synthetic ;;
         gpt2) gpt2 gpt2 base; gpt2 gpt2-large large ;;
         dickens) small dickens 10tpp ;;
-        *) echo "$which: must be gpt2, dickens or batch1024" >&2; exit 2 ;;
+        *) echo "$which: must be gpt2, dickens, batch1024 or synthetic" >&2; exit 2 ;;
     esac
 done

@@ -26,7 +26,7 @@ rates=(0.004 0.008 0.016 0.032)
 case $kind in
     dickens) kinds+=(feedforward feedforward_half late) ;;
     dickens_batch1024) kinds=(feedforward early) rates=(0.001 0.002 0.004) ;;
-    synthetic) kinds=(depth depth_10tpp depth_20tpp depth_chain) rates=(0.002 0.004 0.008) ;;
+    synthetic) kinds=(depth depth_10tpp depth_20tpp depth_chain planned planned_20tpp) rates=(0.002 0.004 0.008) ;;
 esac
 
 jobs=$(mktemp)
@@ -64,14 +64,25 @@ for length in "${lengths[@]}"; do
     previous=$length
 done
 
-# pilots LAW [--grow KIND]: the pilot runs, one of them grown, and their law. Runs that are there are not made again.
+# pilots LAW FOLDER SHARE OPTION...: the pilot runs, one of them grown, and their law. Runs that are there are not made again.
 pilots() {
-    "$staged" pilot "$recipe" "${text[@]}" --share "$share" "${@:2}" -o "$out/pilots" --resume
-    cp "$out/pilots/law.json" "$out/$1.json"
+    "$staged" pilot "$recipe" "${text[@]}" --share "$3" "${@:4}" -o "$out/$2" --resume
+    cp "$out/$2/law.json" "$out/$1.json"
 }
-[ "$kind" != dickens ] || pilots law
-# The same runs, and the pace after a growth of feed-forward layers alone instead.
-[ "$kind" = synthetic ] || pilots feedforward_law --grow feed-forward
+case $kind in
+    dickens)
+        pilots law pilots "$share"
+        # The same runs, and the pace after a growth of feed-forward layers alone instead.
+        pilots feedforward_law pilots "$share" --grow feed-forward
+        ;;
+    dickens_batch1024)
+        pilots feedforward_law pilots "$share" --grow feed-forward
+        # Of shapes nearer to the last one.
+        pilots near_law near 0.45 --shapes 4x96x3,4x64x2 --grow feed-forward --grow-by 0.35
+        ;;
+    # Of one width, as narrow models learn this language late.
+    synthetic) pilots depth_law pilots 0.6 --shapes 2x128x4,1x128x4 --grow-by 0.7 ;;
+esac
 for kind_of_growth in "${kinds[@]}"; do
     for seed in "${seeds[@]}"; do
         job "schedules/${kind}_$kind_of_growth.toml" "${text[@]}" --seed "$seed" --out "$out/$kind_of_growth/$seed"
@@ -89,7 +100,7 @@ done
 # Every evaluation of every run, for notebooks-data/.
 runs=()
 for folder in scratch "${kinds[@]}"; do runs+=("$out/$folder"/*/); done
-runs+=("$out"/rate-*/ "$out"/pilots/pilot-*/)
+runs+=("$out"/rate-*/ "$out"/pilots/pilot-*/ "$out"/near/pilot-*/)
 {
     echo which,seed,stage,step,tokens,compute_flops,val_loss
     for run in "${runs[@]}"; do
@@ -100,7 +111,7 @@ runs+=("$out"/rate-*/ "$out"/pilots/pilot-*/)
             */*) which=${name%/*} seed=${name##*/} ;;
             *) which=$name seed=1 ;;
         esac
-        [ "$which" = pilots ] && which=$seed seed=1
+        [[ $which == pilots || $which == near ]] && which=$seed seed=1
         [[ $which == scratch && $seed == *-x* ]] && which+=-${seed#*-} seed=${seed%%-*}
         awk -F, -v which="$which" -v seed="$seed" \
             'NR > 1 && $6 != "" { print which "," seed "," $1 "," $2 "," $3 "," $4 "," $6 }' "$run/metrics.csv"

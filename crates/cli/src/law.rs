@@ -22,6 +22,9 @@ pub const MOST_PACE: f64 = 2.0;
 /// What stands for no progress at all.
 const LEAST_PACE: f64 = 1e-3;
 
+/// A factor beyond a law's data from which it is said.
+const FAR: f64 = 2.0;
+
 /// How a plan's batch is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum BatchChoice {
@@ -228,9 +231,14 @@ impl PlanningLaw {
         Some(resumed / tokens.greatest)
     }
 
+    /// By what factor a size lies far beyond the data of the law.
+    pub fn far_beyond(&self, n_params: f64) -> Option<f64> {
+        let factor = self.fit.as_ref()?.extrapolation(Quantity::Params, n_params);
+        (factor > FAR).then_some(factor)
+    }
+
     /// How far a plan goes beyond the data of its law.
     pub fn extrapolation(&self, sizes: &[f64], tokens: f64) -> Vec<String> {
-        const FAR: f64 = 2.0;
         let Some(fit) = &self.fit else { return Vec::new() };
         // A law in steps is fitted to runs of one batch.
         let steps = fit.batch_tokens.map_or(1.0, |batch| tokens / batch);

@@ -249,11 +249,15 @@ fn summary(planned: &Planned) -> Result<()> {
     let unit = if plan.seconds.is_some() { "time" } else { "compute" };
     output::line(&format!(
         "saving: {} of the {unit} of {} from scratch to the same loss; {} against the cheapest single size for \
-         it, N = {:.3e}",
+         it, N = {:.3e}{}",
         saving(plan),
         last.shape,
         percent(plan.saving_at_best_size),
         plan.best_size,
+        planned
+            .law
+            .far_beyond(plan.best_size)
+            .map_or(String::new(), |factor| format!(", {factor:.0} times beyond the law's data")),
     ))?;
     if let Some(exact) = saving_exact(plan) {
         output::line(&format!(
