@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, OnceLock};
 
-const WHAT_TO_DO: &str = "this is a bug, or the device failed; if it ran out of memory, a smaller \
+const WHAT_TO_DO: &str = "this is a bug, or the device failed or is not there (--device); if it ran out of memory, a smaller \
                           batch.micro_batch or machine.recompute = true takes less (RUST_BACKTRACE=1 says more)";
 
 /// Runs something, with a panic of any thread that ends it as an error: the first panic's, which is the cause of others.

@@ -202,8 +202,7 @@ impl Pilot {
         }
         for (k, shape) in found.iter().enumerate() {
             let larger = k.checked_sub(1).map_or(last, |k| found[k]);
-            let grows = Operators::ALL.reach(shape, &larger) && *shape != larger;
-            if !grows {
+            if !Operators::ALL.reach(shape, &larger) {
                 bail!("--shapes {shape}: does not grow into {larger}, the next larger shape");
             }
             if !Operators::IN_PROPORTION.reach(shape, &larger) {
