@@ -5,7 +5,7 @@ use crate::plan::{Ask, Planned, vocabulary};
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
 use crate::side_by_side::run_all;
-use crate::{compare, figures, output, plan_report, report};
+use crate::{compare, figures, output, plan_report, report, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::{Flops, GptShape};
@@ -163,7 +163,7 @@ impl Demo {
         settings.check(&folder)?;
         let recipe = self.recipe(&kind, &folder)?;
         output::write_file(&folder.join(SETTINGS_FILE), &serde_json::to_string_pretty(&settings)?)?;
-        let last = last_shape(&recipe)?;
+        let last = shapes::last(&recipe, vocabulary(&recipe)?)?;
         let scratch_compute =
             kind.tokens_per_param * last.n_params() as f64 * last.flops_per_token().0;
         output::note(&format!(
@@ -343,11 +343,6 @@ fn shape_for(minutes: f64, kind: &Kind, recipe: &Schedule) -> GptShape {
     };
     let fits = shapes.filter(|shape| cost(shape) <= compute);
     fits.max_by_key(GptShape::n_params).unwrap_or(shape(64, 1))
-}
-
-fn last_shape(recipe: &Schedule) -> Result<GptShape> {
-    let n_vocab = vocabulary(recipe)?;
-    Ok(recipe.stages().last().context("no stages")?.shape(n_vocab))
 }
 
 /// The best chain to the loss that the last shape has from scratch after its tokens; where no growth pays, the best with one, if

@@ -172,7 +172,7 @@ impl Pilot {
 
     /// The pilot shapes, the largest first.
     fn shapes(&self, recipe: &Schedule) -> Result<Vec<GptShape>> {
-        let last = last_shape(recipe)?;
+        let last = shapes::last(recipe, 1)?;
         let chosen = operators("--operators", &self.operators)?;
         let in_proportion = "a law in N is one of shapes with GPT-2's proportions; --grow measures the pace after such a growth";
         if chosen.heads || chosen.feed_forward {
@@ -235,11 +235,6 @@ fn without_grown_run(law: &Fit, small: &GptShape, large: &PlannedPilot) -> Strin
             "no growth from {small} to {large} pays under the law, so none was made: the pace of a grown model is not known"
         )
     }
-}
-
-/// The shape that a recipe ends with, but for its vocabulary.
-fn last_shape(recipe: &Schedule) -> Result<GptShape> {
-    Ok(recipe.stages().last().context("no stages")?.shape(1))
 }
 
 /// Where the law of pilot runs is written.
@@ -335,7 +330,7 @@ impl PilotRuns<'_> {
 
     /// The runs from scratch, shape by shape, the largest shape first, and the shape that grows in the grown run.
     fn planned(&self) -> Result<(Vec<PlannedPilot>, GptShape)> {
-        let last = last_shape(self.recipe)?;
+        let last = shapes::last(self.recipe, 1)?;
         let rate = self.recipe.learning_rate();
         let lengths = self.lengths();
         let planned =

@@ -55,8 +55,7 @@ pub fn pilots(
         shapes.first().filter(|_| and_grown).map_or(0.0, |shape| shape.flops_per_token().0);
     let price =
         shapes.iter().map(|shape| shape.flops_per_token().0 * of_lengths).sum::<f64>() + of_grown;
-    let runs = |shape: &GptShape| {
-        let shape = *shape;
+    let runs = |&shape: &GptShape| {
         lengths.iter().map(move |length| Pilot {
             shape,
             tokens: length * compute / price,
