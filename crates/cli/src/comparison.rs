@@ -211,7 +211,8 @@ impl Sides {
                     rate.decaying_share().to_string(),
                 ),
                 ("learning_rate.final_fraction", rate.final_fraction.to_string()),
-                ("batch.tokens", batch.tokens_at(u64::MAX).to_string()),
+                ("batch.tokens", batch.final_tokens().to_string()),
+                ("the first batch (batch.ramp)", batch.tokens_at(1).to_string()),
             ]
         };
         let mut notes = BTreeSet::new();

@@ -280,7 +280,7 @@ impl Plan {
 
     /// The batch of a template that was given, where the law has none.
     fn batch_of(&self, template: &Schedule, law: &PlanningLaw) -> Option<BatchChoice> {
-        let batch = template.batch().tokens_at(template.n_steps()) as f64;
+        let batch = template.batch().final_tokens() as f64;
         (self.template.is_some() && law.lacks_batch()).then_some(BatchChoice::Fixed(batch))
     }
 

@@ -7,6 +7,7 @@ use anyhow::Result;
 use measure::{Flops, PfDays};
 use scaling::TrainingCost;
 use scaling::plan::{LEAST_SAVING, Operators, Plan};
+use schedule::Schedule;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -31,9 +32,18 @@ pub fn json(planned: &Planned) -> Value {
     value["pace_from"] = json!(planned.pace_from);
     value["other_policies"] = json!(other_policies(planned));
     for (i, stage) in planned.plan.stages.iter().enumerate() {
+        let (steps, resumed) = steps(&planned.schedule, i);
+        value["stages"][i]["steps"] = json!(steps);
+        value["stages"][i]["resumed_step"] = json!(resumed);
         value["stages"][i]["learning_rate"] = json!(hidden_rate(planned, stage.shape.d_model));
     }
     value
+}
+
+/// The steps that a stage makes, and the one at which it goes on: those of the schedule, whose batch may rise.
+fn steps(schedule: &Schedule, i: usize) -> (u64, u64) {
+    let stage = &schedule.stages()[i];
+    (stage.until().steps.unwrap_or(0), stage.growth().resumed_step.unwrap_or(0))
 }
 
 /// What the plan's numbers hang on, beside its law.
@@ -201,18 +211,19 @@ pub fn stage_lines(planned: &Planned) -> Vec<String> {
     for (i, stage) in plan.stages.iter().enumerate() {
         let shape = stage.shape.to_string();
         let start = stage.loss_start.map_or("-".into(), |loss| format!("{loss:.4}"));
+        let (steps, resumed) = steps(&planned.schedule, i);
         let ratio = stage.step_ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
         lines.push(format!(
             "{:>5} {shape:>16} {:>10.3e} {:>11} {:>10.3e} {:>10.3e} {start:>7} {:>7.4} {:>8.4} {ratio:>6} {:>11} \
              {:>9.2e}",
             i + 1,
             stage.n_params,
-            output::count(stage.steps.round() as u64),
+            output::count(steps),
             stage.tokens,
             stage.compute,
             stage.loss_end,
             stage.growth_slope,
-            output::count(stage.resumed_step.round() as u64),
+            output::count(resumed),
             hidden_rate(planned, stage.shape.d_model),
         ));
     }
@@ -233,6 +244,12 @@ fn summary(planned: &Planned) -> Result<()> {
     let exact: f64 = plan.stages.iter().map(|stage| stage.compute_exact).sum();
     let tokens: f64 = plan.stages.iter().map(|stage| stage.tokens).sum();
     let last = &plan.stages[plan.stages.len() - 1];
+    let first_batch = planned.schedule.batch().tokens_at(1);
+    let rising = if first_batch as f64 == plan.batch_tokens {
+        String::new()
+    } else {
+        format!("{first_batch} to ")
+    };
     output::line(&format!(
         "compute 6 N D {}; {} with attention and output head",
         compute(plan.compute),
@@ -242,7 +259,7 @@ fn summary(planned: &Planned) -> Result<()> {
         output::line(&format!("time {} at the measured speed", output::duration(seconds)))?;
     }
     output::line(&format!(
-        "{tokens:.3e} tokens in batches of {:.0}; final loss {:.4} nats per token, {:.3} times the asymptote of the \
+        "{tokens:.3e} tokens in batches of {rising}{:.0}; final loss {:.4} nats per token, {:.3} times the asymptote of the \
          last shape",
         plan.batch_tokens, plan.final_loss, plan.asymptote_multiple
     ))?;

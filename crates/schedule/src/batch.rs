@@ -42,9 +42,22 @@ impl Batch {
         self.sequences_at(step) * self.context_len
     }
 
+    /// Tokens in a step of the full batch, which comes after the ramp.
+    pub fn final_tokens(&self) -> u64 {
+        self.final_sequences * self.context_len
+    }
+
     /// Tokens in all steps up to and including `step`.
     pub fn tokens_through(&self, step: u64) -> u64 {
         self.sequences_before(step.saturating_add(1)).saturating_mul(self.context_len)
+    }
+
+    /// The steps whose tokens come nearest to `n_tokens`.
+    pub fn nearest_step(&self, n_tokens: f64) -> u64 {
+        let after = self.steps_for_tokens(n_tokens.max(0.0).ceil() as u64);
+        let before = after.saturating_sub(1);
+        let off = |step: u64| (self.tokens_through(step) as f64 - n_tokens).abs();
+        if off(before) < off(after) { before } else { after }
     }
 
     /// Steps until at least `n_tokens` are seen.
@@ -90,6 +103,9 @@ mod tests {
             prop_assert_eq!(summed, batch.tokens_through(step));
             prop_assert_eq!(batch.steps_for_tokens(summed), step);
             prop_assert_eq!(batch.steps_for_tokens(summed + 1), step + 1);
+            let next = batch.tokens_at(step + 1) as f64;
+            prop_assert_eq!(batch.nearest_step(summed as f64 + 0.4 * next), step);
+            prop_assert_eq!(batch.nearest_step(summed as f64 + 0.6 * next), step + 1);
         }
     }
 }

@@ -204,6 +204,7 @@ impl Checker<'_> {
             let expected = "must be from 1 to 10000000";
             let in_range = (1..=10_000_000).contains(&ramp.steps);
             self.require(in_range, "batch.ramp.steps", ramp.steps, expected)?;
+            self.fraction("batch.ramp.rate_exponent", ramp.rate_exponent)?;
         }
         Ok(())
     }

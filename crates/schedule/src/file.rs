@@ -1,7 +1,7 @@
 //! The schedule file as written: names and types, no checks.
 
 use crate::{
-    AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, FromScratch, Growth,
+    AdamWSettings, Batch, CheckpointSettings, DataSource, EvaluationSettings, FromScratch, Growth,
     LearningRate, Machine, Prediction, Until,
 };
 use measure::{GptShape, Parametrization};
@@ -51,11 +51,22 @@ pub(crate) struct BatchFile {
     pub ramp: Option<RampFile>,
 }
 
+impl BatchFile {
+    /// Tokens by step, in whole sequences of this length.
+    pub fn course(&self, context_len: usize) -> Batch {
+        let (from, steps) =
+            self.ramp.as_ref().map_or((self.tokens, 0), |ramp| (ramp.from_tokens, ramp.steps));
+        Batch::new(context_len, self.tokens, from, steps)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RampFile {
     pub from_tokens: u64,
     pub steps: u64,
+    #[serde(default = "half")]
+    pub rate_exponent: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,6 +103,10 @@ impl StageFile {
 /// mu-P tuned at a width of 64, which suits the first models of a CPU.
 fn mup() -> Parametrization {
     Parametrization::mup(64)
+}
+
+fn half() -> f64 {
+    0.5
 }
 
 fn yes() -> bool {

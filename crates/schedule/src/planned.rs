@@ -135,36 +135,54 @@ impl Schedule {
         self
     }
 
-    /// This schedule with the stages of a plan instead of its own, and with warm-up, evaluations and
+    /// This schedule with the stages of a plan instead of its own, its batch rising as here, and with warm-up, evaluations and
     /// checkpoints in proportion to their length. The learning rate is not re-warmed: that was measured to cost
     /// (docs/GROWTH.md; the authors re-warm over 150 to 200 of 3,000 steps).
     ///
     /// # Errors
-    /// Stages that no schedule can have, a batch that is not of whole sequences, or a schedule that begins with a model that is there.
+    /// Stages that no schedule can have, a batch that is not of whole sequences or not the one that this schedule's ramp rises to, or a
+    /// schedule that begins with a model that is there.
     pub fn with_plan(mut self, plan: PlannedRun) -> Result<Self, ScheduleError> {
         self.check_random_start(Path::new("the template"))?;
-        let context_len = self.context_len() as f64;
-        let batch_tokens = plan.batch_tokens;
-        let steps = |tokens: f64| (tokens / batch_tokens).round().max(1.0) as u64;
-        let n_steps: u64 = plan.stages.iter().map(|stage| steps(stage.tokens)).sum();
+        let context_len = self.context_len();
+        let batch_tokens = plan.batch_tokens as u64;
+        if self.file.batch.ramp.is_some() && batch_tokens != self.batch().final_tokens() {
+            return Err(ScheduleError::Value {
+                path: PathBuf::from("the template"),
+                key: "batch.ramp".to_string(),
+                value: format!("to {}", self.batch().final_tokens()),
+                expected: format!(
+                    "the plan's batches are of {batch_tokens} tokens; leave out [batch.ramp], or plan for the batch that it rises to"
+                ),
+            });
+        }
         let file = &mut self.file;
+        file.batch.tokens = batch_tokens;
+        let batch = file.batch.course(context_len);
+        // A ramp goes on over the stages, so that a stage's steps depend on where it begins.
+        let mut ends = vec![0];
+        for stage in &plan.stages {
+            let start = ends[ends.len() - 1];
+            let end = batch.nearest_step(batch.tokens_through(start) as f64 + stage.tokens);
+            ends.push(end.max(start + 1));
+        }
+        let n_steps = ends[ends.len() - 1];
         file.name = plan.name;
-        file.batch.tokens = batch_tokens as u64;
-        file.batch.ramp = None;
         file.batch.micro_batch =
-            file.batch.micro_batch.min((batch_tokens / context_len) as usize).max(1);
+            file.batch.micro_batch.min(batch_tokens as usize / context_len).max(1);
         file.evaluation.every_steps = (n_steps / EVALUATIONS).max(1);
         file.checkpoint.every_steps = (n_steps / CHECKPOINTS).max(1);
         file.stages = plan
             .stages
             .iter()
+            .zip(ends.windows(2))
             .enumerate()
-            .map(|(i, stage)| {
+            .map(|(i, (stage, ends))| {
                 let growth = (i > 0).then(|| Growth {
-                    resumed_step: Some(steps(stage.tokens_before)),
+                    resumed_step: Some(batch.nearest_step(stage.tokens_before).max(1)),
                     ..Growth::default()
                 });
-                StageFile::new(&stage.shape, steps(stage.tokens), growth)
+                StageFile::new(&stage.shape, ends[1] - ends[0], growth)
             })
             .collect();
         file.prediction = Some(plan.prediction);

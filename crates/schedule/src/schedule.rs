@@ -169,10 +169,7 @@ impl Schedule {
         for (stage, shape) in file.stages.iter_mut().zip(&shapes) {
             (stage.d_head, stage.d_ff) = shape.inside();
         }
-        let tokens = file.batch.tokens;
-        let (from, steps) =
-            file.batch.ramp.as_ref().map_or((tokens, 0), |ramp| (ramp.from_tokens, ramp.steps));
-        let batch = Batch::new(file.model.context_len, tokens, from, steps);
+        let batch = file.batch.course(file.model.context_len);
         let stages = file
             .stages
             .iter()
@@ -298,7 +295,18 @@ impl Schedule {
         };
         let rewarmup = self.stages[stage].growth.rewarmup_steps;
         let risen = if stage == 0 || rewarmup == 0 { 1.0 } else { own as f64 / rewarmup as f64 };
-        rate.peak * rate.warmup_at(resumed.saturating_add(own)).min(risen) * decay
+        rate.peak
+            * rate.warmup_at(resumed.saturating_add(own)).min(risen)
+            * decay
+            * self.ramped(step)
+    }
+
+    /// What the rate of a step of a ramped batch is of that of the full batch: (tokens / full)^exponent. With 1/2 the
+    /// noise of Adam's updates stays as it is (Malladi et al. 2022, arXiv 2205.10287).
+    fn ramped(&self, step: u64) -> f64 {
+        let Some(ramp) = &self.file.batch.ramp else { return 1.0 };
+        let share = self.batch.tokens_at(step) as f64 / self.batch.final_tokens() as f64;
+        share.powf(ramp.rate_exponent)
     }
 
     /// Where on the learning rate's course a stage begins that begins after `before` steps, and where it ends.
@@ -546,6 +554,27 @@ until = { steps = 1200 }
             assert!(rate(1, 1210) > 0.007, "{shape}: {}", rate(1, 1210));
             assert!(rate(1, 1300) < 1e-6, "{shape}");
         }
+    }
+
+    #[test]
+    fn the_learning_rate_follows_a_ramped_batch_by_its_root() {
+        let ramp = "micro_batch = 32\n[batch.ramp]\nfrom_tokens = 1024\nsteps = 6";
+        let ramped = |more: &str| {
+            parse(&GOOD.replace("micro_batch = 32", &format!("{ramp}{more}"))).unwrap()
+        };
+        let rate = |schedule: &Schedule, step| schedule.learning_rate_at(0, 0, step);
+        let (plain, root) = (parse(GOOD).unwrap(), ramped(""));
+        for (step, tokens) in [(1, 1024), (3, 2048), (5, 3072), (7, 4096), (500, 4096)] {
+            assert_eq!(root.batch().tokens_at(step), tokens);
+            let share = tokens as f64 / 4096.0;
+            assert_eq!(rate(&root, step), rate(&plain, step) * share.sqrt());
+            let linear = ramped("\nrate_exponent = 1");
+            assert_eq!(rate(&linear, step), rate(&plain, step) * share);
+            assert_eq!(rate(&ramped("\nrate_exponent = 0"), step), rate(&plain, step));
+        }
+        let text = GOOD.replace("micro_batch = 32", &format!("{ramp}\nrate_exponent = 2"));
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(error.contains("batch.ramp.rate_exponent = 2: must be between 0 and 1"), "{error}");
     }
 
     #[test]

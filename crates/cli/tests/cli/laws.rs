@@ -98,6 +98,33 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
     let other =
         world.json("plan --budget 1e19 --law law.json --stages 2..3 --template template.toml");
     assert_eq!(other["batch_tokens"], 65536.0);
+    // A batch that rises does so over all stages, each of which has the tokens that are planned for it.
+    let ramp = "\n[batch.ramp]\nfrom_tokens = 32768\nsteps = 2000\n";
+    let text = fs::read_to_string(world.path("template.toml")).unwrap();
+    world.write("ramped.toml", text.replace("\n[evaluation]", &format!("{ramp}\n[evaluation]")));
+    let ask = "plan --budget 1e19 --law law.json --stages 2..3 --template ramped.toml";
+    let ramped = world.json(&format!("{ask} -o rising.toml"));
+    assert_eq!(ramped["batch_tokens"], other["batch_tokens"]);
+    let schedule = Schedule::read(&world.path("rising.toml")).unwrap();
+    let batch = schedule.batch();
+    assert_eq!((batch.tokens_at(1), batch.final_tokens()), (32768, 65536));
+    let mut end = 0;
+    for (i, stage) in other["stages"].as_array().unwrap().iter().enumerate() {
+        let (start, tokens) = (end, stage["tokens"].as_f64().unwrap());
+        end += schedule.stages()[i].until().steps.unwrap();
+        assert_eq!(ramped["stages"][i]["steps"], schedule.stages()[i].until().steps.unwrap());
+        let made = batch.tokens_through(end) - batch.tokens_through(start);
+        assert!((made as f64 - tokens).abs() <= 32768.0, "{i}: {made} of {tokens}");
+        let resumed = stage["resumed_step"].as_f64().unwrap() * 65536.0;
+        let mine =
+            schedule.stages()[i].growth().resumed_step.map_or(0, |s| batch.tokens_through(s));
+        assert!((mine as f64 - resumed).abs() <= 32768.0, "{i}: {mine} for {resumed}");
+    }
+    let text = world.good(ask);
+    assert!(text.contains("in batches of 32768 to 65536"), "{text}");
+    let found = world.bad(&format!("{ask} --batch 131072"));
+    let message = "batch.ramp = to 65536: the plan's batches are of 131072 tokens";
+    assert!(found.contains(message), "{found}");
 
     let schedule = Schedule::read(&world.path("plan.toml")).unwrap();
     assert_eq!(schedule.stages().len(), stages.len());

@@ -204,6 +204,15 @@ fn decayed_runs_are_compared_by_their_ends() {
     assert!((online["savings"][0]["saving"].as_f64().unwrap() - 0.2).abs() < 1e-9, "{online}");
     assert!(world.bad("report scratch -o x.html").contains("one schedule under"));
     let steady = fs::read_to_string(world.path("scratch/60/schedule.toml")).unwrap();
+    // Another recipe is no baseline of the same, which is said.
+    let ramp = "tokens = 128, ramp = { from_tokens = 64, steps = 50 }, micro";
+    let other = steady.replace("tokens = 64, micro", ramp);
+    write_run(&world.path("other/60"), &other, &rows);
+    world.good("report staged other -o other.html");
+    let page = fs::read_to_string(world.path("other.html")).unwrap();
+    let note = "Note: batch.tokens is 128 from scratch and 64 in the staged runs";
+    assert!(page.contains(note), "{page}");
+    assert!(!page.contains("Note: the first batch"), "{page}");
     write_run(&world.path("steady"), &steady.replace("linear", "constant"), &rows);
     assert!(world.bad("compare staged steady").contains("staged: its learning rate decays"));
 }
