@@ -3,13 +3,13 @@
 # planned with, and the small models of docs/SAVINGS.md under the laws of their pilot runs (notebooks-data/). What was
 # measured stands in comments that are to be written again.
 #
-#     scripts/plan_schedules.sh STAGED [gpt2|dickens|batch1024|synthetic]...
+#     scripts/plan_schedules.sh STAGED [gpt2|dickens|batch1024|rising|synthetic]...
 #
 # The other schedules of the synthetic language are by hand: the law of narrower pilot runs is none for it (docs/SAVINGS.md).
 set -euo pipefail
 staged=$(realpath "$1")
 shift
-[ $# -gt 0 ] || set -- gpt2 dickens batch1024 synthetic
+[ $# -gt 0 ] || set -- gpt2 dickens batch1024 rising synthetic
 cd "$(dirname "$0")/.."
 
 # The authors' batch of 2^19 tokens, to the compute-optimal stop.
@@ -62,6 +62,14 @@ early() {
     "$staged" plan --law notebooks-data/dickens_batch1024_mixed_law.json "${to[@]}" --stop 10tpp -o schedules/dickens_batch1024_early.toml > /dev/null
 }
 
+# The same growth, in batches that rise from 512 to 4,096 tokens.
+rising() {
+    local plan=("$staged" plan --law notebooks-data/dickens_rising_law.json --template schedules/dickens_rising_baseline.toml --shape 4x128x4
+        --operators feed-forward --stages 2 --grow-by 0.35)
+    "${plan[@]}" --stop 10tpp -o schedules/dickens_rising_10tpp.toml > /dev/null
+    "${plan[@]}" --stop 20tpp -o schedules/dickens_rising_20tpp.toml > /dev/null
+}
+
 # Depth on the synthetic language under the law of pilot runs of one width; a latest moment, since one layer alone is the cheaper
 # model to the end.
 synthetic() {
@@ -74,9 +82,10 @@ synthetic() {
 for which in "$@"; do
     case $which in
         batch1024) early ;;
+        rising) rising ;;
         synthetic) synthetic ;;
         gpt2) gpt2 gpt2 base; gpt2 gpt2-large large ;;
         dickens) small dickens 10tpp ;;
-        *) echo "$which: must be gpt2, dickens, batch1024 or synthetic" >&2; exit 2 ;;
+        *) echo "$which: must be gpt2, dickens, batch1024, rising or synthetic" >&2; exit 2 ;;
     esac
 done

@@ -5,6 +5,7 @@
 #
 #     scripts/savings.sh STAGED OUT dickens TEXT [SEED...]          batches of 4,096 tokens
 #     scripts/savings.sh STAGED OUT dickens_batch1024 TEXT [SEED...]  of 1,024, and a growth of feed-forward layers that comes early
+#     scripts/savings.sh STAGED OUT dickens_rising TEXT [SEED...]   from 512 to 4,096, and the same growth
 #     scripts/savings.sh STAGED OUT synthetic [SEED...]
 set -euo pipefail
 staged=$(realpath "$1")
@@ -26,6 +27,7 @@ rates=(0.004 0.008 0.016 0.032)
 case $kind in
     dickens) kinds+=(feedforward feedforward_half late) ;;
     dickens_batch1024) kinds=(feedforward early) rates=(0.001 0.002 0.004) ;;
+    dickens_rising) kinds=(10tpp 20tpp) rates=(0.002 0.0028 0.004 0.0056 0.008) ;;
     synthetic) kinds=(depth depth_10tpp depth_20tpp depth_chain planned planned_20tpp) rates=(0.002 0.004 0.008) ;;
 esac
 
@@ -80,6 +82,7 @@ case $kind in
         # Of shapes nearer to the last one.
         pilots near_law near 0.45 --shapes 4x96x3,4x64x2 --grow feed-forward --grow-by 0.35
         ;;
+    dickens_rising) pilots rising_law pilots "$share" --grow feed-forward --grow-by 0.35 ;;
     # Of one width, as narrow models learn this language late.
     synthetic) pilots depth_law pilots 0.6 --shapes 2x128x4,1x128x4 --grow-by 0.7 ;;
 esac

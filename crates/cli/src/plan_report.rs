@@ -244,12 +244,9 @@ fn summary(planned: &Planned) -> Result<()> {
     let exact: f64 = plan.stages.iter().map(|stage| stage.compute_exact).sum();
     let tokens: f64 = plan.stages.iter().map(|stage| stage.tokens).sum();
     let last = &plan.stages[plan.stages.len() - 1];
-    let first_batch = planned.schedule.batch().tokens_at(1);
-    let rising = if first_batch as f64 == plan.batch_tokens {
-        String::new()
-    } else {
-        format!("{first_batch} to ")
-    };
+    let batch = planned.schedule.batch();
+    let (first, end) = (batch.tokens_at(1), batch.tokens_at(planned.schedule.n_steps()));
+    let batches = if first == end { end.to_string() } else { format!("{first} to {end}") };
     output::line(&format!(
         "compute 6 N D {}; {} with attention and output head",
         compute(plan.compute),
@@ -259,9 +256,9 @@ fn summary(planned: &Planned) -> Result<()> {
         output::line(&format!("time {} at the measured speed", output::duration(seconds)))?;
     }
     output::line(&format!(
-        "{tokens:.3e} tokens in batches of {rising}{:.0}; final loss {:.4} nats per token, {:.3} times the asymptote of the \
+        "{tokens:.3e} tokens in batches of {batches}; final loss {:.4} nats per token, {:.3} times the asymptote of the \
          last shape",
-        plan.batch_tokens, plan.final_loss, plan.asymptote_multiple
+        plan.final_loss, plan.asymptote_multiple
     ))?;
     let unit = if plan.seconds.is_some() { "time" } else { "compute" };
     output::line(&format!(

@@ -63,7 +63,8 @@ pub enum PlanError {
     },
     /// More stages than the operators allow.
     #[error(
-        "{wanted} stages to {shape}: no chain of {operators} growths has so many, each with something to do"
+        "{wanted} stages to {shape}: no chain of {operators} growths has so many, each with something to do{}",
+        .reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"))
     )]
     NoChain {
         /// Stages asked for, at least.
@@ -72,6 +73,8 @@ pub enum PlanError {
         shape: GptShape,
         /// The growths allowed.
         operators: Operators,
+        /// Why, where a smaller shape alone is the cheaper one to the end.
+        reason: Option<String>,
     },
     /// Given shapes that make no chain.
     #[error(

@@ -65,7 +65,13 @@ impl Plan {
             }
         };
         let end = |by_growths| request.goal.staged_end(&request.cost, n, by_growths).ok();
-        let path = best_path(request, &last, end)?;
+        let path = best_path(request, &last, end).map_err(|error| match error {
+            PlanError::NoChain { wanted, shape, operators, .. } => {
+                let reason = cheaper_alone(request, &last, loss);
+                PlanError::NoChain { wanted, shape, operators, reason }
+            }
+            other => other,
+        })?;
         build(request, &path, without_growth, batch_tokens)
     }
 }
@@ -90,6 +96,7 @@ pub(super) fn best_path(
         wanted: least,
         shape: *last,
         operators: request.operators,
+        reason: None,
     })
 }
 
@@ -142,7 +149,7 @@ fn build(
         saving_interval,
         batch_tokens,
         advice: match stages.len() {
-            1 => without_stages(request, &last, final_loss, from_scratch),
+            1 => without_stages(request, &last, final_loss),
             _ => advice(saving, saving_interval, beaten_by),
         },
         stages,
@@ -152,31 +159,32 @@ fn build(
     })
 }
 
-/// Why a plan has one stage; no reason where nothing else was asked for. Where a smaller model alone takes less compute to the
-/// final loss, each growth would come still better later, so there is no best one before the end.
-fn without_stages(
-    request: &Request,
-    last: &GptShape,
-    final_loss: f64,
-    from_scratch: f64,
-) -> Advice {
+/// Why a plan has one stage; no reason where nothing else was asked for.
+fn without_stages(request: &Request, last: &GptShape, final_loss: f64) -> Advice {
     if *request.stages.end() == 1 && request.through.is_empty() {
         return Advice { grow: false, reason: None };
     }
-    let alone = |shape: GptShape| {
-        let cost = request.cost.compute_at(shape.n_params() as f64, final_loss).ok()?;
-        Some((shape, cost)).filter(|(_, cost)| *cost < from_scratch)
-    };
-    let smaller = request.operators.sources(last).into_iter().filter_map(alone);
-    let reason = match smaller.min_by(|a, b| a.1.total_cmp(&b.1)) {
-        Some((shape, cost)) => format!(
+    let reason = cheaper_alone(request, last, final_loss)
+        .unwrap_or_else(|| "no growth spares compute here".to_string());
+    Advice { grow: false, reason: Some(reason) }
+}
+
+/// The smaller shape that alone takes least compute to the final loss, where one takes less than the last shape: each growth would come
+/// still better later, so there is no best one before the end.
+fn cheaper_alone(request: &Request, last: &GptShape, final_loss: f64) -> Option<String> {
+    let compute =
+        |shape: &GptShape| request.cost.compute_at(shape.n_params() as f64, final_loss).ok();
+    let from_scratch = compute(last)?;
+    let smaller = request.operators.sources(last).into_iter();
+    let costs = smaller.filter_map(|shape| Some((shape, compute(&shape)?)));
+    let (shape, cost) = costs.min_by(|a, b| a.1.total_cmp(&b.1))?;
+    (cost < from_scratch).then(|| {
+        format!(
             "{shape} alone reaches that loss for {:.0} % less than {last}, so a growth spares the more the later it comes, up to the end; \
              where {last} is needed, say how late it may grow",
             100.0 * (1.0 - cost / from_scratch)
-        ),
-        None => "no growth spares compute here".to_string(),
-    };
-    Advice { grow: false, reason: Some(reason) }
+        )
+    })
 }
 
 /// Whether to grow. `beaten_by` names a single size that meets the goal as well without growth.
