@@ -167,6 +167,12 @@ impl GrowthBench {
                 self.schedule.display()
             );
         }
+        if schedule.ramp().is_some() {
+            bail!(
+                "{}: leave out [batch.ramp], for runs are compared by updates",
+                self.schedule.display()
+            );
+        }
         for (option, text) in [("--narrow", &self.narrow), ("--shallow", &self.shallow)] {
             shapes::shape(option, text, 1, schedule.context_len())?;
         }

@@ -212,7 +212,10 @@ impl Sides {
                 ),
                 ("learning_rate.final_fraction", rate.final_fraction.to_string()),
                 ("batch.tokens", batch.final_tokens().to_string()),
-                ("the first batch (batch.ramp)", batch.tokens_at(1).to_string()),
+                (
+                    "batch.ramp",
+                    run.schedule.ramp().map_or("none".to_string(), |ramp| ramp.to_string()),
+                ),
             ]
         };
         let mut notes = BTreeSet::new();

@@ -107,6 +107,14 @@ impl Source {
         }
         let run = next_run(&found.points);
         let name = path.display();
+        if self.stable_only
+            && RunFolder::is_run(&folder)
+            && RunFolder::schedule_of(&folder)?.rate_rises()
+        {
+            bail!(
+                "--stable-only: {name}: the rate rises with the batch (batch.ramp.rate_exponent), so no part of it is stable"
+            );
+        }
         if curve.points.iter().any(|point| point.stage > 0) {
             found.warnings.push(format!("{name}: only its first stage is a run from scratch"));
         }

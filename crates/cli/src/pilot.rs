@@ -135,6 +135,13 @@ impl Pilot {
                 "{asked}: the pace after a growth is measured where the learning rate decays, and that of the recipe does not"
             );
         }
+        if !recipe.learning_rate().decays() && recipe.rate_rises() {
+            bail!(
+                "{}: batch.ramp.rate_exponent: the rate rises with the batch and decays nowhere, so that no two points of a run are at one \
+                 rate; a law needs a rate that decays (learning_rate.shape = \"wsd\") or an exponent of 0",
+                self.schedule.display()
+            );
+        }
         let device = self.device.parse()?;
         let runs = PilotRuns {
             recipe: &recipe,

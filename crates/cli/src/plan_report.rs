@@ -17,10 +17,10 @@ const MOST_ROUNDING: f64 = 0.03;
 /// How much later than the grown pilot run's a growth may come, in shares of the tokens from scratch, before it is said.
 const LATER: f64 = 1.2;
 
-/// The learning rate that hidden matrices of a width get.
-fn hidden_rate(planned: &Planned, d_model: usize) -> f64 {
-    let schedule = &planned.schedule;
-    schedule.learning_rate().peak / schedule.parametrization().width_ratio(d_model)
+/// The learning rate that hidden matrices get in a stage, at its highest.
+fn hidden_rate(schedule: &Schedule, i: usize, d_model: usize) -> f64 {
+    let end = schedule.stages()[..=i].iter().filter_map(|stage| stage.until().steps).sum();
+    schedule.peak_at(end) / schedule.parametrization().width_ratio(d_model)
 }
 
 /// The plan with its law, learning rates and warnings.
@@ -35,7 +35,8 @@ pub fn json(planned: &Planned) -> Value {
         let (steps, resumed) = steps(&planned.schedule, i);
         value["stages"][i]["steps"] = json!(steps);
         value["stages"][i]["resumed_step"] = json!(resumed);
-        value["stages"][i]["learning_rate"] = json!(hidden_rate(planned, stage.shape.d_model));
+        value["stages"][i]["learning_rate"] =
+            json!(hidden_rate(&planned.schedule, i, stage.shape.d_model));
     }
     value
 }
@@ -67,10 +68,13 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
              --pace gives it"
         ));
     }
-    if let Some(own) = planned.law.batch_tokens().filter(|own| *own != plan.batch_tokens) {
+    let first_batch = planned.schedule.batch().tokens_at(1) as f64;
+    let batches = [plan.batch_tokens, first_batch];
+    if let Some(own) = planned.law.batch_tokens()
+        && let Some(other) = batches.into_iter().find(|batch| *batch != own)
+    {
         warnings.push(format!(
-            "the law is of batches of {own:.0} tokens, and says nothing of batches of {:.0}",
-            plan.batch_tokens
+            "the law is of batches of {own:.0} tokens, and says nothing of batches of {other:.0}"
         ));
     }
     if let Some(exact) = saving_exact(plan).filter(|exact| *exact < LEAST_SAVING) {
@@ -80,13 +84,18 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
         ));
     }
     let made = planned.schedule.most_compute();
-    if let Some(k) = plan.stages.iter().position(|stage| stage.steps < 0.5) {
-        warnings.push(format!(
-            "stage {} is planned for {:.2} steps of {:.0} tokens, and makes one: take smaller batches or fewer stages",
-            k + 1,
-            plan.stages[k].steps,
-            plan.batch_tokens
-        ));
+    let mut start = 0;
+    for (k, stage) in plan.stages.iter().enumerate() {
+        let batch = planned.schedule.batch().tokens_at(start + 1) as f64;
+        if stage.tokens < 0.5 * batch {
+            warnings.push(format!(
+                "stage {} is planned for {:.2} steps of {batch:.0} tokens, and makes one: take smaller batches or fewer stages",
+                k + 1,
+                stage.tokens / batch,
+            ));
+            break;
+        }
+        start += steps(&planned.schedule, k).0;
     }
     if (made / plan.compute - 1.0).abs() > MOST_ROUNDING {
         warnings.push(format!(
@@ -224,7 +233,7 @@ pub fn stage_lines(planned: &Planned) -> Vec<String> {
             stage.loss_end,
             stage.growth_slope,
             output::count(resumed),
-            hidden_rate(planned, stage.shape.d_model),
+            hidden_rate(&planned.schedule, i, stage.shape.d_model),
         ));
     }
     lines

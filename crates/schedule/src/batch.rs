@@ -1,3 +1,27 @@
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How a batch rises, in a straight line.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ramp {
+    /// Tokens in the first step.
+    pub from_tokens: u64,
+    /// Steps until the full batch.
+    pub steps: u64,
+    /// The rate of a step is (its tokens / those of the full batch)^exponent of what the learning rate's course has there. At 1/2 it goes
+    /// with the root of the batch, as the updates of Adam want it (Malladi et al. 2022, arXiv 2205.10287, who scale its betas and eps too).
+    #[serde(default)]
+    pub rate_exponent: f64,
+}
+
+impl fmt::Display for Ramp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from_tokens, steps, rate_exponent } = self;
+        write!(f, "from {from_tokens} tokens over {steps} steps, rate_exponent = {rate_exponent}")
+    }
+}
+
 /// Tokens in each step, as a pure function of the step: constant, or a linear ramp to a constant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {

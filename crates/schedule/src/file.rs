@@ -2,7 +2,7 @@
 
 use crate::{
     AdamWSettings, Batch, CheckpointSettings, DataSource, EvaluationSettings, FromScratch, Growth,
-    LearningRate, Machine, Prediction, Until,
+    LearningRate, Machine, Prediction, Ramp, Until,
 };
 use measure::{GptShape, Parametrization};
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,7 @@ pub(crate) struct BatchFile {
     pub tokens: u64,
     pub micro_batch: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ramp: Option<RampFile>,
+    pub ramp: Option<Ramp>,
 }
 
 impl BatchFile {
@@ -58,15 +58,6 @@ impl BatchFile {
             self.ramp.as_ref().map_or((self.tokens, 0), |ramp| (ramp.from_tokens, ramp.steps));
         Batch::new(context_len, self.tokens, from, steps)
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RampFile {
-    pub from_tokens: u64,
-    pub steps: u64,
-    #[serde(default = "half")]
-    pub rate_exponent: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,10 +94,6 @@ impl StageFile {
 /// mu-P tuned at a width of 64, which suits the first models of a CPU.
 fn mup() -> Parametrization {
     Parametrization::mup(64)
-}
-
-fn half() -> f64 {
-    0.5
 }
 
 fn yes() -> bool {

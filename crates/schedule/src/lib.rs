@@ -12,7 +12,7 @@ mod planned;
 mod schedule;
 mod settings;
 
-pub use batch::Batch;
+pub use batch::{Batch, Ramp};
 pub use error::ScheduleError;
 pub use growth::{
     BlockSource, DepthMode, Growth, GrowthPlan, GrowthRefusal, MomentRule, NamedPlacement,

@@ -149,10 +149,11 @@ impl Schedule {
         if self.file.batch.ramp.is_some() && batch_tokens != self.batch().final_tokens() {
             return Err(ScheduleError::Value {
                 path: PathBuf::from("the template"),
-                key: "batch.ramp".to_string(),
-                value: format!("to {}", self.batch().final_tokens()),
+                key: "batch.tokens".to_string(),
+                value: self.batch().final_tokens().to_string(),
                 expected: format!(
-                    "the plan's batches are of {batch_tokens} tokens; leave out [batch.ramp], or plan for the batch that it rises to"
+                    "a ramp rises to it, and the plan's batches are of {batch_tokens} tokens; add --batch {}, or leave out [batch.ramp]",
+                    self.batch().final_tokens()
                 ),
             });
         }

@@ -2,7 +2,7 @@ use crate::check::Checker;
 use crate::file::{ScheduleFile, StageFile};
 use crate::{
     AdamWSettings, Batch, CheckpointSettings, DataSource, EvaluationSettings, Growth, LearningRate,
-    Machine, Prediction, ScheduleError, TextData, Until,
+    Machine, Prediction, Ramp, ScheduleError, TextData, Until,
 };
 use measure::{GptShape, Parametrization};
 use std::fmt::Write as _;
@@ -228,6 +228,21 @@ impl Schedule {
         &self.batch
     }
 
+    /// How the batch rises to the full one, where it does.
+    pub fn ramp(&self) -> Option<Ramp> {
+        self.file.batch.ramp
+    }
+
+    /// Whether the learning rate rises with the batch, so that it is nowhere at its peak before the full batch.
+    pub fn rate_rises(&self) -> bool {
+        self.file.batch.ramp.is_some_and(|ramp| ramp.rate_exponent > 0.0)
+    }
+
+    /// The highest rate that the batch of a step allows, at the base width: the peak, but where it rises with a ramp.
+    pub fn peak_at(&self, step: u64) -> f64 {
+        self.file.learning_rate.peak * self.ramped(step)
+    }
+
     /// Sequences in one forward pass.
     pub fn micro_batch(&self) -> usize {
         self.file.batch.micro_batch
@@ -282,7 +297,7 @@ impl Schedule {
     /// The learning rate of the update that makes `step` in a stage that begins after `before` steps.
     /// Each stage goes on where its growth resumes. Only the last one decays, at the end of the course
     /// that it resumes, and from its own start at the earliest. Where warm-up and re-warm-up meet, the
-    /// lower one counts.
+    /// lower one counts. Of a ramped batch all of it is multiplied by what [`Ramp::rate_exponent`] says.
     pub fn learning_rate_at(&self, stage: usize, before: u64, step: u64) -> f64 {
         let (resumed, n_steps) = self.course_of(stage, before);
         let own = step.saturating_sub(before);
@@ -301,8 +316,7 @@ impl Schedule {
             * self.ramped(step)
     }
 
-    /// What the rate of a step of a ramped batch is of that of the full batch: (tokens / full)^exponent. With 1/2 the
-    /// noise of Adam's updates stays as it is (Malladi et al. 2022, arXiv 2205.10287).
+    /// What the rate of a step is of that of the full batch.
     fn ramped(&self, step: u64) -> f64 {
         let Some(ramp) = &self.file.batch.ramp else { return 1.0 };
         let share = self.batch.tokens_at(step) as f64 / self.batch.final_tokens() as f64;
@@ -557,23 +571,32 @@ until = { steps = 1200 }
     }
 
     #[test]
-    fn the_learning_rate_follows_a_ramped_batch_by_its_root() {
-        let ramp = "micro_batch = 32\n[batch.ramp]\nfrom_tokens = 1024\nsteps = 6";
+    fn the_learning_rate_follows_a_ramped_batch_as_its_exponent_says() {
+        let stage = "n_layers = 6;d_model = 256;n_heads = 8;until = { steps = 100 };growth = { resumed_step = 900 };";
+        let plain = parse(&second(stage).replace("constant", "wsd")).unwrap();
         let ramped = |more: &str| {
-            parse(&GOOD.replace("micro_batch = 32", &format!("{ramp}{more}"))).unwrap()
+            let ramp =
+                format!("micro_batch = 32\n[batch.ramp]\nfrom_tokens = 1024\nsteps = 1500{more}");
+            let text = second(stage).replace("constant", "wsd");
+            parse(&text.replace("micro_batch = 32", &ramp)).unwrap()
         };
-        let rate = |schedule: &Schedule, step| schedule.learning_rate_at(0, 0, step);
-        let (plain, root) = (parse(GOOD).unwrap(), ramped(""));
-        for (step, tokens) in [(1, 1024), (3, 2048), (5, 3072), (7, 4096), (500, 4096)] {
-            assert_eq!(root.batch().tokens_at(step), tokens);
-            let share = tokens as f64 / 4096.0;
-            assert_eq!(rate(&root, step), rate(&plain, step) * share.sqrt());
-            let linear = ramped("\nrate_exponent = 1");
-            assert_eq!(rate(&linear, step), rate(&plain, step) * share);
-            assert_eq!(rate(&ramped("\nrate_exponent = 0"), step), rate(&plain, step));
+        let (none, root) = (ramped(""), ramped("\nrate_exponent = 0.5"));
+        assert!(!none.rate_rises() && root.rate_rises());
+        // In the warm-up, at the peak, and in the decay of the second stage, which resumes at another step than it begins.
+        for (stage, step) in [(0, 1), (0, 50), (0, 700), (1, 1201), (1, 1250), (1, 1299)] {
+            let before = if stage == 0 { 0 } else { 1200 };
+            let rate = |schedule: &Schedule| schedule.learning_rate_at(stage, before, step);
+            let share = root.batch().tokens_at(step) as f64 / 4096.0;
+            assert!(share < 0.95 && rate(&plain) > 0.0);
+            assert_eq!(rate(&none), rate(&plain));
+            assert_eq!(rate(&root), rate(&plain) * share.sqrt());
+            assert_eq!(rate(&ramped("\nrate_exponent = 1")), rate(&plain) * share);
+            assert_eq!(root.peak_at(step), 0.008 * share.sqrt());
         }
-        let text = GOOD.replace("micro_batch = 32", &format!("{ramp}\nrate_exponent = 2"));
-        let error = parse(&text).unwrap_err().to_string();
+        assert_eq!(root.peak_at(1501), 0.008);
+        let ramp =
+            "micro_batch = 32\n[batch.ramp]\nfrom_tokens = 1024\nsteps = 6\nrate_exponent = 2";
+        let error = parse(&GOOD.replace("micro_batch = 32", ramp)).unwrap_err().to_string();
         assert!(error.contains("batch.ramp.rate_exponent = 2: must be between 0 and 1"), "{error}");
     }
 

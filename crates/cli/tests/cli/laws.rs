@@ -118,12 +118,13 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
         let resumed = stage["resumed_step"].as_f64().unwrap() * 65536.0;
         let mine =
             schedule.stages()[i].growth().resumed_step.map_or(0, |s| batch.tokens_through(s));
-        assert!((mine as f64 - resumed).abs() <= 32768.0, "{i}: {mine} for {resumed}");
+        assert!((mine as f64 - resumed).abs() <= 65536.0, "{i}: {mine} for {resumed}");
     }
     let text = world.good(ask);
     assert!(text.contains("in batches of 32768 to 65536"), "{text}");
     let found = world.bad(&format!("{ask} --batch 131072"));
-    let message = "batch.ramp = to 65536: the plan's batches are of 131072 tokens";
+    let message =
+        "batch.tokens = 65536: a ramp rises to it, and the plan's batches are of 131072 tokens";
     assert!(found.contains(message), "{found}");
 
     let schedule = Schedule::read(&world.path("plan.toml")).unwrap();

@@ -212,7 +212,8 @@ fn decayed_runs_are_compared_by_their_ends() {
     let page = fs::read_to_string(world.path("other.html")).unwrap();
     let note = "Note: batch.tokens is 128 from scratch and 64 in the staged runs";
     assert!(page.contains(note), "{page}");
-    assert!(!page.contains("Note: the first batch"), "{page}");
+    let ramp = "Note: batch.ramp is from 64 tokens over 50 steps, rate_exponent = 0 from scratch and none in the staged runs";
+    assert!(page.contains(ramp), "{page}");
     write_run(&world.path("steady"), &steady.replace("linear", "constant"), &rows);
     assert!(world.bad("compare staged steady").contains("staged: its learning rate decays"));
 }
@@ -340,6 +341,16 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
         found.contains("--grow feed-forward: the pace after a growth is measured where"),
         "{found}"
     );
+    let ramp = "tokens = 64, ramp = { from_tokens = 32, steps = 50, rate_exponent = 0.5 }, micro";
+    let recipe = fs::read_to_string(world.path("recipe.toml")).unwrap();
+    world.write("ramped.toml", recipe.replace("tokens = 64, micro", ramp));
+    let found = world.bad("pilot ramped.toml --share 0.5 -o constant");
+    let message =
+        "ramped.toml: batch.ramp.rate_exponent: the rate rises with the batch and decays nowhere";
+    assert!(found.contains(message), "{found}");
+    world.good("train ramped.toml --out ramped");
+    let found = world.bad("fit ramped --form compute --stable-only");
+    assert!(found.contains("--stable-only: ramped/metrics.csv: the rate rises with the batch"), "{found}");
     let plan =
         "plan --law flat/law.json --shape 2x32x4 --stop 2tpp --stages 2 --template stable.toml";
     for (operators, warned) in [("width-integer", true), ("feed-forward", false)] {

@@ -67,7 +67,9 @@ impl Plan {
         let end = |by_growths| request.goal.staged_end(&request.cost, n, by_growths).ok();
         let path = best_path(request, &last, end).map_err(|error| match error {
             PlanError::NoChain { wanted, shape, operators, .. } => {
-                let reason = cheaper_alone(request, &last, loss);
+                // Where two stages would do, or growths may not come later, the reason is another.
+                let endless = wanted == 2 && request.grow_by.is_none();
+                let reason = endless.then(|| cheaper_alone(request, &last, loss)).flatten();
                 PlanError::NoChain { wanted, shape, operators, reason }
             }
             other => other,
