@@ -64,10 +64,8 @@ early() {
 
 # The same growth, in batches that rise from 512 to 4,096 tokens.
 rising() {
-    local plan=("$staged" plan --law notebooks-data/dickens_rising_law.json --template schedules/dickens_rising_baseline.toml --shape 4x128x4
-        --operators feed-forward --stages 2 --grow-by 0.35)
-    "${plan[@]}" --stop 10tpp -o schedules/dickens_rising_10tpp.toml > /dev/null
-    "${plan[@]}" --stop 20tpp -o schedules/dickens_rising_20tpp.toml > /dev/null
+    "$staged" plan --law notebooks-data/dickens_rising_law.json --template schedules/dickens_rising_baseline.toml --shape 4x128x4 \
+        --stop 10tpp --operators feed-forward --stages 2 --grow-by 0.35 -o schedules/dickens_rising_planned.toml > /dev/null
 }
 
 # Depth on the synthetic language under the law of pilot runs of one width; a latest moment, since one layer alone is the cheaper

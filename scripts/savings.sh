@@ -27,7 +27,7 @@ rates=(0.004 0.008 0.016 0.032)
 case $kind in
     dickens) kinds+=(feedforward feedforward_half late) ;;
     dickens_batch1024) kinds=(feedforward early) rates=(0.001 0.002 0.004) ;;
-    dickens_rising) kinds=(10tpp 20tpp) rates=(0.002 0.0028 0.004 0.0056 0.008) ;;
+    dickens_rising) kinds=(planned) rates=(0.0028 0.004 0.0056) ;;
     synthetic) kinds=(depth depth_10tpp depth_20tpp depth_chain planned planned_20tpp) rates=(0.002 0.004 0.008) ;;
 esac
 
@@ -43,7 +43,7 @@ run_jobs() {
 # Where the learning rate decays only ends count, so the baseline is runs of several lengths, each of which branches off the
 # one before.
 lengths=(0.375 0.5 0.55 1)
-# Six pilot runs of up to 1,881 steps and one that grows.
+# Six pilot runs of up to 7.7 M tokens and one that grows.
 share=0.3049
 if grep -q 'shape = "constant"' "$recipe"; then
     lengths=(1)
