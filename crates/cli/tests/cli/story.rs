@@ -350,7 +350,10 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
     assert!(found.contains(message), "{found}");
     world.good("train ramped.toml --out ramped");
     let found = world.bad("fit ramped --form compute --stable-only");
-    assert!(found.contains("--stable-only: ramped/metrics.csv: the rate rises with the batch"), "{found}");
+    assert!(
+        found.contains("--stable-only: ramped/metrics.csv: the rate rises with the batch"),
+        "{found}"
+    );
     let plan =
         "plan --law flat/law.json --shape 2x32x4 --stop 2tpp --stages 2 --template stable.toml";
     for (operators, warned) in [("width-integer", true), ("feed-forward", false)] {
