@@ -4,6 +4,7 @@
 mod batch;
 mod branch;
 mod check;
+mod course;
 mod error;
 mod file;
 mod growth;
@@ -11,6 +12,7 @@ mod learning_rate;
 mod planned;
 mod schedule;
 mod settings;
+mod variants;
 
 pub use batch::{Batch, Ramp};
 pub use error::ScheduleError;

@@ -2,11 +2,10 @@ use crate::check::Checker;
 use crate::file::{ScheduleFile, StageFile};
 use crate::{
     AdamWSettings, Batch, CheckpointSettings, DataSource, EvaluationSettings, Growth, LearningRate,
-    Machine, Prediction, Ramp, ScheduleError, TextData, Until,
+    Machine, Prediction, Ramp, ScheduleError, Until,
 };
 use measure::{GptShape, Parametrization};
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A checked schedule: a complete run.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,93 +71,6 @@ impl Schedule {
     #[allow(clippy::missing_panics_doc)]
     pub fn to_toml(&self) -> String {
         toml::to_string(&self.file).expect("every checked schedule has a TOML form")
-    }
-
-    /// The same run on other text files.
-    ///
-    /// # Errors
-    /// A schedule of tokens, whose tokenizer it does not know; a path that is not UTF-8, which TOML cannot hold.
-    pub fn with_text(mut self, files: Vec<PathBuf>) -> Result<Self, ScheduleError> {
-        let text = match self.file.data {
-            DataSource::Text(text) => text,
-            DataSource::Tokens(tokens) => {
-                return Err(ScheduleError::Value {
-                    path: PathBuf::from("--text"),
-                    key: "data.file".to_string(),
-                    value: tokens.file.display().to_string(),
-                    expected: "the schedule names tokens, and text would need their tokenizer; write source = \"text\" and \
-                               a tokenizer into its [data]"
-                        .to_string(),
-                });
-            }
-            DataSource::Synthetic(_) => TextData::default(),
-        };
-        self.file.data = DataSource::Text(TextData { files, ..text });
-        Self::check(self.file, Path::new("--text"))
-    }
-
-    /// The last shape alone, from random weights, under the same file: the run that the stages are compared with. It ends where
-    /// `from_scratch.until` says; otherwise at the compute that the plan predicts for it, or without a
-    /// plan at the most that the stages may take.
-    ///
-    /// # Errors
-    /// None that a checked schedule has.
-    pub fn from_scratch(mut self) -> Result<Self, ScheduleError> {
-        let alone = self.file.from_scratch.take().unwrap_or_default();
-        let predicted = self.file.prediction.take().map(|found| found.compute_from_scratch);
-        let compute = predicted.unwrap_or_else(|| self.most_compute());
-        self.file.name.push_str("-from-scratch");
-        self.file.model.start = None;
-        if let Some(peak) = alone.peak {
-            self.file.learning_rate.peak = peak;
-        }
-        self.file.stages.drain(..self.file.stages.len() - 1);
-        for stage in &mut self.file.stages {
-            stage.until =
-                alone.until.unwrap_or(Until { compute: Some(compute), ..Until::default() });
-            stage.growth = None;
-        }
-        Self::check(self.file, Path::new("--from-scratch"))
-    }
-
-    /// The same run with its last stage this many times as long, for the end that a run of another length has. The warm-up
-    /// stays, and a prediction, which is of the given length, goes.
-    ///
-    /// # Errors
-    /// A factor with which the stage has no step.
-    pub fn with_length(mut self, factor: f64) -> Result<Self, ScheduleError> {
-        self.file.prediction = None;
-        if let Some(stage) = self.file.stages.last_mut() {
-            let scaled = |n: u64| (n as f64 * factor).round() as u64;
-            let until = &mut stage.until;
-            until.steps = until.steps.map(scaled);
-            until.tokens = until.tokens.map(scaled);
-            until.compute = until.compute.map(|compute| compute * factor);
-        }
-        let _ = write!(self.file.name, "-x{factor}"); // A String takes everything.
-        Self::check(self.file, Path::new("--length"))
-    }
-
-    /// 6 N D of all stages unless a loss or a slope comes first, FLOPs.
-    pub fn most_compute(&self) -> f64 {
-        let mut before = 0;
-        let mut compute = 0.0;
-        for stage in &self.stages {
-            let end = before + self.stage_steps(stage, before);
-            let tokens = self.batch.tokens_through(end) - self.batch.tokens_through(before);
-            compute += stage.shape.flops_per_token().0 * tokens as f64;
-            before = end;
-        }
-        compute
-    }
-
-    /// The same run on sequences of another length.
-    ///
-    /// # Errors
-    /// A length that the batch is no multiple of.
-    pub fn with_context_len(mut self, context_len: usize) -> Result<Self, ScheduleError> {
-        self.file.model.context_len = context_len;
-        Self::check(self.file, Path::new("--context"))
     }
 
     pub(crate) fn check(mut file: ScheduleFile, path: &Path) -> Result<Self, ScheduleError> {
@@ -233,16 +145,6 @@ impl Schedule {
         self.file.batch.ramp
     }
 
-    /// Whether the learning rate rises with the batch, so that it is nowhere at its peak before the full batch.
-    pub fn rate_rises(&self) -> bool {
-        self.file.batch.ramp.is_some_and(|ramp| ramp.rate_exponent > 0.0)
-    }
-
-    /// The highest rate that the batch of a step allows, at the base width: the peak, but where it rises with a ramp.
-    pub fn peak_at(&self, step: u64) -> f64 {
-        self.file.learning_rate.peak * self.ramped(step)
-    }
-
     /// Sequences in one forward pass.
     pub fn micro_batch(&self) -> usize {
         self.file.batch.micro_batch
@@ -271,80 +173,6 @@ impl Schedule {
     /// What the plan expects, where the schedule was planned.
     pub fn prediction(&self) -> Option<&Prediction> {
         self.file.prediction.as_ref()
-    }
-
-    /// Steps that all stages make unless a target loss comes first: of each the least of its limits in
-    /// steps, tokens and compute.
-    pub fn n_steps(&self) -> u64 {
-        self.n_steps_from(0, 0)
-    }
-
-    /// Steps made at the end of the last stage, where `stage` begins after `before` steps.
-    pub fn n_steps_from(&self, stage: usize, before: u64) -> u64 {
-        let mut total = before;
-        for stage in &self.stages[stage..] {
-            total = total.saturating_add(self.stage_steps(stage, total));
-        }
-        total
-    }
-
-    /// Steps of the stage with this number, from 0, that begins after `before` steps, unless a target
-    /// loss comes first.
-    pub fn steps_of(&self, stage: usize, before: u64) -> u64 {
-        self.stage_steps(&self.stages[stage], before)
-    }
-
-    /// The learning rate of the update that makes `step` in a stage that begins after `before` steps.
-    /// Each stage goes on where its growth resumes. Only the last one decays, at the end of the course
-    /// that it resumes, and from its own start at the earliest. Where warm-up and re-warm-up meet, the
-    /// lower one counts. Of a ramped batch all of it is multiplied by what [`Ramp::rate_exponent`] says.
-    pub fn learning_rate_at(&self, stage: usize, before: u64, step: u64) -> f64 {
-        let (resumed, n_steps) = self.course_of(stage, before);
-        let own = step.saturating_sub(before);
-        let is_last = stage + 1 == self.stages.len();
-        let rate = self.file.learning_rate;
-        let decay = if is_last {
-            rate.decay_at(resumed.saturating_add(own), n_steps, resumed)
-        } else {
-            1.0
-        };
-        let rewarmup = self.stages[stage].growth.rewarmup_steps;
-        let risen = if stage == 0 || rewarmup == 0 { 1.0 } else { own as f64 / rewarmup as f64 };
-        rate.peak
-            * rate.warmup_at(resumed.saturating_add(own)).min(risen)
-            * decay
-            * self.ramped(step)
-    }
-
-    /// What the rate of a step is of that of the full batch.
-    fn ramped(&self, step: u64) -> f64 {
-        let Some(ramp) = &self.file.batch.ramp else { return 1.0 };
-        let share = self.batch.tokens_at(step) as f64 / self.batch.final_tokens() as f64;
-        share.powf(ramp.rate_exponent)
-    }
-
-    /// Where on the learning rate's course a stage begins that begins after `before` steps, and where it ends.
-    pub(crate) fn course_of(&self, stage: usize, before: u64) -> (u64, u64) {
-        let resumed = self.stages[stage].growth.resumed_step.unwrap_or(before);
-        let resumed = if stage == 0 { 0 } else { resumed };
-        (resumed, resumed.saturating_add(self.steps_of(stage, before)))
-    }
-
-    /// Steps of a stage that begins after `before` steps.
-    fn stage_steps(&self, stage: &Stage, before: u64) -> u64 {
-        let seen = self.batch.tokens_through(before);
-        let for_tokens = |tokens: u64| {
-            self.batch.steps_for_tokens(seen.saturating_add(tokens)).saturating_sub(before)
-        };
-        let until = stage.until;
-        let by_compute = until
-            .compute
-            .map(|flops| for_tokens((flops / stage.shape.flops_per_token().0).ceil() as u64));
-        [until.steps, until.tokens.map(for_tokens), by_compute]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(0)
     }
 }
 
@@ -437,16 +265,6 @@ until = { steps = 1200 }
     }
 
     #[test]
-    fn the_first_limit_ends_the_stage() {
-        let limits = "{ steps = 1200, tokens = 40961, compute = 1e30, loss = 1.5 }";
-        let schedule = parse(&GOOD.replace("{ steps = 1200 }", limits)).unwrap();
-        assert_eq!(schedule.n_steps(), 11);
-        let limits = format!("{{ compute = {:e} }}", 6.0 * 786_432.0 * 4096.0 * 10.0);
-        let schedule = parse(&GOOD.replace("{ steps = 1200 }", &limits)).unwrap();
-        assert_eq!(schedule.n_steps(), 10);
-    }
-
-    #[test]
     fn each_bad_value_is_named_with_what_would_be_right() {
         let cases = [
             ("n_heads = 4", "n_heads = 3", "stages[0].n_heads = 3: must divide d_model = 128"),
@@ -529,75 +347,6 @@ until = { steps = 1200 }
         let schedule = parse(&text).unwrap();
         assert_eq!(schedule.stages()[1].growth().resumed_step, Some(400));
         assert_eq!(parse(&schedule.to_toml()).unwrap(), schedule);
-    }
-
-    #[test]
-    fn the_last_shape_alone_costs_what_the_file_says() {
-        let text = second("n_layers = 6;d_model = 256;n_heads = 8;until = { tokens = 40960 };");
-        let whole = parse(&text).unwrap();
-        let alone = whole.clone().from_scratch().unwrap();
-        assert_eq!((alone.name(), alone.stages().len()), ("test-from-scratch", 1));
-        let (small, large) = (12 * 4 * 128 * 128, 12 * 6 * 256 * 256);
-        let compute = 6.0 * 4096.0 * f64::from(1200 * small + 10 * large);
-        assert_eq!(whole.most_compute(), compute);
-        assert_eq!(alone.most_compute(), 6.0 * 4096.0 * f64::from(large * (10 + 1200 / 6)));
-        let own = "[from_scratch]\npeak = 0.004\nuntil = { steps = 7, loss = 1.5 }\n";
-        let alone = parse(&(text + own)).unwrap().from_scratch().unwrap();
-        assert_eq!((alone.n_steps(), alone.learning_rate().peak), (7, 0.004));
-        let longer = alone.clone().with_length(1.5).unwrap();
-        assert_eq!((longer.name(), longer.n_steps()), ("test-from-scratch-x1.5", 11));
-        assert!(alone.clone().with_length(-1.0).is_err());
-        assert_eq!(alone.stages()[0].until().loss, Some(1.5));
-    }
-
-    #[test]
-    fn the_learning_rate_goes_on_through_a_growth_and_decays_in_the_last_stage_alone() {
-        for shape in ["wsd", "cosine", "linear"] {
-            let text = second(
-                "n_layers = 6;d_model = 256;n_heads = 8;until = { steps = 100 };\
-                 growth = { resumed_step = 900, rewarmup_steps = 10 };",
-            );
-            let schedule = parse(&text.replace("constant", shape)).unwrap();
-            let rate = |stage, step| {
-                schedule.learning_rate_at(stage, if stage == 0 { 0 } else { 1200 }, step)
-            };
-            assert_eq!(rate(0, 50), 0.004);
-            assert_eq!((rate(0, 100), rate(0, 1200)), (0.008, 0.008));
-            assert!(rate(1, 1201) < 0.00081, "{shape}");
-            // The decay over 200 of 1,000 steps begins with the stage, not before it.
-            assert!(rate(1, 1210) > 0.007, "{shape}: {}", rate(1, 1210));
-            assert!(rate(1, 1300) < 1e-6, "{shape}");
-        }
-    }
-
-    #[test]
-    fn the_learning_rate_follows_a_ramped_batch_as_its_exponent_says() {
-        let stage = "n_layers = 6;d_model = 256;n_heads = 8;until = { steps = 100 };growth = { resumed_step = 900 };";
-        let plain = parse(&second(stage).replace("constant", "wsd")).unwrap();
-        let ramped = |more: &str| {
-            let ramp =
-                format!("micro_batch = 32\n[batch.ramp]\nfrom_tokens = 1024\nsteps = 1500{more}");
-            let text = second(stage).replace("constant", "wsd");
-            parse(&text.replace("micro_batch = 32", &ramp)).unwrap()
-        };
-        let (none, root) = (ramped(""), ramped("\nrate_exponent = 0.5"));
-        assert!(!none.rate_rises() && root.rate_rises());
-        // In the warm-up, at the peak, and in the decay of the second stage, which resumes at another step than it begins.
-        for (stage, step) in [(0, 1), (0, 50), (0, 700), (1, 1201), (1, 1250), (1, 1299)] {
-            let before = if stage == 0 { 0 } else { 1200 };
-            let rate = |schedule: &Schedule| schedule.learning_rate_at(stage, before, step);
-            let share = root.batch().tokens_at(step) as f64 / 4096.0;
-            assert!(share < 0.95 && rate(&plain) > 0.0);
-            assert_eq!(rate(&none), rate(&plain));
-            assert_eq!(rate(&root), rate(&plain) * share.sqrt());
-            assert_eq!(rate(&ramped("\nrate_exponent = 1")), rate(&plain) * share);
-            assert_eq!(root.peak_at(step), 0.008 * share.sqrt());
-        }
-        assert_eq!(root.peak_at(1501), 0.008);
-        let ramp =
-            "micro_batch = 32\n[batch.ramp]\nfrom_tokens = 1024\nsteps = 6\nrate_exponent = 2";
-        let error = parse(&GOOD.replace("micro_batch = 32", ramp)).unwrap_err().to_string();
-        assert!(error.contains("batch.ramp.rate_exponent = 2: must be between 0 and 1"), "{error}");
     }
 
     #[test]

@@ -1,0 +1,105 @@
+//! Other runs that a schedule stands for: on other data, from scratch, of another length.
+
+use crate::{DataSource, Schedule, ScheduleError, TextData, Until};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+impl Schedule {
+    /// The same run on other text files.
+    ///
+    /// # Errors
+    /// A schedule of tokens, whose tokenizer it does not know; a path that is not UTF-8, which TOML cannot hold.
+    pub fn with_text(mut self, files: Vec<PathBuf>) -> Result<Self, ScheduleError> {
+        let text = match self.file.data {
+            DataSource::Text(text) => text,
+            DataSource::Tokens(tokens) => {
+                return Err(ScheduleError::Value {
+                    path: PathBuf::from("--text"),
+                    key: "data.file".to_string(),
+                    value: tokens.file.display().to_string(),
+                    expected: "the schedule names tokens, and text would need their tokenizer; write source = \"text\" and \
+                               a tokenizer into its [data]"
+                        .to_string(),
+                });
+            }
+            DataSource::Synthetic(_) => TextData::default(),
+        };
+        self.file.data = DataSource::Text(TextData { files, ..text });
+        Self::check(self.file, Path::new("--text"))
+    }
+
+    /// The last shape alone, from random weights, under the same file: the run that the stages are compared with. It ends where
+    /// `from_scratch.until` says; otherwise at the compute that the plan predicts for it, or without a
+    /// plan at the most that the stages may take.
+    ///
+    /// # Errors
+    /// None that a checked schedule has.
+    pub fn from_scratch(mut self) -> Result<Self, ScheduleError> {
+        let alone = self.file.from_scratch.take().unwrap_or_default();
+        let predicted = self.file.prediction.take().map(|found| found.compute_from_scratch);
+        let compute = predicted.unwrap_or_else(|| self.most_compute());
+        self.file.name.push_str("-from-scratch");
+        self.file.model.start = None;
+        if let Some(peak) = alone.peak {
+            self.file.learning_rate.peak = peak;
+        }
+        self.file.stages.drain(..self.file.stages.len() - 1);
+        for stage in &mut self.file.stages {
+            stage.until =
+                alone.until.unwrap_or(Until { compute: Some(compute), ..Until::default() });
+            stage.growth = None;
+        }
+        Self::check(self.file, Path::new("--from-scratch"))
+    }
+
+    /// The same run with its last stage this many times as long, for the end that a run of another length has. The warm-up
+    /// stays, and a prediction, which is of the given length, goes.
+    ///
+    /// # Errors
+    /// A factor with which the stage has no step.
+    pub fn with_length(mut self, factor: f64) -> Result<Self, ScheduleError> {
+        self.file.prediction = None;
+        if let Some(stage) = self.file.stages.last_mut() {
+            let scaled = |n: u64| (n as f64 * factor).round() as u64;
+            let until = &mut stage.until;
+            until.steps = until.steps.map(scaled);
+            until.tokens = until.tokens.map(scaled);
+            until.compute = until.compute.map(|compute| compute * factor);
+        }
+        let _ = write!(self.file.name, "-x{factor}"); // A String takes everything.
+        Self::check(self.file, Path::new("--length"))
+    }
+
+    /// The same run on sequences of another length.
+    ///
+    /// # Errors
+    /// A length that the batch is no multiple of.
+    pub fn with_context_len(mut self, context_len: usize) -> Result<Self, ScheduleError> {
+        self.file.model.context_len = context_len;
+        Self::check(self.file, Path::new("--context"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::schedule::tests::{parse, second};
+
+    #[test]
+    fn the_last_shape_alone_costs_what_the_file_says() {
+        let text = second("n_layers = 6;d_model = 256;n_heads = 8;until = { tokens = 40960 };");
+        let whole = parse(&text).unwrap();
+        let alone = whole.clone().from_scratch().unwrap();
+        assert_eq!((alone.name(), alone.stages().len()), ("test-from-scratch", 1));
+        let (small, large) = (12 * 4 * 128 * 128, 12 * 6 * 256 * 256);
+        let compute = 6.0 * 4096.0 * f64::from(1200 * small + 10 * large);
+        assert_eq!(whole.most_compute(), compute);
+        assert_eq!(alone.most_compute(), 6.0 * 4096.0 * f64::from(large * (10 + 1200 / 6)));
+        let own = "[from_scratch]\npeak = 0.004\nuntil = { steps = 7, loss = 1.5 }\n";
+        let alone = parse(&(text + own)).unwrap().from_scratch().unwrap();
+        assert_eq!((alone.n_steps(), alone.learning_rate().peak), (7, 0.004));
+        let longer = alone.clone().with_length(1.5).unwrap();
+        assert_eq!((longer.name(), longer.n_steps()), ("test-from-scratch-x1.5", 11));
+        assert!(alone.clone().with_length(-1.0).is_err());
+        assert_eq!(alone.stages()[0].until().loss, Some(1.5));
+    }
+}
