@@ -384,7 +384,7 @@ fn schedule(
     let stage = |stage: &scaling::plan::Stage| PlannedStage {
         shape: stage.shape,
         tokens: stage.tokens,
-        tokens_before: stage.resumed_step * plan.batch_tokens,
+        tokens_before: stage.tokens_before,
     };
     let curve = &plan.curve;
     let in_seconds = plan.seconds.is_some();

@@ -111,7 +111,7 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
     };
     let last = &plan.stages[plan.stages.len() - 1];
     let from_scratch = plan.compute_from_scratch / (6.0 * last.n_params);
-    let share = last.resumed_step * plan.batch_tokens / from_scratch;
+    let share = last.tokens_before / from_scratch;
     if let Some(measured) = planned.law.growth_share().filter(|one| share > LATER * one) {
         warnings.push(format!(
             "the pace was measured after a growth at {} of the tokens from scratch, and the last growth here comes at {}: late ones were \

@@ -114,8 +114,8 @@ fn build(
     let n_last = last.n_params() as f64;
     let final_loss = request.goal.final_loss(cost, n_last, path.spared)?;
     let batch_tokens = batch_tokens(n_last, final_loss);
-    let stages = stages(cost, &path.shapes, final_loss, batch_tokens)?;
-    let steps: f64 = stages.iter().map(|stage| stage.steps).sum();
+    let stages = stages(cost, &path.shapes, final_loss)?;
+    let steps: f64 = stages.iter().map(|stage| stage.tokens / batch_tokens).sum();
     if steps.is_nan() || steps > MOST_STEPS {
         return Err(PlanError::TooLong { steps });
     }
@@ -213,7 +213,6 @@ fn stages(
     cost: &TrainingCost,
     shapes: &[GptShape],
     final_loss: f64,
-    batch_tokens: f64,
 ) -> Result<Vec<Stage>, ScalingError> {
     let mut loss_start = None;
     let mut found = Vec::new();
@@ -228,7 +227,6 @@ fn stages(
         found.push(Stage {
             shape: *shape,
             n_params: n,
-            steps: tokens / batch_tokens,
             tokens,
             compute: 6.0 * n * tokens,
             compute_exact: shape.flops_per_token_exact().0 * tokens,
@@ -237,7 +235,7 @@ fn stages(
             loss_end,
             growth_slope: cost.loss_slope(n, loss_end)?,
             step_ratio: growth.map(|growth| growth.step_ratio),
-            resumed_step: before / batch_tokens,
+            tokens_before: before,
         });
         loss_start = Some(loss_end);
     }

@@ -12,8 +12,6 @@ pub struct Stage {
     pub shape: GptShape,
     /// N.
     pub n_params: f64,
-    /// Optimizer steps, at the plan's batch.
-    pub steps: f64,
     /// Tokens.
     pub tokens: f64,
     /// 6 N D, FLOPs.
@@ -30,8 +28,8 @@ pub struct Stage {
     pub growth_slope: f64,
     /// Its steps from scratch over the next stage's, to the loss at its end.
     pub step_ratio: Option<f64>,
-    /// Its own steps from scratch to the loss at its start.
-    pub resumed_step: f64,
+    /// Its own tokens from scratch to the loss at its start.
+    pub tokens_before: f64,
 }
 
 /// The plan without growth that reaches the same goal at its own best size.

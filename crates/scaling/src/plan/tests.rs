@@ -211,8 +211,8 @@ fn the_plan_for_two_stages_is_the_best_pair_there_is() {
     let of_best = found.saving / best;
     assert!((0.999..1.000_001).contains(&of_best), "{} where {best} is possible", found.saving);
     let growth = found.stages[0].step_ratio.unwrap();
-    let resumed = found.stages[0].steps / growth;
-    assert!((found.stages[1].resumed_step / resumed - 1.0).abs() < 1e-9);
+    let before = found.stages[0].tokens / growth;
+    assert!((found.stages[1].tokens_before / before - 1.0).abs() < 1e-9);
 }
 
 #[test]
