@@ -27,7 +27,7 @@ impl Schedule {
     /// The learning rate of the update that makes `step` in a stage that begins after `before` steps.
     /// Each stage goes on where its growth resumes. Only the last one decays, at the end of the course
     /// that it resumes, and from its own start at the earliest. Where warm-up and re-warm-up meet, the
-    /// lower one counts. Of a ramped batch all of it is multiplied by what [`Ramp::rate_exponent`] says.
+    /// lower one counts. Of a ramped batch all of it is multiplied by what [`Ramp::rate_exponent`](crate::Ramp::rate_exponent) says.
     pub fn learning_rate_at(&self, stage: usize, before: u64, step: u64) -> f64 {
         let (resumed, n_steps) = self.course_of(stage, before);
         let own = step.saturating_sub(before);
