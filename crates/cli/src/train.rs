@@ -2,8 +2,9 @@ use crate::output;
 use crate::progress::Progress;
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use corpus::TokenizerChoice;
 use measure::{Flops, PfDays};
-use schedule::Schedule;
+use schedule::{DataSource, Schedule};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,6 +76,27 @@ impl Train {
             output::note(&format!(
                 "warning: learning_rate.warmup_steps = {warmup}: the run has {n_steps} steps, so the rate never comes to its peak"
             ));
+        }
+        if let DataSource::Text(text) = schedule.data() {
+            let of_file = || self.schedule.display().to_string();
+            if text.files.is_empty() {
+                bail!(
+                    "{}: data.files = []: name text files there or with --text FILE...",
+                    of_file()
+                );
+            }
+            text.tokenizer.parse::<TokenizerChoice>().with_context(of_file)?;
+        }
+        let mut before = 0;
+        for (k, stage) in schedule.stages().iter().enumerate() {
+            let (own, rewarmup) = (schedule.steps_of(k, before), stage.growth().rewarmup_steps);
+            if k > 0 && rewarmup >= own {
+                output::note(&format!(
+                    "warning: stages[{k}].growth.rewarmup_steps = {rewarmup}: the stage has {own} steps, so the rate never comes back to \
+                     its peak"
+                ));
+            }
+            before += own;
         }
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(schedule.name()));
         let device = self.device.parse()?;

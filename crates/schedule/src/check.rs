@@ -245,7 +245,8 @@ impl Checker<'_> {
     ) -> Result<(), ScheduleError> {
         let (small, large) = (stage_shape(file, before), stage_shape(file, stage));
         let growth = stage.growth.clone().unwrap_or_default();
-        if let Err(refusal) = growth.plan(&small, &large) {
+        let refusal = growth.plan(&small, &large).err().or_else(|| growth.idle(&small, &large));
+        if let Some(refusal) = refusal {
             let key = match refusal.key.as_str() {
                 "shape" => key.to_string(),
                 inner => format!("{key}.{inner}"),

@@ -218,6 +218,49 @@ impl Growth {
         Ok(GrowthPlan { width, blocks })
     }
 
+    /// The first setting, other than by default, that has nothing to act on between two shapes.
+    pub(crate) fn idle(&self, from: &GptShape, to: &GptShape) -> Option<GrowthRefusal> {
+        let default = Self::default();
+        let widens = self.plan(from, to).is_ok_and(|plan| plan.width.is_some());
+        let deepens = to.n_layers > from.n_layers;
+        let is_split = self.width == WidthMode::Split;
+        let (stays, no_depth) =
+            ("the widths stay here; leave it out", "the depth stays here; leave it out");
+        let strength = if widens { "is for width = \"split\"; leave it out" } else { stays };
+        let value = |value: Result<toml::Value, _>| {
+            value.map_or(String::new(), |value: toml::Value| value.to_string())
+        };
+        let settings = [
+            (
+                widens || self.width == default.width,
+                "width",
+                value(toml::Value::try_from(self.width)),
+                stays,
+            ),
+            (
+                widens && is_split || self.split_strength == default.split_strength,
+                "split_strength",
+                self.split_strength.to_string(),
+                strength,
+            ),
+            (
+                deepens || self.depth == default.depth,
+                "depth",
+                value(toml::Value::try_from(self.depth)),
+                no_depth,
+            ),
+            (
+                deepens || self.placement == default.placement,
+                "placement",
+                value(toml::Value::try_from(&self.placement)),
+                no_depth,
+            ),
+        ];
+        settings.into_iter().find_map(|(acts, key, value, expected)| {
+            require(acts, &format!("growth.{key}"), value, expected).err()
+        })
+    }
+
     fn width_plan(&self, from: &GptShape, to: &GptShape) -> Result<WidthPlan, GrowthRefusal> {
         let strength = self.split_strength;
         let in_range = strength > 0.0 && strength <= 4.0;
@@ -286,6 +329,33 @@ impl Growth {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn settings_without_anything_to_act_on_are_named() {
+        let idle = |growth: Growth, to: GptShape| {
+            growth.idle(&shape(4, 128, 4), &to).map(|refusal| refusal.to_string())
+        };
+        let (wider, deeper) = (shape(4, 256, 8), shape(8, 128, 4));
+        let split = Growth { width: WidthMode::Split, split_strength: 2.0, ..Growth::default() };
+        let copy = Growth {
+            depth: DepthMode::Copy,
+            placement: Placement::Named(NamedPlacement::Stack),
+            ..Growth::default()
+        };
+        for to in [wider, deeper, shape(8, 256, 8)] {
+            assert_eq!(idle(Growth::default(), to), None);
+        }
+        assert_eq!((idle(split.clone(), wider), idle(copy.clone(), deeper)), (None, None));
+        let found = idle(split.clone(), deeper).unwrap();
+        assert_eq!(found, "growth.width = \"split\": the widths stay here; leave it out");
+        let found = idle(Growth { width: WidthMode::Fresh, ..split }, wider).unwrap();
+        assert_eq!(found, "growth.split_strength = 2: is for width = \"split\"; leave it out");
+        let found = idle(copy.clone(), wider).unwrap();
+        assert_eq!(found, "growth.depth = \"copy\": the depth stays here; leave it out");
+        let list = Growth { placement: Placement::List(vec![5, 6]), ..Growth::default() };
+        let found = idle(list, wider).unwrap();
+        assert_eq!(found, "growth.placement = [5, 6]: the depth stays here; leave it out");
+    }
 
     fn shape(n_layers: usize, d_model: usize, n_heads: usize) -> GptShape {
         let (n_vocab, context_len) = (256, 64);
