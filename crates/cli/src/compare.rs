@@ -2,7 +2,7 @@ use crate::comparison::{Comparison, Sides};
 use crate::output;
 use crate::output::percent;
 use crate::run_record::{RunRecord, run_folders, shared_compute};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::Flops;
 use std::path::{Path, PathBuf};
@@ -49,30 +49,50 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
         Ok(runs.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     };
     let staged = RunRecord::read_all(run)?;
+    let scratch = RunRecord::read_baselines(baseline)?;
     let planned = staged[0].schedule.prediction().and_then(|plan| plan.pilot_compute);
     let pilot_compute = if pilots.is_empty() {
         planned.unwrap_or(0.0)
     } else {
-        let mut folders = Vec::new();
-        for path in pilots {
-            if RunFolder::is_run(path) {
-                folders.push(path.clone());
-            } else {
-                folders.extend(run_folders(path)?);
-            }
-        }
-        let own = |folder: &PathBuf| -> Result<f64> {
-            let run = RunRecord::read(folder).context("--pilots")?;
-            Ok(run.compute() - shared_compute(folder, &folders)?)
-        };
-        folders.iter().map(own).sum::<Result<f64>>()?
+        compute_of_pilots(pilots, &staged).context("--pilots")?
     };
-    Ok(Sides {
-        staged,
-        scratch: RunRecord::read_baselines(baseline)?,
-        others: all(others)?,
-        pilot_compute,
-    })
+    let others = all(others)?;
+    if let Some(other) = others.first().filter(|_| staged[0].decays()) {
+        bail!(
+            "--others {}: it is for the dynamics after growths, which ends of runs do not tell, and the learning rate decays here; leave \
+             it out",
+            other.folder.display()
+        );
+    }
+    Ok(Sides { staged, scratch, others, pilot_compute })
+}
+
+/// Compute of pilot runs, FLOPs; what one has from another of them is counted once.
+fn compute_of_pilots(paths: &[PathBuf], staged: &[RunRecord]) -> Result<f64> {
+    let mut folders = Vec::new();
+    for path in paths {
+        if RunFolder::is_run(path) {
+            folders.push(path.clone());
+            continue;
+        }
+        let held = run_folders(path)?;
+        if held.is_empty() {
+            bail!("{}: neither a run (no schedule.toml) nor a folder of runs", path.display());
+        }
+        folders.extend(held);
+    }
+    for (i, folder) in folders.iter().enumerate() {
+        if folders[..i].iter().any(|other| output::is_same_file(folder, other)) {
+            bail!("{}: is given twice", folder.display());
+        }
+        if staged.iter().any(|run| output::is_same_file(folder, &run.folder)) {
+            bail!("{}: is the staged run, and no pilot run", folder.display());
+        }
+    }
+    let own = |folder: &PathBuf| -> Result<f64> {
+        Ok(RunRecord::read(folder)?.compute() - shared_compute(folder, &folders)?)
+    };
+    folders.iter().map(own).sum()
 }
 
 /// Prints the tables.
@@ -82,8 +102,8 @@ pub fn print(found: &Comparison) -> Result<()> {
     }
     output::line(&format!(
         "{} staged against {} from scratch; pilot runs {}",
-        runs(found.runs),
-        runs(found.baselines),
+        runs(found.runs, &found.seeds),
+        runs(found.baselines, &found.baseline_seeds),
         if found.pilot_compute > 0.0 {
             Flops(found.pilot_compute).to_string()
         } else {
@@ -104,7 +124,7 @@ pub fn print(found: &Comparison) -> Result<()> {
     for one in &found.savings {
         let interval = match (one.low, one.high) {
             (Some(low), Some(high)) => format!("{} to {}", percent(low), percent(high)),
-            _ => "a single seed".to_string(),
+            _ => found.without_interval().to_string(),
         };
         output::line(&format!(
             "{:<28} {:>8.4} {:>9} {interval:>20} {:>13} {:>9} {:>10.3e} {:>12.3e}",
@@ -141,12 +161,13 @@ pub fn print(found: &Comparison) -> Result<()> {
             _ => "no run from scratch of this size that goes on from that loss for long enough to compare with".to_string(),
         };
         output::line(&format!(
-            "growth into stage {} at step {:.0}: {}; loss {:.4} -> {:.4}; {ratio}",
+            "growth into stage {} at step {:.0}: {}; loss {:.4} -> {:.4} over {} held-out tokens; {ratio}",
             growth.stage + 1,
             growth.step,
             growth.operator,
             growth.loss_before,
             growth.loss_after,
+            output::count(growth.check_tokens),
         ))?;
     }
     for stage in &found.stages {
@@ -175,6 +196,11 @@ pub fn print(found: &Comparison) -> Result<()> {
     Ok(())
 }
 
-fn runs(n: usize) -> String {
-    if n == 1 { "1 run".to_string() } else { format!("{n} runs") }
+fn runs(n: usize, seeds: &[u64]) -> String {
+    let listed = seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!(
+        "{} ({} {listed})",
+        output::counted(n as u64, "run"),
+        if seeds.len() == 1 { "seed" } else { "seeds" }
+    )
 }

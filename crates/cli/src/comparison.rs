@@ -42,6 +42,10 @@ pub struct Comparison {
     pub runs: usize,
     /// Runs from scratch.
     pub baselines: usize,
+    /// Seeds of the staged runs.
+    pub seeds: Vec<u64>,
+    /// Seeds of the runs from scratch.
+    pub baseline_seeds: Vec<u64>,
     /// Compute of the pilot runs, FLOPs.
     pub pilot_compute: f64,
     /// The saving that the plan predicted, at its final loss.
@@ -59,6 +63,17 @@ pub struct Comparison {
     pub notes: Vec<String>,
     pub growths: Vec<GrowthFound>,
     pub stages: Vec<StageFound>,
+}
+
+impl Comparison {
+    /// Why a saving has no interval.
+    pub fn without_interval(&self) -> &'static str {
+        match (self.seeds.len(), self.baseline_seeds.len()) {
+            (1, 1) => "a single seed",
+            (1, _) => "one staged seed",
+            _ => "one baseline seed",
+        }
+    }
 }
 
 /// A saving and where it was taken.
@@ -121,6 +136,8 @@ pub struct GrowthFound {
     /// On the sequences of its check, means.
     pub loss_before: f64,
     pub loss_after: f64,
+    /// Held-out tokens of these.
+    pub check_tokens: u64,
 }
 
 impl GrowthFound {
@@ -181,6 +198,8 @@ impl Sides {
         Ok(Comparison {
             runs: self.staged.len(),
             baselines: self.scratch.len(),
+            seeds: seeds(&self.staged),
+            baseline_seeds: seeds(&self.scratch),
             pilot_compute: self.pilot_compute,
             predicted_saving: self.staged[0].schedule.prediction().map(|found| found.saving),
             savings,
@@ -227,6 +246,17 @@ impl Sides {
                     ));
                 }
             }
+        }
+        let (staged, scratch) = (seeds(&self.staged), seeds(&self.scratch));
+        if !scratch.is_empty() && staged != scratch {
+            let listed = |seeds: &[u64]| {
+                seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            };
+            notes.insert(format!(
+                "the staged runs are of seeds {} and those from scratch of {}: the missing ones may lie elsewhere, and no interval knows of it",
+                listed(&staged),
+                listed(&scratch)
+            ));
         }
         if let Some(start) = first.schedule.start() {
             notes.insert(format!(
@@ -422,6 +452,7 @@ impl Sides {
             dynamics_ratio: any.then(|| mean(ratios)),
             loss_before: mean(reports.iter().map(|one| one.check.loss_before).collect()),
             loss_after: mean(reports.iter().map(|one| one.check.loss_after).collect()),
+            check_tokens: first.check.check_tokens,
         })
     }
 
@@ -476,6 +507,12 @@ impl Sides {
             largest_error: largest,
         })
     }
+}
+
+/// The seeds of runs, each once.
+fn seeds(runs: &[RunRecord]) -> Vec<u64> {
+    let seeds: BTreeSet<u64> = runs.iter().map(|run| run.schedule.seed()).collect();
+    seeds.into_iter().collect()
 }
 
 /// Errs unless both runs learn from the same tokens and are evaluated on the same held-out ones.

@@ -47,6 +47,14 @@ pub fn check_target(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Errs where a file is there already and is not of the kind that is to take its place.
+pub fn check_replaced(path: &Path, is_own: impl Fn(&str) -> bool, other: &str) -> Result<()> {
+    if path.exists() && !std::fs::read_to_string(path).is_ok_and(|text| is_own(&text)) {
+        bail!("{}: is there already, and {other}; choose another name", path.display());
+    }
+    Ok(())
+}
+
 /// Whether two paths lead to one file or folder that is there.
 pub fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)

@@ -35,6 +35,7 @@ impl Report {
         if out.extension().is_none_or(|end| end != "html") {
             bail!("{}: a report is written as .html", out.display());
         }
+        output::check_replaced(&out, |text| text.contains(GENERATOR), "no report of staged")?;
         let sides = match &self.baseline {
             Some(baseline) => sides(&self.run, baseline, &self.others, &[])?,
             None => Sides {
@@ -55,6 +56,9 @@ pub fn write(sides: &Sides, out: &Path) -> Result<()> {
     output::write_file(out, &html(sides, &comparison)?)
 }
 
+/// Marks a page as one that may be written again.
+const GENERATOR: &str = "<meta name=\"generator\" content=\"staged\">";
+
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}\
     h1,h2{line-height:1.2}table{border-collapse:collapse;margin:1em 0}\
     th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}\
@@ -69,14 +73,18 @@ fn html(sides: &Sides, found: &Comparison) -> Result<String> {
     // Writing to a string cannot fail.
     let _ = write!(
         page,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">{GENERATOR}<title>{title}</title>\
          <style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n{}{}",
         summary(sides, found),
         notes(found)
     );
     let with_baseline = (!sides.scratch.is_empty()).then_some(found);
     let figure = predicted_against_actual(first, &sides.scratch, with_baseline);
-    let _ = writeln!(page, "<h2>Loss</h2>\n{}", figure.svg()?);
+    let _ = writeln!(
+        page,
+        "<h2>Loss</h2>\n{}",
+        figure.svg().with_context(|| first.folder.display().to_string())?
+    );
     if !sides.scratch.is_empty() {
         let _ = writeln!(page, "<h2>Saving at equal loss</h2>\n{}", savings(found));
     }
@@ -101,7 +109,7 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
             (Some(low), Some(high)) => {
                 format!(", 95 % interval over the seeds {} to {}", percent(low), percent(high))
             }
-            _ => ", a single seed".to_string(),
+            _ => format!(", {}", found.without_interval()),
         };
         let predicted = found
             .predicted_saving
@@ -145,7 +153,7 @@ fn savings(found: &Comparison) -> String {
     let rows = found.savings.iter().map(|one| {
         let interval = match (one.low, one.high) {
             (Some(low), Some(high)) => format!("{} to {}", percent(low), percent(high)),
-            _ => "a single seed".to_string(),
+            _ => found.without_interval().to_string(),
         };
         vec![
             one.at.clone(),

@@ -56,6 +56,9 @@ impl RunRecord {
         if RunFolder::is_run(path) {
             return Ok(vec![Self::read(path)?]);
         }
+        if path.is_file() {
+            bail!("{}: is a file; name the folder of a run, or one of runs", path.display());
+        }
         let runs: Vec<Self> =
             run_folders(path)?.iter().map(|run| Self::read(run)).collect::<Result<_>>()?;
         let Some(first) = runs.first() else {
@@ -67,8 +70,16 @@ impl RunRecord {
             if let Some(difference) =
                 first.schedule.difference_in_kind(&run.schedule, of_any_length)
             {
+                let of_lengths = first.decays() && first.is_from_scratch() && !any_length;
+                let swapped =
+                    of_lengths && first.schedule.difference_in_kind(&run.schedule, true).is_none();
+                let hint = if swapped {
+                    "; runs from scratch of several lengths are the second argument, the baseline"
+                } else {
+                    ""
+                };
                 bail!(
-                    "{}: is no run of the schedule of {} ({difference}); a folder of runs holds one schedule under {kind}",
+                    "{}: is no run of the schedule of {} ({difference}); a folder of runs holds one schedule under {kind}{hint}",
                     run.folder.display(),
                     first.folder.display()
                 );
@@ -125,7 +136,7 @@ impl RunRecord {
     /// FLOPs with attention's products and the output head counted, over the 6 N D of its first `compute` FLOPs; `None` where no
     /// checkpoint says how large the vocabulary is.
     pub fn exact_over_6nd(&self, compute: f64) -> Option<f64> {
-        let n_vocab = self.state.as_ref()?["shape"]["n_vocab"].as_u64()? as usize;
+        let n_vocab = n_vocab(self.state.as_ref()?)?;
         let (mut exact, mut before) = (0.0, 0.0);
         for (k, stage) in self.schedule.stages().iter().enumerate() {
             let is_last = k + 1 == self.schedule.stages().len();
@@ -141,6 +152,15 @@ impl RunRecord {
     pub fn compute(&self) -> f64 {
         self.curve.points.last().map_or(0.0, |point| point.compute_flops)
     }
+}
+
+/// Tokens in a run's vocabulary, where a checkpoint tells it.
+pub fn n_vocab_of(run: &Path) -> Option<usize> {
+    n_vocab(&newest_state(run)?)
+}
+
+fn n_vocab(state: &Value) -> Option<usize> {
+    Some(state["shape"]["n_vocab"].as_u64()? as usize)
 }
 
 /// The record of a run's newest checkpoint.
@@ -215,7 +235,7 @@ pub fn shared_compute(run: &Path, runs: &[PathBuf]) -> Result<f64> {
     Ok(if runs.iter().any(is_it) { branch.compute_flops } else { 0.0 })
 }
 
-/// The runs in a folder, by name.
+/// The runs in a folder, by name. An error for what is to be one and is not whole: it would be missing from a mean without a word.
 pub fn run_folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder)
         .with_context(|| format!("{} cannot be read", folder.display()))?;
@@ -224,6 +244,13 @@ pub fn run_folders(folder: &Path) -> Result<Vec<PathBuf>> {
         let path = entry.with_context(|| folder.display().to_string())?.path();
         if RunFolder::is_run(&path) {
             found.push(path);
+        } else if !path.exists() {
+            bail!("{}: a link that leads nowhere; take it away, or mend it", path.display());
+        } else if RunFolder::metrics_of(&path).exists() {
+            bail!(
+                "{}: has a metrics.csv and no schedule.toml: no whole run; take it away",
+                path.display()
+            );
         }
     }
     found.sort();
