@@ -23,7 +23,7 @@ pub struct FitBench {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
     bootstraps: u64,
     /// Standard deviation of the noise in ln L
-    #[arg(long, default_value_t = 0.002)]
+    #[arg(long, default_value_t = 0.002, value_parser = noise)]
     noise: f64,
     /// Sizes, and amounts for each size
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(3..=100))]
@@ -31,6 +31,13 @@ pub struct FitBench {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+fn noise(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(noise) if (0.0..=1.0).contains(&noise) => Ok(noise),
+        _ => Err("must be from 0 to 1".into()),
+    }
 }
 
 #[derive(Serialize)]
@@ -101,8 +108,8 @@ impl FitBench {
             losses.sort_by(f64::total_cmp);
             let edge = losses.len() / 40;
             let due = truth.loss_at(&far);
-            let inside = losses[edge] <= due && due <= losses[losses.len() - 1 - edge];
-            held_loss += u64::from(inside);
+            let ends = losses.get(edge).zip(losses.iter().rev().nth(edge));
+            held_loss += u64::from(ends.is_some_and(|(low, high)| (*low..=*high).contains(&due)));
         }
         let share = |n: u64| n as f64 / self.repeats as f64;
         Ok(Row {

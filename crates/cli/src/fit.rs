@@ -131,6 +131,7 @@ impl Fit {
                     target.display()
                 );
             }
+            output::check_replaced(&target, is_of_fit, "no law of staged fit or its points")?;
         }
         let observations = source.read()?;
         if self.isoflop {
@@ -138,7 +139,12 @@ impl Fit {
         }
         let options =
             FitOptions { form: self.form.into(), n_bootstraps: self.bootstraps, seed: self.seed };
-        let law = law_of(&observations, options)?;
+        let names = || {
+            let more = self.curves.len() - 1;
+            let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+            self.curves[0].display().to_string() + &others
+        };
+        let law = law_of(&observations, options).with_context(names)?;
         if let Some(out) = &self.out {
             write(&law, &observations, out)?;
             if let Some(figure) = &self.figure {
@@ -243,6 +249,7 @@ fn law_of(observations: &Observations, options: FitOptions) -> Result<Law> {
     let mut law = law?;
     law.batch_tokens = observations.batch_tokens;
     law.compute = observations.compute;
+    law.recipe = observations.recipe;
     law.warnings.splice(0..0, observations.warnings.iter().cloned());
     Ok(law)
 }
@@ -251,6 +258,14 @@ fn law_of(observations: &Observations, options: FitOptions) -> Result<Law> {
 pub fn write(law: &Law, observations: &Observations, out: &Path) -> Result<()> {
     output::write_file(&points_path(out), &points_csv(law, observations))?;
     output::write_file(out, &(serde_json::to_string_pretty(law)? + "\n"))
+}
+
+/// Whether a file's text is what this command writes: a law, an optimum by budgets, or the points of a law.
+fn is_of_fit(text: &str) -> bool {
+    let keys = ["law", "optima"];
+    let is_json = serde_json::from_str::<serde_json::Value>(text)
+        .is_ok_and(|value| keys.iter().any(|key| value.get(key).is_some()));
+    is_json || text.starts_with("run,") && text.contains(",loss,predicted,")
 }
 
 /// Where a law's points are written: `law.json` has `law.points.csv`.
@@ -367,7 +382,7 @@ mod tests {
                 });
             }
         }
-        Observations { points, batch_tokens: None, compute: None, warnings: Vec::new() }
+        Observations { points, ..Observations::default() }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use scaling::published::{
     AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
 };
 use scaling::{
-    BatchPolicy, Fit, FittedLaw, GrownRun, LawForm, Quantity, StepLaw, SumLaw, Throughput,
-    TokenLaw, TrainingCost,
+    BatchPolicy, Fit, FittedLaw, FittedRecipe, GrownRun, LawForm, Quantity, StepLaw, SumLaw,
+    Throughput, TokenLaw, TrainingCost,
 };
 use serde::Serialize;
 use std::fmt;
@@ -16,6 +16,9 @@ use std::str::FromStr;
 
 /// The batch that a law in tokens says nothing about: GPT-2's.
 const DEFAULT_BATCH: f64 = 524_288.0;
+
+/// The largest batch of a schedule, tokens.
+const MOST_BATCH: f64 = 1_073_741_824.0;
 
 /// Paces after a growth that are believed: a model that grew does not learn twice as fast as one from scratch.
 pub const MOST_PACE: f64 = 2.0;
@@ -51,8 +54,10 @@ impl FromStr for BatchChoice {
             "critical" => Ok(Self::Critical),
             "critical-at-end" => Ok(Self::CriticalAtEnd),
             number => match number.parse::<f64>() {
-                Ok(tokens) if tokens >= 1.0 && tokens.is_finite() => Ok(Self::Fixed(tokens)),
-                _ => Err("must be a number of tokens, critical or critical-at-end".into()),
+                Ok(tokens) if (1.0..=MOST_BATCH).contains(&tokens) => Ok(Self::Fixed(tokens)),
+                _ => Err(format!(
+                    "must be a number of tokens up to {MOST_BATCH}, critical or critical-at-end"
+                )),
             },
         }
     }
@@ -121,6 +126,22 @@ impl PlanningLaw {
     /// The batch of the runs that it was fitted to, tokens.
     pub fn batch_tokens(&self) -> Option<f64> {
         self.fit.as_ref().and_then(|fit| fit.batch_tokens)
+    }
+
+    /// What the runs were that it was fitted to, where its file tells.
+    pub fn recipe(&self) -> Option<FittedRecipe> {
+        self.fit.as_ref().and_then(|fit| fit.recipe)
+    }
+
+    /// Whether it is of a file, and no published one.
+    pub fn is_fitted(&self) -> bool {
+        self.fit.is_some()
+    }
+
+    /// Whether it is one of ends of runs whose learning rate decays, where its file tells.
+    pub fn is_of_ends(&self) -> Option<bool> {
+        let grown = self.grew().map(|_| true);
+        self.recipe().map(|recipe| recipe.decays).or(grown)
     }
 
     /// What its fit warns of.

@@ -1,10 +1,11 @@
 //! Measured losses from `metrics.csv` files and from any other table.
 
-use crate::run_record::{end_of_run, shared_compute};
+use crate::output::is_same_file;
+use crate::run_record::{end_of_run, n_vocab_of, run_folders, shared_compute};
 use anyhow::{Context, Result, bail};
 use csv::StringRecord;
 use measure::LearningCurve;
-use scaling::Observation;
+use scaling::{FittedRecipe, Observation};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use trainer::RunFolder;
@@ -35,6 +36,8 @@ pub struct Observations {
     pub batch_tokens: Option<f64>,
     /// 6 N D of all runs, FLOPs, where every file is a metrics.csv; what a run has from another of them is counted once.
     pub compute: Option<f64>,
+    /// What the runs were, if all are runs' folders that agree in it.
+    pub recipe: Option<FittedRecipe>,
     pub warnings: Vec<String>,
 }
 
@@ -52,6 +55,10 @@ impl Source {
         let mut batches: Vec<f64> = Vec::new();
         let mut compute = Some(0.0);
         let folders: Vec<PathBuf> = self.files.iter().map(|file| run_of(file)).collect();
+        self.check_once()?;
+        let mut recipes = folders.iter().map(|folder| recipe_of(folder));
+        let first = recipes.next().flatten();
+        found.recipe = first.filter(|_| recipes.all(|other| other == first));
         for file in &self.files {
             let path = RunFolder::curve_file(file);
             let header = header(&path)?;
@@ -81,6 +88,24 @@ impl Source {
             bail!("no points are left to fit");
         }
         Ok(found)
+    }
+
+    /// Errs where a file is given twice, also as the folder that it lies in: it would count as two runs.
+    fn check_once(&self) -> Result<()> {
+        for (i, file) in self.files.iter().enumerate() {
+            let path = RunFolder::curve_file(file);
+            let is_it = |other: &&PathBuf| is_same_file(&RunFolder::curve_file(other), &path);
+            if self.files[..i].iter().any(|other| is_it(&other)) {
+                bail!("{}: is given twice", path.display());
+            }
+            if !path.exists() && run_folders(file).is_ok_and(|runs| !runs.is_empty()) {
+                bail!(
+                    "{0}: is a folder of runs; name the runs themselves, as {0}/*",
+                    file.display()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Reads the first stage of a run; its compute, FLOPs.
@@ -307,6 +332,17 @@ pub fn check_random_start(folder: &Path) -> Result<()> {
         folder.display(),
         start.checkpoint.display()
     );
+}
+
+/// What a run was beside its size and length; `None` where that is no run's folder.
+fn recipe_of(folder: &Path) -> Option<FittedRecipe> {
+    let schedule =
+        RunFolder::is_run(folder).then(|| RunFolder::schedule_of(folder).ok()).flatten()?;
+    Some(FittedRecipe {
+        n_vocab: n_vocab_of(folder),
+        context_len: schedule.context_len(),
+        decays: schedule.learning_rate().decays(),
+    })
 }
 
 /// The folder of a run that was named, or whose metrics.csv was.

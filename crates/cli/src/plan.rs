@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 /// rate of our own small runs, GPT-2's vocabulary in a token file.
 const TEMPLATE: &str = include_str!("plan_template.toml");
 
+/// Far beyond all compute that there is.
+const MOST_BUDGET: f64 = 1e40;
+
 const BYTES: usize = 256;
 const GPT2_VOCABULARY: usize = 50_257;
 
@@ -44,7 +47,13 @@ pub struct Plan {
     shape: Option<String>,
     /// Where a given shape stops: a multiple of its asymptote (1.1x), tokens per parameter from scratch
     /// (20tpp), optimal, or a loss [default: optimal]
-    #[arg(long, value_name = "STOP", conflicts_with = "goal", requires = "shape")]
+    #[arg(
+        long,
+        value_name = "STOP",
+        allow_hyphen_values = true,
+        conflicts_with = "goal",
+        requires = "shape"
+    )]
     stop: Option<String>,
     /// kaplan, kaplan-authors, chinchilla, chinchilla-corrected, or a file of staged fit
     #[arg(long, default_value = "chinchilla-corrected")]
@@ -227,14 +236,10 @@ impl Plan {
         if self.template.as_ref().is_some_and(|template| output::is_same_file(template, out)) {
             bail!("-o: {} is the template; choose another name", out.display());
         }
-        let is_plan = |schedule: Schedule| schedule.prediction().is_some();
-        if out.exists() && !Schedule::read(out).is_ok_and(is_plan) {
-            bail!(
-                "{}: is there already and no planned schedule; choose another name",
-                out.display()
-            );
-        }
-        Ok(())
+        let is_plan = |text: &str| {
+            Schedule::parse(text, out).is_ok_and(|schedule| schedule.prediction().is_some())
+        };
+        output::check_replaced(out, is_plan, "no planned schedule")
     }
 
     fn planned(&self) -> Result<Planned> {
@@ -242,11 +247,17 @@ impl Plan {
             Some(path) => Schedule::read(path)?,
             None => Schedule::parse(TEMPLATE, Path::new("the built-in template"))?,
         };
-        let template = match self.context {
-            Some(context_len) => template.with_context_len(context_len as usize)?,
+        let law = PlanningLaw::open(&self.law)?;
+        // What the law's runs were counts where nothing else is said.
+        let of_law = law.recipe().filter(|recipe| {
+            let fits = template.batch().final_tokens().is_multiple_of(recipe.context_len as u64);
+            self.template.is_none() && fits
+        });
+        let context_len = self.context.map(|context_len| context_len as usize);
+        let template = match context_len.or(of_law.map(|recipe| recipe.context_len)) {
+            Some(context_len) => template.with_context_len(context_len)?,
             None => template,
         };
-        let law = PlanningLaw::open(&self.law)?;
         let mut costs =
             law.cost(self.batch.or_else(|| self.batch_of(&template, &law)), self.pace)?;
         if let Some(path) = &self.throughput {
@@ -258,10 +269,18 @@ impl Plan {
         {
             bail!("--batch {tokens}: must be a multiple of the context length, {context_len}");
         }
-        let n_vocab = match self.vocab {
-            Some(vocab) => vocab as usize,
+        let of_law = of_law.and_then(|recipe| recipe.n_vocab);
+        let n_vocab = match self.vocab.map(|vocab| vocab as usize).or(of_law) {
+            Some(vocab) => vocab,
             None => vocabulary(&template)?,
         };
+        let assumed = law.is_fitted() && self.template.is_none() && law.recipe().is_none();
+        if assumed && (self.vocab.is_none() || self.context.is_none()) {
+            output::note(&format!(
+                "warning: attention and head are counted for {n_vocab} tokens in the vocabulary and {context_len} positions, GPT-2's where \
+                 nothing is said: --vocab and --context, or a --template, say what the law's runs had"
+            ));
+        }
         let last = self.last(n_vocab, context_len)?;
         let ask = Ask {
             goal: self.goal()?,
@@ -285,6 +304,13 @@ impl Plan {
     }
 
     fn goal(&self) -> Result<Goal> {
+        for (option, value) in
+            [("--budget", self.budget), ("--pf-days", self.pf_days), ("--seconds", self.seconds)]
+        {
+            if let Some(value) = value.filter(|value| *value > MOST_BUDGET) {
+                bail!("{option} {value:e}: must be at most {MOST_BUDGET:e}");
+            }
+        }
         let goal = match (self.budget, self.pf_days, self.seconds, self.target_loss) {
             (Some(flops), ..) => Goal::Budget(flops),
             (_, Some(days), ..) => Goal::Budget(Flops::from(PfDays(days)).0),

@@ -77,6 +77,29 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
             "the law is of batches of {own:.0} tokens, and says nothing of batches of {other:.0}"
         ));
     }
+    let decays = planned.schedule.learning_rate().decays();
+    if let Some(of_ends) = planned.law.is_of_ends().filter(|of_ends| *of_ends != decays) {
+        let runs = |decays| {
+            if decays { "whose learning rate decays" } else { "at a constant learning rate" }
+        };
+        warnings.push(format!(
+            "the law is of runs {}, and the schedule is one {}: their losses are not comparable (learning_rate.shape of the template)",
+            runs(of_ends),
+            runs(decays)
+        ));
+    }
+    if let Some(recipe) = planned.law.recipe() {
+        let shape = &plan.stages[0].shape;
+        let vocabulary = recipe.n_vocab.map(|n_vocab| ("vocabulary", n_vocab, shape.n_vocab));
+        let context = ("context", recipe.context_len, shape.context_len);
+        for (what, own, other) in vocabulary.into_iter().chain([context]) {
+            if own != other {
+                warnings.push(format!(
+                    "the law is of runs with a {what} of {own}, and says nothing of one of {other}"
+                ));
+            }
+        }
+    }
     if let Some(exact) = saving_exact(plan).filter(|exact| *exact < LEAST_SAVING) {
         warnings.push(format!(
             "with attention and output head counted, of which a small model spares less than of 6 N D, the saving is {}; the advice goes by 6 N D",

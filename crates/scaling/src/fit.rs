@@ -16,7 +16,7 @@ pub use form::{LawForm, Quantity};
 pub use isoflop::{IsoFlop, Optimum};
 pub use observations::Observation;
 pub use problem::HUBER_DELTA;
-pub use report::{CrossCheck, Estimate, Fit, FitOptions, LeftOut, Range, Residuals};
+pub use report::{CrossCheck, Estimate, Fit, FitOptions, FittedRecipe, LeftOut, Range, Residuals};
 
 use crate::{PowerLaw, StepLaw, TokenLaw};
 

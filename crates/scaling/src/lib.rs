@@ -22,8 +22,8 @@ pub use batch::{BatchPolicy, CriticalBatch};
 pub use cost::{StageStart, TrainingCost};
 pub use error::ScalingError;
 pub use fit::{
-    CrossCheck, Estimate, Fit, FitError, FitOptions, FittedLaw, HUBER_DELTA, IsoFlop, LawForm,
-    LeftOut, Observation, Optimum, Quantity, Range, Residuals,
+    CrossCheck, Estimate, Fit, FitError, FitOptions, FittedLaw, FittedRecipe, HUBER_DELTA, IsoFlop,
+    LawForm, LeftOut, Observation, Optimum, Quantity, Range, Residuals,
 };
 pub use growth::{Chain, GrownRun, GrowthPoint};
 pub use power_law::PowerLaw;

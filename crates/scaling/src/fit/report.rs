@@ -83,6 +83,17 @@ pub struct LeftOut {
     pub largest_error: f64,
 }
 
+/// What the losses of a law depend on beside N and tokens: a plan for other runs is not one by this law.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FittedRecipe {
+    /// Tokens in the vocabulary, where a checkpoint tells it.
+    pub n_vocab: Option<usize>,
+    /// Positions in a sequence.
+    pub context_len: usize,
+    /// Whether the learning rate decays.
+    pub decays: bool,
+}
+
 /// A fitted law and how far it can be trusted: the content of `law.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fit {
@@ -118,6 +129,9 @@ pub struct Fit {
     /// 6 N D of all the runs, FLOPs, where they are runs of our own: what the law cost.
     #[serde(default)]
     pub compute: Option<f64>,
+    /// What those runs were, where they are runs of our own and agree in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<FittedRecipe>,
     /// A run that grew once, beside those from scratch: it tells the pace after a growth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grown: Option<GrownRun>,
@@ -175,6 +189,7 @@ impl Fit {
             left_out: leave_largest_out(form, &points),
             batch_tokens: None,
             compute: None,
+            recipe: None,
             grown: None,
             bootstraps: draws.len(),
             seed: options.seed,

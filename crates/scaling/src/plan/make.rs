@@ -183,7 +183,7 @@ fn cheaper_alone(request: &Request, last: &GptShape, final_loss: f64) -> Option<
     (cost < from_scratch).then(|| {
         format!(
             "{shape} alone reaches that loss for {:.0} % less than {last}, so a growth spares the more the later it comes, up to the end; \
-             where {last} is needed, say how late it may grow",
+             where {last} is needed, --grow-by SHARE says how late it may grow",
             100.0 * (1.0 - cost / from_scratch)
         )
     })
