@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
-use trainer::Event;
+use trainer::{Event, small_vocabulary};
 
 /// Arguments of `staged data`.
 #[derive(Args)]
@@ -118,6 +118,9 @@ impl Prepare {
         let tokenizer_seconds = began.elapsed().as_secs_f64();
         let began = Instant::now();
         let mut progress = crate::progress::Progress::new();
+        if let Some(event) = small_vocabulary(&choice, &tokenizer) {
+            progress.show(&event);
+        }
         let prepared =
             prepare(&self.files, &tokenizer, &self.tokenizer, cleaning, &self.output, |done| {
                 progress.show(&Event::Preparing { done, total });

@@ -161,8 +161,19 @@ impl Demo {
         let kind = if self.text.is_empty() { SYNTHETIC } else { TEXT };
         let settings = Settings { minutes: self.minutes, on_text: !self.text.is_empty() };
         settings.check(&folder)?;
-        let recipe = self.recipe(&kind, &folder)?;
-        output::write_file(&folder.join(SETTINGS_FILE), &serde_json::to_string_pretty(&settings)?)?;
+        let path = folder.join(SETTINGS_FILE);
+        let is_new = !folder.exists();
+        output::write_file(&path, &serde_json::to_string_pretty(&settings)?)?;
+        let recipe = self.recipe(&kind, &folder).inspect_err(|_| {
+            if self.resume {
+                return;
+            }
+            // What was made for nothing goes again; only an empty folder can be removed this way.
+            let _ = std::fs::remove_file(&path);
+            if is_new {
+                let _ = std::fs::remove_dir(&folder);
+            }
+        })?;
         let last = shapes::last(&recipe, vocabulary(&recipe)?)?;
         let scratch_compute =
             kind.tokens_per_param * last.n_params() as f64 * last.flops_per_token().0;
@@ -250,6 +261,12 @@ impl Demo {
         let Some(folder) = &self.out else {
             return free_folder().context("runs/demo and its numbered siblings are all taken");
         };
+        if self.resume && !folder.join(SETTINGS_FILE).exists() {
+            bail!(
+                "{}: holds no demo to go on with (no {SETTINGS_FILE}); leave out --resume to begin one",
+                folder.display()
+            );
+        }
         if !self.resume && std::fs::read_dir(folder).is_ok_and(|mut held| held.next().is_some()) {
             bail!(
                 "{}: is not empty; add --resume to go on with a demo there, or choose another --out",

@@ -24,7 +24,7 @@ pub struct Eval {
     /// Token file to measure, instead of the run's held-out tokens
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
-    /// Tokens to measure at most [default: the run's own for its held-out tokens, else 134217728]
+    /// Tokens to measure at most, one sequence at least [default: the run's own for its held-out tokens, else 134217728]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_TOKENS))]
     n_tokens: Option<u64>,
     /// cpu, cuda or cuda:NUMBER

@@ -87,7 +87,10 @@ enum Command {
 
 /// What was asked for. A number below zero is a value that an option refuses, and no other option.
 fn arguments() -> Arguments {
-    let command = Arguments::command().mut_subcommands(|one| one.allow_negative_numbers(true));
+    fn with_negative_numbers(command: clap::Command) -> clap::Command {
+        command.allow_negative_numbers(true).mut_subcommands(with_negative_numbers)
+    }
+    let command = with_negative_numbers(Arguments::command());
     Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 

@@ -1,4 +1,5 @@
 use crate::plan::{grow_by, operators};
+use crate::progress::warning;
 use crate::side_by_side::run_all;
 use crate::{fit, output, shapes};
 use anyhow::{Context, Result, bail};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use trainer::{RunFolder, RunOptions, RunSummary, open_corpus, prepare_text};
+use trainer::{Event, RunFolder, RunOptions, RunSummary, open_corpus, prepare_text};
 
 /// Evaluations of a pilot run: they are not counted as compute, but take time.
 const EVALUATIONS: u64 = 24;
@@ -154,6 +155,12 @@ impl Pilot {
             resume: self.resume,
         };
         runs.planned()?;
+        if !self.resume && std::fs::read_dir(&folder).is_ok_and(|mut held| held.next().is_some()) {
+            bail!(
+                "{}: is not empty; add --resume to go on with pilot runs there, or choose another folder",
+                folder.display()
+            );
+        }
         let prepared = with_prepared_tokens(recipe.clone(), &folder, self.resume)?;
         let runs = PilotRuns { recipe: &prepared, ..runs };
         let Some((law, made)) = runs.law()? else {
@@ -274,7 +281,12 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
         output::write_file(&path, &serde_json::to_string_pretty(&record)?)?;
     }
     let is_new = !tokens.exists();
-    let prepared = prepare_text(&recipe, folder, resume, &mut |_| (), &AtomicBool::new(false));
+    let warn = &mut |event: &Event| {
+        if let Some(text) = warning(event) {
+            output::note(&format!("warning: {text}"));
+        }
+    };
+    let prepared = prepare_text(&recipe, folder, resume, warn, &AtomicBool::new(false));
     if let Err(error) = prepared.and_then(|()| open_corpus(&recipe, folder).map(drop)) {
         if is_new {
             // What was made for nothing goes again; the first error says more than one about tidying up.

@@ -67,7 +67,7 @@ impl Progress {
                 "warning: the state comes from {before}, the run goes on with {now}: the curve may \
                  differ in the last bits"
             )),
-            Event::FewHeldOut { .. } => self.warn(event),
+            Event::FewHeldOut { .. } | Event::SmallVocabulary { .. } => self.warn(event),
             Event::Saved { .. } => {}
             Event::Ended(_) => self.bar.finish_and_clear(),
         }
@@ -110,9 +110,10 @@ impl Progress {
             return;
         };
         self.note(&format!(
-            "{shape} GPT (layers x width x heads), {} parameters ({} without embeddings), {device}, {}",
+            "{shape} GPT (layers x width x heads), {} parameters ({} without embeddings), vocabulary of {}, {device}, {}",
             output::count(*n_params_total),
             output::count(*n_params),
+            output::count(shape.n_vocab as u64),
             output::counted(*threads as u64, "thread"),
         ));
         self.note(&format!(
@@ -210,6 +211,10 @@ pub fn warning(event: &Event) -> Option<String> {
             "evaluation.tokens asks for {}, the data holds out {}: losses are over these",
             output::counted(*wanted, "token"),
             output::counted(*held_out, "token"),
+        )),
+        Event::SmallVocabulary { wanted, found } => Some(format!(
+            "bpe:{wanted}: the text makes a vocabulary of {} only: it has no more pairs to merge",
+            output::count(*found as u64),
         )),
         Event::Started { epochs: Some(epochs), .. } if *epochs > MOST_EPOCHS => Some(format!(
             "the run sees its text up to {epochs:.1} times: beyond {MOST_EPOCHS:.0} times it learns the text by heart, and no law of \

@@ -219,6 +219,7 @@ impl Board {
             | Event::Started { .. }
             | Event::StartedWith(_)
             | Event::FewHeldOut { .. }
+            | Event::SmallVocabulary { .. }
             | Event::Saved { .. } => {}
         }
     }

@@ -88,6 +88,9 @@ impl TokenFile {
     /// # Errors
     /// A file that is unreadable, in no known format, or not the one that its JSON describes.
     pub fn open(path: &Path) -> Result<Self, CorpusError> {
+        if path.is_dir() {
+            return Err(CorpusError::file(path, "is a folder; name a token file"));
+        }
         let file = File::open(path).map_err(CorpusError::io(path))?;
         if file.metadata().map_err(CorpusError::io(path))?.len() == 0 {
             return Err(CorpusError::file(path, "is empty: no tokens"));

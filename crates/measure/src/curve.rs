@@ -1,3 +1,4 @@
+use csv::StringRecord;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -99,12 +100,15 @@ impl LearningCurve {
         let io = |cause| CurveError::Io { path: path.to_path_buf(), cause };
         let text = std::fs::read(path).map_err(io)?;
         let mut points = Vec::new();
-        for (i, row) in csv::Reader::from_reader(text.as_slice()).deserialize().enumerate() {
-            points.push(row.map_err(|error| CurveError::Row {
-                path: path.to_path_buf(),
-                row: i + 2,
-                reason: error.to_string(),
-            })?);
+        let mut rows = csv::Reader::from_reader(text.as_slice());
+        let broken =
+            |row: usize, reason: String| CurveError::Row { path: path.to_path_buf(), row, reason };
+        let header = rows.headers().map_err(|error| broken(1, error.to_string()))?.clone();
+        for (i, row) in rows.records().enumerate() {
+            let row = row.map_err(|error| broken(i + 2, error.to_string()))?;
+            let point = row.deserialize(Some(&header));
+            points
+                .push(point.map_err(|error| broken(i + 2, what_is_wrong(&error, &header, &row)))?);
         }
         Ok(Self { points })
     }
@@ -206,6 +210,14 @@ fn rows_up_to(path: &Path, last_step: u64) -> Result<Vec<CurvePoint>, CurveError
         }
     }
     Ok(kept)
+}
+
+/// An error in a row with the column and the value that it is in.
+fn what_is_wrong(error: &csv::Error, header: &StringRecord, row: &StringRecord) -> String {
+    let csv::ErrorKind::Deserialize { err, .. } = error.kind() else { return error.to_string() };
+    let Some(at) = err.field().map(|field| field as usize) else { return err.kind().to_string() };
+    let of = |record: &StringRecord| record.get(at).unwrap_or("").to_string();
+    format!("{} = {}: {}", of(header), of(row), err.kind())
 }
 
 fn encode(points: &[CurvePoint], header: bool) -> Vec<u8> {

@@ -65,10 +65,13 @@ pub fn prepare_text(
     for file in &text.files {
         total += std::fs::metadata(file).map_err(TrainError::io(file))?.len();
     }
-    observe(&Event::Preparing { done: 0, total });
     let choice: TokenizerChoice = text.tokenizer.parse()?;
+    observe(&Event::Preparing { done: 0, total });
     let cleaning = text_cleaning(text);
     let tokenizer = Tokenizer::choose(&choice, &text.files, cleaning)?;
+    if let Some(event) = small_vocabulary(&choice, &tokenizer) {
+        observe(&event);
+    }
     prepare(&text.files, &tokenizer, &text.tokenizer, cleaning, &output, |done| {
         observe(&Event::Preparing { done, total });
         if stop.load(Ordering::Relaxed) {
@@ -78,6 +81,13 @@ pub fn prepare_text(
         }
     })?;
     Ok(())
+}
+
+/// What is to be said of a BPE that has fewer tokens than were asked for.
+pub fn small_vocabulary(choice: &TokenizerChoice, tokenizer: &Tokenizer) -> Option<Event> {
+    let TokenizerChoice::Bpe(wanted) = *choice else { return None };
+    let found = tokenizer.n_vocab();
+    (found < wanted).then_some(Event::SmallVocabulary { wanted, found })
 }
 
 /// What a run changes in its text.

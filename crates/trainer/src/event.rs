@@ -14,6 +14,13 @@ pub enum Event {
         /// Bytes of text in all.
         total: u64,
     },
+    /// A BPE that is trained on the text has fewer tokens than were asked for.
+    SmallVocabulary {
+        /// Tokens asked for.
+        wanted: usize,
+        /// Tokens that it has.
+        found: usize,
+    },
     /// Everything is ready for the first step.
     Started {
         /// Program and tensor library.

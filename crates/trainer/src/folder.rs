@@ -21,8 +21,8 @@ const DATA_FOLDER: &str = "data";
 /// that was there.
 pub struct RunFolder {
     root: PathBuf,
-    /// Whether this process made the folder.
-    made: bool,
+    /// The folder and those above it that this process made, the innermost first.
+    made: Vec<PathBuf>,
     /// Whether the run began earlier.
     begun: bool,
     /// Held while the run is on; the system lets go of it when the process ends.
@@ -45,7 +45,11 @@ impl RunFolder {
         if root.exists() && !ours {
             check_empty(root)?;
         }
-        let made = !root.exists();
+        let made: Vec<PathBuf> = root
+            .ancestors()
+            .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+            .map(Path::to_path_buf)
+            .collect();
         fs::create_dir_all(root).map_err(TrainError::io(root))?;
         let mut lock = OpenOptions::new()
             .create(true)
@@ -173,17 +177,19 @@ impl RunFolder {
 
     /// Gives up a folder whose run did not begin: what was made there goes again.
     pub fn abandon(self) {
-        if self.begun || !self.made {
+        if self.begun || self.made.is_empty() {
             return;
         }
-        // The folder was made for this run, and only empty folders can be removed this way.
+        // The folders were made for this run, and only empty folders can be removed this way.
         let tokens = Self::tokens_of(&self.root);
         let _ = fs::remove_file(TokenFileInfo::path_for(&tokens));
         let _ = fs::remove_file(TokenFileInfo::tokenizer_path_for(&tokens));
         let _ = fs::remove_file(tokens);
         let _ = fs::remove_file(self.root.join(LOCK_FILE));
         let _ = fs::remove_dir(self.data());
-        let _ = fs::remove_dir(&self.root);
+        for folder in &self.made {
+            let _ = fs::remove_dir(folder);
+        }
     }
 
     /// Writes an event down; steps have their rows in metrics.csv instead.

@@ -19,7 +19,7 @@ mod start;
 pub use adamw::{AdamW, gradient_norm};
 pub use bench::{StepBench, StepReport};
 pub use branch::Branch;
-pub use data::{open_corpus, prepare_text, run_tokenizer, text_cleaning};
+pub use data::{open_corpus, prepare_text, run_tokenizer, small_vocabulary, text_cleaning};
 pub use error::TrainError;
 pub use evaluate::{EvaluationSet, mean_loss};
 pub use event::{Event, Outcome, RunSummary};

@@ -42,6 +42,10 @@ fn world() -> World {
     schedule("heads.toml", "n_heads = 2", "n_heads = 3");
     schedule("bpe.toml", "source = \"text\"", "source = \"text\", tokenizer = \"bpe:300\"");
     schedule("other.toml", "seed = 1", "seed = 2");
+    schedule("no_files.toml", "\"good.txt\"", "");
+    schedule("word.toml", "source = \"text\"", "source = \"text\", tokenizer = \"words\"");
+    let second = "\n[[stages]]\nn_layers = 1\nd_model = 24\nn_heads = 3\nuntil = { steps = 2 }\ngrowth = { depth = \"copy\" }\n";
+    world.write("idle.toml", SCHEDULE.to_string() + second);
     schedule("bf16.toml", "threads = 1", "precision = \"bf16\"");
     schedule(
         "tokens.toml",
@@ -146,6 +150,12 @@ fn bad_input_is_explained_and_leaves_no_trace() {
     let cases = [
         ("train missing.toml", "missing.toml: No such file"),
         ("train unknown_key.toml", "unknown field `sede`"),
+        ("train no_files.toml --out deep/new", "no_files.toml: data.files = []: name text files"),
+        ("train word.toml --out new", "word.toml: tokenizer = \"words\": unknown"),
+        ("train tiny.toml --out deep/new --text nowhere.txt", "nowhere.txt: No such file"),
+        ("train idle.toml", "idle.toml: stages[1].growth.depth = \"copy\": the depth stays here"),
+        ("data inspect occupied", "occupied: is a folder; name a token file"),
+        ("bench fit --noise -1", "--noise"),
         ("train heads.toml", "heads.toml: stages[0].n_heads = 3: must divide d_model = 16"),
         (
             "train batch.toml --out new",

@@ -49,7 +49,9 @@ fn world() -> World {
     world.write("speed.csv", "n_layers,d_model,tokens_per_second\n2,64,1e5\n12,768,8e3\n");
     world.write("slow.csv", "n_params,tokens_per_second\n1e6,0\n");
     world.write("law.txt", "L = 2");
-    world.write("law.points.csv", &table);
+    let curve = fs::read_to_string(world.path("big/metrics.csv")).unwrap();
+    world.write("wrong.csv", curve.replacen("\n0,30,", "\n0,NaN,", 1));
+    world.write("table.points.csv", &table);
     world
 }
 
@@ -264,6 +266,10 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         ("plan --budget=-1 -o new.toml".into(), "budget = -1: must be positive"),
         ("plan --budget -1 -o new.toml".into(), "budget = -1: must be positive"),
         ("plan --budget 1e40 -o new.toml".into(), "steps: at most 1e12 can be planned"),
+        ("plan --budget 1e300".into(), "--budget 1e300: must be at most 1e40"),
+        ("plan --budget 1e19 --batch 1e20".into(), "must be a number of tokens up to 1073741824"),
+        ("plan --shape gpt2 --stop -5tpp".into(), "stop = -5: must be positive"),
+        ("plan --curves big wrong.csv".into(), "wrong.csv: row 3: step = NaN: invalid digit"),
         (
             "plan --shape gpt2 --stop 50".into(),
             "50.000 nats per token, above the 10.825 of a model that knows nothing",
@@ -277,14 +283,14 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         ("plan --shape gpt2 -o small".into(), "small: is a folder; name a file"),
         (
             "plan --shape gpt2 -o points.csv".into(),
-            "points.csv: is there already and no planned schedule",
+            "points.csv: is there already, and no planned schedule",
         ),
         ("plan --shape gpt2 --law partial.json".into(), "partial.json: parameters.N_c is missing"),
         (fit("points.csv --figure new.pdf"), "new.pdf: figures are written as .svg or .png"),
         (fit("points.csv --last-only"), "no column says which rows are of one run"),
         (
-            format!("fit law.points.csv {COLUMNS} -o law.json"),
-            "law.points.csv is one of the files that are fitted",
+            format!("fit table.points.csv {COLUMNS} -o table.json"),
+            "table.points.csv is one of the files that are fitted",
         ),
         ("plan --budget 1e19 --law law.txt".into(), "law.txt: no law of staged fit"),
         ("plan --budget 1e19 --law none".into(), "neither kaplan, kaplan-authors"),

@@ -2,7 +2,7 @@
 //! makes them.
 
 use super::world::{World, lossy};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -92,6 +92,11 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     let scratch = of("compute_from_scratch") / 64.0 * large_exact / large;
     assert!((of("saving_exact") - (1.0 - exact / scratch)).abs() < 1e-3, "{last}");
     assert!(of("saving_exact") < of("saving"));
+    assert_eq!((&found["seeds"], &found["baseline_seeds"]), (&json!([1, 2]), &json!([1, 2])));
+    assert_eq!(
+        found["notes"],
+        json!(["learning_rate.peak is 0.02 from scratch and 0.01 in the staged runs"])
+    );
     let growth = &found["growths"][0];
     let (before, after) = (growth["loss_before"].as_f64(), growth["loss_after"].as_f64());
     assert!((before.unwrap() - after.unwrap()).abs() < 1e-5);
@@ -118,7 +123,23 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     // Nothing is fetched: the only addresses are names of SVG itself.
     let fetched = page.replace("http://www.w3.org/2000/svg", "");
     assert!(!fetched.contains("http") && !fetched.contains("src="));
+    world.good("report staged scratch -o report.html");
     world.good("report staged/1");
+    // Other seeds on the two sides are said.
+    let text = world.staged("compare staged scratch/1");
+    let (found, notes) = (lossy(&text.stdout), lossy(&text.stderr));
+    assert!(
+        found.contains("2 runs (seeds 1, 2) staged against 1 run (seed 1) from scratch"),
+        "{found}"
+    );
+    assert!(
+        found.contains("one baseline seed") && found.contains(" over 128 held-out tokens"),
+        "{found}"
+    );
+    assert!(
+        notes.contains("the staged runs are of seeds 1, 2 and those from scratch of 1"),
+        "{notes}"
+    );
     assert!(world.path("staged/1/report.html").exists());
 }
 
@@ -202,7 +223,17 @@ fn decayed_runs_are_compared_by_their_ends() {
     write_run(&world.path("online"), &online, &rows);
     let online = world.json("compare online scratch");
     assert!((online["savings"][0]["saving"].as_f64().unwrap() - 0.2).abs() < 1e-9, "{online}");
-    assert!(world.bad("report scratch -o x.html").contains("one schedule under"));
+    let swapped = world.bad("report scratch -o x.html");
+    assert!(
+        swapped.contains(
+            "one schedule under several seeds; runs from scratch of several lengths are the second"
+        ),
+        "{swapped}"
+    );
+    let found = world.bad("compare staged scratch --others scratch/60");
+    assert!(found.contains("--others scratch/60: it is for the dynamics after growths"), "{found}");
+    let found = world.bad("report unevaluated -o x.html");
+    assert!(found.contains("unevaluated: Held-out loss: nothing to draw"), "{found}");
     let steady = fs::read_to_string(world.path("scratch/60/schedule.toml")).unwrap();
     // Another recipe is no baseline of the same, which is said.
     let ramp = "tokens = 128, ramp = { from_tokens = 64, steps = 50 }, micro";
@@ -222,9 +253,39 @@ fn decayed_runs_are_compared_by_their_ends() {
 fn what_cannot_be_compared_is_explained() {
     let world = world();
     write_recipes(&world);
+    fs::create_dir(world.path("empty")).unwrap();
+    world.write("thesis.html", "<html>precious</html>");
+    world.write("torn/2/metrics.csv", "");
+    world.write("loose/3", "");
+    std::os::unix::fs::symlink("gone", world.path("loose/2")).unwrap();
     let cases = [
         ("compare staged staged/1", "staged/1: has 2 stages; a baseline has one"),
         ("compare nowhere scratch", "nowhere cannot be read"),
+        (
+            "compare staged/1/metrics.csv scratch",
+            "metrics.csv: is a file; name the folder of a run",
+        ),
+        ("compare staged scratch --pilots empty", "--pilots: empty: neither a run"),
+        (
+            "compare staged scratch --pilots scratch scratch/2",
+            "--pilots: scratch/2: is given twice",
+        ),
+        ("compare staged scratch --pilots staged/1", "--pilots: staged/1: is the staged run"),
+        ("compare torn scratch", "torn/2: has a metrics.csv and no schedule.toml"),
+        ("compare staged loose", "loose/2: a link that leads nowhere"),
+        (
+            "report staged scratch -o thesis.html",
+            "thesis.html: is there already, and no report of staged",
+        ),
+        ("fit staged", "staged: is a folder of runs; name the runs themselves, as staged/*"),
+        ("fit scratch/1 scratch/1/metrics.csv", "scratch/1/metrics.csv: is given twice"),
+        (
+            "fit scratch/1 scratch/2 -o tiny.toml",
+            "tiny.toml: is there already, and no law of staged fit",
+        ),
+        ("demo --resume --out nowhere", "nowhere: holds no demo to go on with"),
+        ("demo --resume --out staged/1", "staged/1: holds no demo to go on with"),
+        ("pilot stable.toml --share 0.9 -o staged/1", "staged/1: is not empty; add --resume"),
         ("compare staged scratch --loss 0.1", "--loss 0.1: not every run reaches it"),
         ("plot staged scratch -o x.gif", "figures are written as .svg or .png"),
         ("plot staged scratch --show curves -o x.svg", "--show: staged is no schedule"),
@@ -381,7 +442,10 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     write_recipes(&world);
     world.good("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
     let again = world.bad("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
-    assert!(again.contains("already holds a run"), "{again}");
+    assert!(
+        again.contains("pilots: is not empty; add --resume to go on with pilot runs"),
+        "{again}"
+    );
     let law = world.json("pilot recipe.toml --share 0.5 --sizes 2 -o pilots --resume");
     // Pilot runs go on with the text that they began with, and what cannot be planned leaves nothing behind.
     let text = fs::read_to_string(world.path("recipe.toml")).unwrap();
