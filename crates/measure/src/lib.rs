@@ -19,4 +19,4 @@ pub use curve::{CurveError, CurvePoint, CurveWriter, LearningCurve};
 pub use parametrization::Parametrization;
 pub use precision::Precision;
 pub use shape::{GptShape, ShapeError};
-pub use smooth::SmoothCurve;
+pub use smooth::{Slope, SmoothCurve, slope_at_end};

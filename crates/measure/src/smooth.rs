@@ -9,6 +9,9 @@ const LEAST_NEIGHBOURS: usize = 7;
 /// Rounds that take weight from outliers.
 const ROBUST_ROUNDS: usize = 2;
 
+/// Factor of compute over which a slope is taken: over less, noise is more of it than the curve's bend.
+const SLOPE_SPAN: f64 = 4.0;
+
 /// Fewest points of a curve.
 const LEAST_POINTS: usize = 4;
 
@@ -16,7 +19,7 @@ const LEAST_POINTS: usize = 4;
 /// point's neighbours, by weighted least squares with less weight for outliers (Cleveland 1979).
 #[derive(Clone, Debug, PartialEq)]
 pub struct SmoothCurve {
-    /// ln C, ln L, d ln L / d ln C, by increasing compute.
+    /// ln C, ln L and d ln L / d ln C, the slope of a parabola over a factor of four of compute, by increasing compute.
     points: Vec<[f64; 3]>,
 }
 
@@ -77,8 +80,29 @@ impl SmoothCurve {
     }
 }
 
-/// ln C, ln L and d ln L / d ln C of smoothed pairs of compute and loss.
-fn smoothed(pairs: &[(f64, f64)]) -> Result<Vec<[f64; 3]>, CurveError> {
+/// A slope d ln L / d ln C.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slope {
+    /// Its value.
+    pub value: f64,
+    /// Its standard error, as the points lie off the parabola.
+    pub standard_error: f64,
+}
+
+/// The slope d ln L / d ln C at the end of pairs of compute (FLOPs) and loss (nats per token): that of a parabola through ln L over
+/// ln C of the last factor of four of compute. `None` where that holds fewer than `least` points.
+///
+/// # Errors
+/// Fewer than four points, or a number that is not positive.
+pub fn slope_at_end(pairs: &[(f64, f64)], least: usize) -> Result<Option<Slope>, CurveError> {
+    let ln = in_logarithms(pairs)?;
+    let end = ln[ln.len() - 1].0;
+    let near = &ln[ln.partition_point(|point| point.0 < end - SLOPE_SPAN.ln())..];
+    Ok(if near.len() < least { None } else { slope_of_parabola(near, None, end) })
+}
+
+/// Pairs of compute and loss as ln C and ln L by increasing compute, each compute once.
+fn in_logarithms(pairs: &[(f64, f64)]) -> Result<Vec<(f64, f64)>, CurveError> {
     let positive = |x: f64| x > 0.0 && x.is_finite();
     if let Some(bad) = pairs.iter().position(|pair| !positive(pair.0) || !positive(pair.1)) {
         let (compute, loss) = pairs[bad];
@@ -90,6 +114,12 @@ fn smoothed(pairs: &[(f64, f64)]) -> Result<Vec<[f64; 3]>, CurveError> {
     if ln.len() < LEAST_POINTS {
         return Err(CurveError::TooShort { n_points: ln.len() });
     }
+    Ok(ln)
+}
+
+/// ln C, ln L and d ln L / d ln C of smoothed pairs of compute and loss.
+fn smoothed(pairs: &[(f64, f64)]) -> Result<Vec<[f64; 3]>, CurveError> {
+    let ln = in_logarithms(pairs)?;
     let n_near = ((SPAN * ln.len() as f64) as usize).max(LEAST_NEIGHBOURS).min(ln.len());
     let mut trust = vec![1.0; ln.len()];
     let mut points = local_lines(&ln, n_near, &trust);
@@ -105,7 +135,55 @@ fn smoothed(pairs: &[(f64, f64)]) -> Result<Vec<[f64; 3]>, CurveError> {
         trust = off.iter().map(|off| (1.0 - (off / limit).min(1.0).powi(2)).powi(2)).collect();
         points = local_lines(&ln, n_near, &trust);
     }
+    for (point, slope) in points.iter_mut().zip(wide_slopes(&ln, &trust)) {
+        point[2] = slope.unwrap_or(point[2]);
+    }
     Ok(points)
+}
+
+/// The slope at each point over a factor of four of compute around it, or next to it at the ends; `None` where that holds too few
+/// points.
+fn wide_slopes(ln: &[(f64, f64)], trust: &[f64]) -> Vec<Option<f64>> {
+    let (first, last) = (ln[0].0, ln[ln.len() - 1].0);
+    let span = SLOPE_SPAN.ln();
+    let slope = |(x, _): &(f64, f64)| {
+        let low = (x - 0.5 * span).min(last - span).max(first);
+        let from = ln.partition_point(|point| point.0 < low);
+        let to = ln.partition_point(|point| point.0 <= low + span);
+        let enough = to - from >= LEAST_NEIGHBOURS;
+        let found = enough.then(|| slope_of_parabola(&ln[from..to], Some(&trust[from..to]), *x));
+        found.flatten().map(|slope| slope.value)
+    };
+    ln.iter().map(slope).collect()
+}
+
+/// The slope at `x` of the weighted least-squares parabola through points, from polynomials that are orthogonal on them; `None` where
+/// they lie too close together for one.
+fn slope_of_parabola(points: &[(f64, f64)], weights: Option<&[f64]>, x: f64) -> Option<Slope> {
+    let weight = |i: usize| weights.map_or(1.0, |weights| weights[i]);
+    let sum = |term: &dyn Fn(f64, f64) -> f64| -> f64 {
+        points.iter().enumerate().map(|(i, (at, y))| weight(i) * term(*at, *y)).sum()
+    };
+    let total = sum(&|_, _| 1.0);
+    let (mean_x, mean_y) = (sum(&|at, _| at) / total, sum(&|_, y| y) / total);
+    let line = |at: f64| at - mean_x;
+    let square = sum(&|at, _| line(at).powi(2));
+    let skew = sum(&|at, _| line(at).powi(3)) / square;
+    let bend = |at: f64| line(at).powi(2) - skew * line(at) - square / total;
+    let bend_square = sum(&|at, _| bend(at).powi(2));
+    let freedom = total - 3.0;
+    if !(bend_square > 1e-12 * square * square / total && freedom > 0.0) {
+        return None;
+    }
+    let of_line = sum(&|at, y| line(at) * y) / square;
+    let of_bend = sum(&|at, y| bend(at) * y) / bend_square;
+    let off = |at: f64, y: f64| y - mean_y - of_line * line(at) - of_bend * bend(at);
+    let variance = sum(&|at, y| off(at, y).powi(2)) / freedom;
+    let of_slope = 2.0 * line(x) - skew;
+    Some(Slope {
+        value: of_line + of_bend * of_slope,
+        standard_error: (variance * (1.0 / square + of_slope * of_slope / bend_square)).sqrt(),
+    })
 }
 
 impl SmoothCurve {
@@ -265,6 +343,48 @@ mod tests {
         let curve = SmoothCurve::new(&pairs).unwrap();
         let compute = curve.compute_at_slope(-0.15).unwrap();
         assert!((curve.slope_at(compute) + 0.15).abs() < 0.005);
+    }
+
+    /// L = 1 + 1.2 k^-0.35 after k evaluations, with 0.1 % of noise: what an online growth sees.
+    #[test]
+    fn the_slope_at_the_end_of_a_noisy_curve_is_its_own() {
+        let slope = |k: f64| -0.35 * (1.0 - 1.0 / (1.0 + 1.2 * k.powf(-0.35)));
+        let (mut fired, mut off) = (Vec::new(), Vec::new());
+        for seed in 0..40u64 {
+            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            let mut uniform = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 11) as f64 / (1u64 << 53) as f64
+            };
+            let mut noise = || (0..12).map(|_| uniform()).sum::<f64>() - 6.0;
+            let pairs: Vec<(f64, f64)> = (1..=200)
+                .map(|k| {
+                    let k = f64::from(k);
+                    (1e12 * k, (1.0 + 1.2 * k.powf(-0.35)) * (0.001 * noise()).exp())
+                })
+                .collect();
+            let end = slope_at_end(&pairs, 10).unwrap().unwrap();
+            off.push((end.value - slope(200.0)) / end.standard_error);
+            let flat = |n: &usize| {
+                let end = slope_at_end(&pairs[..*n], 10).unwrap();
+                end.is_some_and(|end| end.value - 2.0 * end.standard_error >= -0.0775)
+            };
+            fired.extend((10..=200).find(flat));
+        }
+        // The curve's own slope is -0.0775 after 62 evaluations.
+        assert!((slope(62.0) + 0.0775).abs() < 1e-3);
+        fired.sort_unstable();
+        assert_eq!(fired.len(), 40);
+        assert!((50..=80).contains(&fired[20]), "{fired:?}");
+        assert!(fired[4] >= 42 && fired[35] <= 110, "{fired:?}");
+        let spread = (off.iter().map(|off| off * off).sum::<f64>() / 40.0).sqrt();
+        assert!((0.6..1.5).contains(&spread), "{spread}");
+        // A power law has one slope, which every part of it tells.
+        let end = slope_at_end(&power_law(0.0)[..40], 10).unwrap().unwrap();
+        assert!((end.value + 0.05).abs() < 1e-9 && end.standard_error < 1e-9, "{end:?}");
+        assert_eq!(slope_at_end(&power_law(0.0)[..11], 10).unwrap(), None);
     }
 
     #[test]

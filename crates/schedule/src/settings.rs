@@ -138,9 +138,9 @@ pub struct Until {
     /// Held-out loss in nats per token; needs steps, tokens or compute beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
-    /// d ln L / d ln C of the smoothed held-out loss over the run's compute, from below: the stage ends
-    /// when its curve has become as flat as this, after ten evaluations at the earliest. Needs steps,
-    /// tokens or compute beside it.
+    /// d ln L / d ln C of the held-out loss over the run's compute, from below: the stage ends when its curve has become as flat as
+    /// this by two standard errors, over its last factor of four of compute and ten evaluations at least. Needs steps, tokens or
+    /// compute beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slope: Option<f64>,
 }

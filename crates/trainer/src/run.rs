@@ -7,7 +7,7 @@ use crate::start::{Start, StartingModel, check_same_start};
 use crate::{EvaluationSet, Event, Learner, Outcome, RunFolder, RunSummary, TrainError};
 use burn::tensor::Device;
 use corpus::Corpus;
-use measure::{CurvePoint, CurveWriter, SmoothCurve};
+use measure::{CurvePoint, CurveWriter, slope_at_end};
 use model::DeviceChoice;
 use schedule::Schedule;
 use state::{Checkpoint, CheckpointStore, Origin, Skipped, TrainingState};
@@ -16,8 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-/// Evaluations of a stage before its slope is judged.
+/// Evaluations of a stage, and of them in the part that its slope is taken of, before the slope is judged.
 const LEAST_EVALUATIONS: usize = 10;
+
+/// Standard errors by which a slope must lie above the one that ends a stage: at each evaluation noise has a chance to end it too
+/// early.
+const SURE: f64 = 2.0;
 
 /// A run to make.
 #[derive(Clone, Debug)]
@@ -357,8 +361,8 @@ impl<'a> Run<'a> {
         let by_loss = until.loss.zip(self.last_val_loss()).is_some_and(|(goal, loss)| loss <= goal);
         let by_slope = match until.slope {
             Some(goal) if self.evaluated.len() >= LEAST_EVALUATIONS => {
-                let smooth = SmoothCurve::new(&self.evaluated)?;
-                smooth.slope_at(smooth.last_compute()) >= goal
+                slope_at_end(&self.evaluated, LEAST_EVALUATIONS)?
+                    .is_some_and(|slope| slope.value - SURE * slope.standard_error >= goal)
             }
             _ => false,
         };
