@@ -128,6 +128,13 @@ impl PlanningLaw {
         self.fit.as_ref().and_then(|fit| fit.batch_tokens)
     }
 
+    /// What training costs in batches of one size throughout, of a law in steps; `None` of one in tokens.
+    pub fn at_one_batch(&self, batch_tokens: f64) -> Option<TrainingCost> {
+        let Law::Steps(law) = self.law else { return None };
+        let policy = BatchPolicy::Fixed { batch_tokens };
+        Some(TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy))
+    }
+
     /// What the runs were that it was fitted to, where its file tells.
     pub fn recipe(&self) -> Option<FittedRecipe> {
         self.fit.as_ref().and_then(|fit| fit.recipe)

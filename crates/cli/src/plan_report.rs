@@ -14,6 +14,9 @@ use std::collections::BTreeSet;
 /// What whole steps may add to or take from a plan's compute before it is said.
 const MOST_ROUNDING: f64 = 0.03;
 
+/// How far a loss under another batch may be off before it is said.
+const MOST_OFF: f64 = 0.005;
+
 /// How much later than the grown pilot run's a growth may come, in shares of the tokens from scratch, before it is said.
 const LATER: f64 = 1.2;
 
@@ -77,6 +80,7 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
             "the law is of batches of {own:.0} tokens, and says nothing of batches of {other:.0}"
         ));
     }
+    warnings.extend(of_other_batches(planned));
     let decays = planned.schedule.learning_rate().decays();
     if let Some(of_ends) = planned.law.is_of_ends().filter(|of_ends| *of_ends != decays) {
         let runs = |decays| {
@@ -152,6 +156,24 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// What a law in steps has for the schedule's one batch, where the plan is one of batches that go with the loss.
+fn of_other_batches(planned: &Planned) -> Option<String> {
+    let plan = &planned.plan;
+    let policy = &planned.schedule.prediction()?.batch;
+    let first = plan.stages.first().filter(|_| plan.stages.len() > 1)?;
+    let cost =
+        planned.law.at_one_batch(plan.batch_tokens).filter(|_| policy.starts_with("critical"))?;
+    let loss = cost.loss_after(first.n_params, None, first.tokens).ok()?;
+    let off = (loss / first.loss_end - 1.0).abs() > MOST_OFF;
+    off.then(|| {
+        format!(
+            "the plan is one of batches that go with the loss ({policy}), and the schedule has batches of {0:.0} tokens throughout: under the \
+             law its first stage ends at a loss of {loss:.4} so, where {1:.4} is planned; --batch {0:.0} plans for such batches",
+            plan.batch_tokens, first.loss_end
+        )
+    })
 }
 
 /// What the same sizes save to the same multiple of the asymptote under other batch policies.
