@@ -2,8 +2,9 @@
 
 use crate::progress::{LINE_EVERY, status_line, warning};
 use crate::{output, train};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -27,15 +28,7 @@ pub fn run_all(what: &str, runs: Vec<RunOptions>) -> Result<Option<Vec<RunSummar
     let queue = Queue::new(&runs);
     std::thread::scope(|scope| {
         for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some(i) = queue.next() {
-                    let made = make(&runs[i], i, &board, stop);
-                    if made.is_err() {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    queue.is_made(i, made);
-                }
-            });
+            scope.spawn(|| queue.work(stop, |i| make(&runs[i], i, &board, stop)));
         }
     });
     locked(&board).bar.finish_and_clear();
@@ -76,10 +69,31 @@ impl Queue {
         Self { jobs: Mutex::new(jobs.collect()), changed: Condvar::new(), order }
     }
 
-    /// The longest run that can begin; waits for one. `None` when there is none left, or none that will ever begin.
-    fn next(&self) -> Option<usize> {
+    /// Makes runs until none is left, or `stop` is set. A panic ends the others too before it goes on: they would wait for ever for the
+    /// run that it broke off.
+    fn work(&self, stop: &AtomicBool, make: impl Fn(usize) -> Result<RunSummary>) {
+        while let Some(i) = self.next(stop) {
+            let made = panic::catch_unwind(AssertUnwindSafe(|| make(i)));
+            if !matches!(made, Ok(Ok(_))) {
+                stop.store(true, Ordering::Relaxed);
+            }
+            match made {
+                Ok(made) => self.is_made(i, made),
+                Err(panicked) => {
+                    self.is_made(i, Err(anyhow!("it panicked")));
+                    panic::resume_unwind(panicked);
+                }
+            }
+        }
+    }
+
+    /// The longest run that can begin; waits for one. `None` when there is none left, or none that will ever begin, or `stop` is set.
+    fn next(&self, stop: &AtomicBool) -> Option<usize> {
         let mut jobs = locked(&self.jobs);
         loop {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
             let can_begin = |i: &&usize| {
                 !jobs[**i].taken && jobs[**i].after.is_none_or(|one| jobs[one].came_to_its_end())
             };
@@ -258,6 +272,41 @@ impl Board {
         if self.bar.is_hidden() && due {
             self.last_line = Some(Instant::now());
             output::note(&text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One run, and one that waits for it.
+    fn queue() -> Queue {
+        let job = |after| Job { after, taken: false, made: None };
+        let jobs = Mutex::new(vec![job(None), job(Some(0))]);
+        Queue { jobs, changed: Condvar::new(), order: vec![0, 1] }
+    }
+
+    #[test]
+    fn a_run_that_breaks_off_ends_those_that_wait_for_it() {
+        for panics in [false, true] {
+            let (queue, stop) = (queue(), AtomicBool::new(false));
+            let make = |i: usize| {
+                assert_eq!(i, 0, "the other one never begins");
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                assert!(!panics, "as asked");
+                Err(anyhow!("no disk"))
+            };
+            let ended = panic::catch_unwind(AssertUnwindSafe(|| {
+                std::thread::scope(|scope| {
+                    for _ in 0..2 {
+                        scope.spawn(|| queue.work(&stop, make));
+                    }
+                });
+            }));
+            assert_eq!(ended.is_err(), panics);
+            assert!(stop.load(Ordering::Relaxed));
+            assert!(queue.into_results().is_err());
         }
     }
 }
