@@ -51,15 +51,17 @@ impl Eval {
         let opened = OpenedCheckpoint::open(&self.checkpoint, &self.device)?;
         let schedule = opened.run().map(|run| &run.schedule);
         crate::train::use_threads(schedule.and_then(|schedule| schedule.machine().threads))?;
-        let (set, bytes_per_token) = self.evaluation_set(&opened)?;
+        let set = self.evaluation_set(&opened)?;
         let micro_batch = schedule.map_or(1, Schedule::micro_batch);
+        let tokenizer = opened.tokenizer().ok();
+        let n_bytes = tokenizer.and_then(|tokenizer| tokenizer.n_bytes(set.targets().flatten()));
         let loss = mean_loss(&opened.gpt, &set, micro_batch)?;
         let report = Report {
             step: opened.info.position.step,
             checkpoint: opened.path,
             loss,
             perplexity: loss.exp(),
-            bits_per_byte: bytes_per_token.map(|bytes| loss / LN_2 / bytes),
+            bits_per_byte: n_bytes.map(|bytes| loss / LN_2 * set.n_tokens() as f64 / bytes as f64),
             n_tokens: set.n_tokens(),
         };
         if self.json {
@@ -76,8 +78,8 @@ impl Eval {
         ))
     }
 
-    /// What to measure, and the bytes of text in a token where they are known.
-    fn evaluation_set(&self, opened: &OpenedCheckpoint) -> Result<(EvaluationSet, Option<f64>)> {
+    /// What to measure.
+    fn evaluation_set(&self, opened: &OpenedCheckpoint) -> Result<EvaluationSet> {
         let context_len = opened.info.shape.context_len;
         let limit = self.n_tokens.unwrap_or(MOST_TOKENS);
         if let Some(path) = &self.text {
@@ -87,11 +89,10 @@ impl Eval {
                     Cleaning::default()
                 }
             };
-            let (tokens, n_bytes) = encode_text(path, &opened.tokenizer()?, cleaning)?;
-            let bytes_per_token = n_bytes as f64 / tokens.len().max(1) as f64;
+            let (tokens, _) = encode_text(path, &opened.tokenizer()?, cleaning)?;
             let set = EvaluationSet::of_tokens(&tokens, limit, context_len)
                 .with_context(|| path.display().to_string())?;
-            return Ok((set, Some(bytes_per_token)));
+            return Ok(set);
         }
         if let Some(path) = &self.tokens {
             let file = TokenFile::open(path)?;
@@ -105,7 +106,7 @@ impl Eval {
             let n = file.len().min(limit as usize + 1);
             let set = EvaluationSet::of_tokens(&file.tokens(0..n), limit, context_len)
                 .with_context(|| path.display().to_string())?;
-            return Ok((set, None));
+            return Ok(set);
         }
         let Some(RunOfCheckpoint { schedule, root }) = opened.run() else {
             bail!(
@@ -117,6 +118,6 @@ impl Eval {
         opened.check_vocabulary("the run's data", &corpus.vocabulary())?;
         let n_tokens = self.n_tokens.unwrap_or(schedule.evaluation().tokens);
         let set = EvaluationSet::new(&corpus, n_tokens, context_len);
-        Ok((set, corpus.bytes_per_token()))
+        Ok(set)
     }
 }

@@ -82,17 +82,6 @@ impl Corpus {
         }
     }
 
-    /// Bytes of text in a token on average, where the text is known.
-    pub fn bytes_per_token(&self) -> Option<f64> {
-        match &self.tokens {
-            Tokens::File { file, .. } => {
-                let info = file.info();
-                (info.n_text_bytes > 0).then(|| info.n_text_bytes as f64 / info.n_tokens as f64)
-            }
-            Tokens::Synthetic(_) => None,
-        }
-    }
-
     /// The least loss that any model can reach on these sequences, where it is known.
     pub fn loss_floor(&self) -> Option<f64> {
         match &self.tokens {

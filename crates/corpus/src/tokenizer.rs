@@ -8,7 +8,7 @@ use std::str::FromStr;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer as Trained};
+use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper, Tokenizer as Trained};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What GPT-2 puts between documents.
@@ -150,6 +150,21 @@ impl Tokenizer {
                 trained.get_vocab(true).values().max().map_or(0, |largest| *largest as usize + 1)
             }
         }
+    }
+
+    /// Bytes of text that tokens are, each by itself; a special token is none. `None` where a token does not tell.
+    pub fn n_bytes<'a>(&self, tokens: impl Iterator<Item = &'a u32>) -> Option<u64> {
+        let Kind::Trained { trained, .. } = &self.kind else {
+            return matches!(self.kind, Kind::Bytes).then(|| tokens.count() as u64);
+        };
+        // A byte-level vocabulary writes each byte as one character.
+        let is_byte_level = matches!(trained.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+        let special = trained.get_added_tokens_decoder();
+        let mut tokens = tokens.map(|token| {
+            let is_special = special.get(token).is_some_and(|added| added.special);
+            Some(if is_special { 0 } else { trained.id_to_token(*token)?.chars().count() as u64 })
+        });
+        if is_byte_level { tokens.by_ref().sum() } else { None }
     }
 
     /// What identifies the vocabulary: two tokenizers with the same string give the same numbers
@@ -377,6 +392,11 @@ mod tests {
         let tokens = tokenizer.encode(TEXT.as_bytes()).unwrap();
         assert!(tokens.len() < TEXT.len() / 2);
         assert_eq!(tokenizer.decode(&tokens).unwrap(), TEXT);
+        assert_eq!(tokenizer.n_bytes(tokens.iter()), Some(TEXT.len() as u64));
+        let accented = "Unseen wörds, 1859! \u{1F40D}";
+        let encoded = tokenizer.encode(accented.as_bytes()).unwrap();
+        assert_eq!(tokenizer.n_bytes(encoded.iter()), Some(accented.len() as u64));
+        assert_eq!(Tokenizer::words(500).n_bytes([1, 2].iter()), None);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
         std::fs::write(&path, tokenizer.to_json().unwrap().unwrap()).unwrap();

@@ -61,6 +61,11 @@ impl EvaluationSet {
         self.sequences.iter().map(|sequence| &sequence[..self.context_len])
     }
 
+    /// The tokens of each sequence whose loss is measured.
+    pub fn targets(&self) -> impl Iterator<Item = &[u32]> {
+        self.sequences.iter().map(|sequence| &sequence[1..])
+    }
+
     /// Tokens whose loss is measured.
     pub fn n_tokens(&self) -> u64 {
         (self.sequences.len() * self.context_len) as u64
