@@ -16,13 +16,29 @@ impl<F: Fn(f64) -> f64> CostFunction for Function<F> {
     }
 }
 
-/// Where a function that has different signs at both ends is zero, by Brent's method.
+/// Steps of a hundredth of the range that an end moves inwards where a function has no value there.
+const MOST_MOVES: usize = 30;
+
+/// Where a function that has different signs at both ends is zero, by Brent's method. An end without a value, as at an asymptote,
+/// moves inwards to where there is one.
 pub(crate) fn root(
     name: &'static str,
     from: f64,
     to: f64,
     f: impl Fn(f64) -> f64,
 ) -> Result<f64, ScalingError> {
+    let step = (to - from) / 100.0;
+    let with_value = |end: f64, step: f64| {
+        let places = (0..=MOST_MOVES).map(|k| end + k as f64 * step);
+        places
+            .map(|x| (x, f(x)))
+            .find(|(_, value)| !value.is_nan())
+            .ok_or(ScalingError::NoSolution(name))
+    };
+    let ((from, at_from), (to, at_to)) = (with_value(from, step)?, with_value(to, -step)?);
+    if at_from * at_to > 0.0 {
+        return Err(ScalingError::NoSolution(name));
+    }
     let solver = BrentRoot::new(from, to, 1e-14);
     Executor::new(Function(f), solver)
         .configure(|state| state.param(from).max_iters(MAX_ITERATIONS))
@@ -46,4 +62,19 @@ pub(crate) fn minimum(
         .ok()
         .and_then(|result| result.state.best_param)
         .ok_or(ScalingError::NoSolution(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_without_a_value_is_no_bracket() {
+        // Without a value below 1.5.
+        let f = |x: f64| if x < 1.5 { f64::NAN } else { x - 7.0 };
+        assert!((root("it", 0.0, 50.0, f).unwrap() - 7.0).abs() < 1e-12);
+        assert!(root("it", 0.0, 50.0, |x| f(x).abs() + 1.0).is_err(), "one sign");
+        assert!(root("it", 0.0, 50.0, |_| f64::NAN).is_err(), "no value");
+        assert_eq!(root("it", -1.0, 0.0, |x| x).unwrap(), 0.0, "at an end");
+    }
 }

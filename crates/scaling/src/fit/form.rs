@@ -244,7 +244,19 @@ impl LawForm {
             };
             (!(fits && value.is_finite())).then_some((*name, due))
         };
-        self.parameter_names().iter().zip(values).find_map(fault)
+        let found = self.parameter_names().iter().zip(values).find_map(fault);
+        // A / S^a is held as (scale / S)^a.
+        let has_scale = |factor: usize, exponent: usize| {
+            values[factor] == 0.0
+                || (f64::MIN_POSITIVE..f64::MAX)
+                    .contains(&factor_as_power_law(values[factor], values[exponent]).scale)
+        };
+        let steep = "large enough for its factor, as a law that hardly depends on a quantity has none to tell";
+        found.or_else(|| match self {
+            Self::Steps if !has_scale(1, 3) => Some(("a", steep)),
+            Self::Steps if !has_scale(2, 4) => Some(("b", steep)),
+            _ => None,
+        })
     }
 
     /// The law that published parameters make, in the order of [`LawForm::parameter_names`].
