@@ -247,6 +247,13 @@ impl Sides {
                 }
             }
         }
+        let all = self.staged.iter().chain(&self.scratch).chain(&self.others);
+        if let Some(run) = all.into_iter().find(|run| run.data().is_none()) {
+            notes.insert(format!(
+                "{} has no checkpoint, which would tell its data: that all runs learn from the same is taken on trust",
+                run.folder.display()
+            ));
+        }
         let (staged, scratch) = (seeds(&self.staged), seeds(&self.scratch));
         if !scratch.is_empty() && staged != scratch {
             let listed = |seeds: &[u64]| {

@@ -187,8 +187,14 @@ pub fn end_of_run(folder: &Path, schedule: &Schedule, curve: &LearningCurve) -> 
         return Ok(RunEnd { compute: point.compute_flops, loss });
     }
     let (stage, step) = curve.points.last().map_or((0, 0), |point| (point.stage, point.step));
+    let until = schedule.stages()[last].until();
+    let by_target = until.loss.is_some() || until.slope.is_some();
     let where_it_is = if (stage, step) == (last, due) {
         format!("has no held-out loss at its end, step {step}")
+    } else if stage == last && by_target {
+        format!(
+            "is at step {step} of {due}, where it may have ended at the loss or slope of its last stage's until, before the rate decayed"
+        )
     } else {
         format!("is at step {step} and not at its end")
     };

@@ -307,6 +307,10 @@ impl TokenFileWriter {
             .map_err(|error| CorpusError::file(&info_path, error.to_string()))?;
         write_whole(&info_path, &text)?;
         std::fs::rename(&self.partial, &self.path).map_err(io())?;
+        // Its name, and those of the files beside it.
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(CorpusError::io(folder))?;
         Ok(info)
     }
 }
@@ -328,10 +332,15 @@ fn read_info(path: &Path) -> Result<TokenFileInfo, CorpusError> {
         .map_err(|error| CorpusError::file(path, format!("not a token file's record: {error}")))
 }
 
-/// Writes a small file under another name and renames it.
+/// Writes a small file under another name, forces it to the disk and renames it.
 pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), CorpusError> {
     let partial = with_suffix(path, ".partial");
-    let written = std::fs::write(&partial, content).map_err(CorpusError::io(&partial));
+    let write = || {
+        let mut file = File::create(&partial)?;
+        file.write_all(content)?;
+        file.sync_all()
+    };
+    let written = write().map_err(CorpusError::io(&partial));
     if written.is_err() {
         // The first error is the one to report.
         let _ = std::fs::remove_file(&partial);

@@ -82,7 +82,8 @@ impl CommonPart {
         let state = loaded(&checkpoint, schedule, n_vocab, origin)?;
         let position = &state.position;
         let due = due(position);
-        let mut rows = curve.points;
+        // Read again: a run that is still going may have come there since.
+        let mut rows = LearningCurve::read(&RunFolder::metrics_of(source))?.points;
         rows.retain(|row| row.step <= position.step);
         if rows.last().map(|row| row.step) != Some(position.step) {
             let reason = format!(

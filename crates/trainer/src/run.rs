@@ -161,6 +161,8 @@ struct Run<'a> {
     /// Compute and held-out loss at the evaluations of this stage.
     evaluated: Vec<(f64, f64)>,
     newest_checkpoint: Option<PathBuf>,
+    /// Broken checkpoints that were passed over: they go once a whole one is there instead.
+    broken: Vec<PathBuf>,
     clock: Clock,
 }
 
@@ -201,6 +203,7 @@ impl<'a> Run<'a> {
             );
             return Err(TrainError::folder(&folder.checkpoints(), reason));
         }
+        let broken = skipped.iter().map(|one| one.path.clone()).collect();
         tell_skipped(&mut folder, observe, skipped)?;
         let newest_checkpoint = checkpoint.as_ref().map(|found| found.path().to_path_buf());
         let state = match checkpoint {
@@ -241,6 +244,7 @@ impl<'a> Run<'a> {
             learner: Learner::new(schedule.clone(), Arc::new(corpus), device, state),
             last_point,
             newest_checkpoint,
+            broken,
             clock,
         })
     }
@@ -393,7 +397,11 @@ impl<'a> Run<'a> {
             .map_err(|error| self.naming_last_good(error))?;
         self.metrics.sync()?;
         let (keep, kept) = (self.schedule.checkpoint().keep, self.stable_until());
-        let path = self.store.save(&self.learner.state(), keep, kept)?;
+        // What is broken takes no place of what is kept.
+        let path = self.store.save(&self.learner.state(), keep + self.broken.len(), kept)?;
+        for broken in self.broken.drain(..).filter(|broken| *broken != path) {
+            std::fs::remove_dir_all(&broken).map_err(TrainError::io(&broken))?;
+        }
         self.newest_checkpoint = Some(path.clone());
         let seconds = began.elapsed().as_secs_f64();
         self.tell(observe, &Event::Saved { step: self.step(), path: path.clone(), seconds })?;
@@ -519,7 +527,9 @@ pub(crate) fn loaded(
 }
 
 fn machine_change(before: &Origin, now: &Origin) -> Option<Event> {
-    let text = |origin: &Origin| format!("{}, {} threads", origin.device, origin.threads);
+    let text = |origin: &Origin| {
+        format!("{}, {} threads, {}", origin.device, origin.threads, origin.versions)
+    };
     (text(before) != text(now))
         .then(|| Event::MachineChanged { before: text(before), now: text(now) })
 }
