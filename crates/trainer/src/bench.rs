@@ -40,7 +40,8 @@ pub struct StepBench {
 pub struct StepReport {
     /// Tokens of a step over its median time.
     pub tokens_per_second: f64,
-    /// 6 N with attention's products and the head, 10^9 FLOPs a second.
+    /// 6 N with attention's products over the full context and the head, 10^9 FLOPs a second; a kernel that skips what causality
+    /// hides computes fewer.
     pub gflops: f64,
     /// 10^9 FLOPs a second of a product of two matrices in the run's number format: 2048 x 2048 on the CPU, 8192 x
     /// 8192 elsewhere.
