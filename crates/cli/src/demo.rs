@@ -5,7 +5,7 @@ use crate::plan::{Ask, Planned, vocabulary};
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
 use crate::side_by_side::run_all;
-use crate::{compare, figures, output, plan_report, report, shapes};
+use crate::{compare, figures, output, plan_report, plan_warnings, report, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::{Flops, GptShape};
@@ -225,7 +225,7 @@ impl Demo {
         for line in plan_report::stage_lines(&planned) {
             output::note(&format!("  {line}"));
         }
-        for warning in plan_report::warnings(&planned) {
+        for warning in plan_warnings::warnings(&planned) {
             output::note(&format!("  warning: {warning}"));
         }
         if let Some(reason) = &planned.plan.advice.reason {

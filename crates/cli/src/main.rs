@@ -23,6 +23,7 @@ mod panics;
 mod pilot;
 mod plan;
 mod plan_report;
+mod plan_warnings;
 mod plot;
 mod progress;
 mod report;

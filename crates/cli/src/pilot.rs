@@ -1,5 +1,5 @@
 use crate::plan::{grow_by, operators};
-use crate::progress::warning;
+use crate::progress::warned;
 use crate::side_by_side::run_all;
 use crate::{fit, output, shapes};
 use anyhow::{Context, Result, bail};
@@ -282,8 +282,8 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
     }
     let is_new = !tokens.exists();
     let warn = &mut |event: &Event| {
-        if let Some(text) = warning(event) {
-            output::note(&format!("warning: {text}"));
+        if let Some(text) = warned(event) {
+            output::note(&text);
         }
     };
     let prepared = prepare_text(&recipe, folder, resume, warn, &AtomicBool::new(false));

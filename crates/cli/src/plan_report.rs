@@ -3,22 +3,13 @@
 use crate::law::PaceSource;
 use crate::output;
 use crate::plan::Planned;
+use crate::plan_warnings::warnings;
 use anyhow::Result;
 use measure::{Flops, PfDays};
 use scaling::TrainingCost;
-use scaling::plan::{LEAST_SAVING, Operators, Plan};
+use scaling::plan::Plan;
 use schedule::Schedule;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-
-/// What whole steps may add to or take from a plan's compute before it is said.
-const MOST_ROUNDING: f64 = 0.03;
-
-/// How far a loss under another batch may be off before it is said.
-const MOST_OFF: f64 = 0.005;
-
-/// How much later than the grown pilot run's a growth may come, in shares of the tokens from scratch, before it is said.
-const LATER: f64 = 1.2;
 
 /// The learning rate that hidden matrices get in a stage, at its highest.
 fn hidden_rate(schedule: &Schedule, i: usize, d_model: usize) -> f64 {
@@ -45,135 +36,9 @@ pub fn json(planned: &Planned) -> Value {
 }
 
 /// The steps that a stage makes, and the one at which it goes on: those of the schedule, whose batch may rise.
-fn steps(schedule: &Schedule, i: usize) -> (u64, u64) {
+pub fn steps(schedule: &Schedule, i: usize) -> (u64, u64) {
     let stage = &schedule.stages()[i];
     (stage.until().steps.unwrap_or(0), stage.growth().resumed_step.unwrap_or(0))
-}
-
-/// What the plan's numbers hang on, beside its law.
-pub fn warnings(planned: &Planned) -> Vec<String> {
-    let plan = &planned.plan;
-    let sizes: Vec<f64> = plan.stages.iter().map(|stage| stage.n_params).collect();
-    let tokens: f64 = plan.stages.iter().map(|stage| stage.tokens).sum();
-    let mut warnings = planned.law.extrapolation(&sizes, tokens);
-    warnings.extend(planned.law.warnings().iter().map(|warning| format!("the law: {warning}")));
-    let pairs = || plan.stages.windows(2);
-    let widens =
-        pairs().any(|pair| Operators::between(&pair[0].shape, &pair[1].shape).width.is_some());
-    if planned.pace_from == PaceSource::Assumed && plan.stages.len() > 1 {
-        let so_far = if widens {
-            "; growths in width had 0.45 to 0.7 of the pace from scratch on a text, where the rate decays (docs/SAVINGS.md)"
-        } else {
-            ""
-        };
-        warnings.push(format!(
-            "no pace after a growth is measured, so dynamics count as preserved{so_far}; staged pilot measures it where the rate decays, \
-             --pace gives it"
-        ));
-    }
-    let first_batch = planned.schedule.batch().tokens_at(1) as f64;
-    let batches = [plan.batch_tokens, first_batch];
-    if let Some(own) = planned.law.batch_tokens()
-        && let Some(other) = batches.into_iter().find(|batch| *batch != own)
-    {
-        warnings.push(format!(
-            "the law is of batches of {own:.0} tokens, and says nothing of batches of {other:.0}"
-        ));
-    }
-    warnings.extend(of_other_batches(planned));
-    let decays = planned.schedule.learning_rate().decays();
-    if let Some(of_ends) = planned.law.is_of_ends().filter(|of_ends| *of_ends != decays) {
-        let runs = |decays| {
-            if decays { "whose learning rate decays" } else { "at a constant learning rate" }
-        };
-        warnings.push(format!(
-            "the law is of runs {}, and the schedule is one {}: their losses are not comparable (learning_rate.shape of the template)",
-            runs(of_ends),
-            runs(decays)
-        ));
-    }
-    if let Some(recipe) = planned.law.recipe() {
-        let shape = &plan.stages[0].shape;
-        let vocabulary = recipe.n_vocab.map(|n_vocab| ("vocabulary", n_vocab, shape.n_vocab));
-        let context = ("context", recipe.context_len, shape.context_len);
-        for (what, own, other) in vocabulary.into_iter().chain([context]) {
-            if own != other {
-                warnings.push(format!(
-                    "the law is of runs with a {what} of {own}, and says nothing of one of {other}"
-                ));
-            }
-        }
-    }
-    if let Some(exact) = saving_exact(plan).filter(|exact| *exact < LEAST_SAVING) {
-        warnings.push(format!(
-            "with attention and output head counted, of which a small model spares less than of 6 N D, the saving is {}; the advice goes by 6 N D",
-            percent(exact)
-        ));
-    }
-    let made = planned.schedule.most_compute();
-    let mut start = 0;
-    for (k, stage) in plan.stages.iter().enumerate() {
-        let batch = planned.schedule.batch().tokens_at(start + 1) as f64;
-        if stage.tokens < 0.5 * batch {
-            warnings.push(format!(
-                "stage {} is planned for {:.2} steps of {batch:.0} tokens, and makes one: take smaller batches or fewer stages",
-                k + 1,
-                stage.tokens / batch,
-            ));
-            break;
-        }
-        start += steps(&planned.schedule, k).0;
-    }
-    if (made / plan.compute - 1.0).abs() > MOST_ROUNDING {
-        warnings.push(format!(
-            "stages of whole steps take {} in batches of {:.0} tokens, where {} are planned: take smaller batches",
-            Flops(made),
-            plan.batch_tokens,
-            Flops(plan.compute)
-        ));
-    }
-    let Some(measured) = planned.law.grew().filter(|_| planned.pace_from == PaceSource::Measured)
-    else {
-        return warnings;
-    };
-    let last = &plan.stages[plan.stages.len() - 1];
-    let from_scratch = plan.compute_from_scratch / (6.0 * last.n_params);
-    let share = last.tokens_before / from_scratch;
-    if let Some(measured) = planned.law.growth_share().filter(|one| share > LATER * one) {
-        warnings.push(format!(
-            "the pace was measured after a growth at {} of the tokens from scratch, and the last growth here comes at {}: late ones were \
-             measured to be slower (docs/SAVINGS.md); grow earlier (--grow-by) or measure it as late (staged pilot --grow-by)",
-            percent(measured),
-            percent(share)
-        ));
-    }
-    let grew = pairs().flat_map(|pair| Operators::between(&pair[0].shape, &pair[1].shape).kinds());
-    let other: BTreeSet<&str> = grew.filter(|kind| !measured.kinds().contains(kind)).collect();
-    if !other.is_empty() {
-        warnings.push(format!(
-            "the pace was measured on a growth of the kind {measured} between pilot shapes, and is taken for {} too",
-            Vec::from_iter(other).join(" and "),
-        ));
-    }
-    warnings
-}
-
-/// What a law in steps has for the schedule's one batch, where the plan is one of batches that go with the loss.
-fn of_other_batches(planned: &Planned) -> Option<String> {
-    let plan = &planned.plan;
-    let policy = &planned.schedule.prediction()?.batch;
-    let first = plan.stages.first().filter(|_| plan.stages.len() > 1)?;
-    let cost =
-        planned.law.at_one_batch(plan.batch_tokens).filter(|_| policy.starts_with("critical"))?;
-    let loss = cost.loss_after(first.n_params, None, first.tokens).ok()?;
-    let off = (loss / first.loss_end - 1.0).abs() > MOST_OFF;
-    off.then(|| {
-        format!(
-            "the plan is one of batches that go with the loss ({policy}), and the schedule has batches of {0:.0} tokens throughout: under the \
-             law its first stage ends at a loss of {loss:.4} so, where {1:.4} is planned; --batch {0:.0} plans for such batches",
-            plan.batch_tokens, first.loss_end
-        )
-    })
 }
 
 /// What the same sizes save to the same multiple of the asymptote under other batch policies.
@@ -188,7 +53,7 @@ fn other_policies(planned: &Planned) -> Vec<(String, Option<f64>)> {
     planned.policies.iter().map(|(name, cost)| (name.clone(), saving(cost))).collect()
 }
 
-fn percent(share: f64) -> String {
+pub fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
 }
 
@@ -208,7 +73,7 @@ fn saving(plan: &Plan) -> String {
 }
 
 /// The saving in exact FLOPs, of a plan that grows and is in FLOPs.
-fn saving_exact(plan: &Plan) -> Option<f64> {
+pub fn saving_exact(plan: &Plan) -> Option<f64> {
     (plan.stages.len() > 1 && plan.seconds.is_none()).then(|| plan.saving_exact())
 }
 

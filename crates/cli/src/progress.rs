@@ -53,29 +53,14 @@ impl Progress {
             Event::Step { point, n_steps, total_flops } => {
                 self.step(point, *n_steps, total_flops.0);
             }
-            Event::Grown(report) => self.grown(report),
-            Event::Branched(branch) => self.note(&format!(
-                "the first {} steps are those of {}",
-                output::count(branch.step),
-                branch.of.display()
-            )),
-            Event::StartedWith(start) => self.note(&beginning(start)),
-            Event::Skipped { path, reason } => {
-                self.note(&format!("warning: {} is passed over: {reason}", path.display()));
-            }
-            Event::MachineChanged { before, now } => self.note(&format!(
-                "warning: the state comes from {before}, the run goes on with {now}: the curve may \
-                 differ in the last bits"
-            )),
-            Event::FewHeldOut { .. } | Event::SmallVocabulary { .. } => self.warn(event),
-            Event::Saved { .. } => {}
             Event::Ended(_) => self.bar.finish_and_clear(),
+            other => self.tell(other),
         }
     }
 
-    fn warn(&self, event: &Event) {
-        if let Some(text) = warning(event) {
-            self.note(&format!("warning: {text}"));
+    fn tell(&self, event: &Event) {
+        for text in told(event).into_iter().chain(warned(event)) {
+            self.note(&text);
         }
     }
 
@@ -129,24 +114,7 @@ impl Progress {
         });
         let stages = if *n_stages > 1 { format!("{n_stages} stages, ") } else { String::new() };
         self.note(&format!("{stages}{steps}, {tokens} tokens{from}{floor}"));
-        self.warn(event);
-    }
-
-    fn grown(&self, report: &GrowthReport) {
-        let check = &report.check;
-        let kept = if report.loss_preserving { "kept" } else { "not kept by this operator" };
-        self.note(&format!(
-            "step {}: grown to {} ({} parameters without embeddings): {}; loss over {} held-out tokens {:.6} -> {:.6}, {kept}; \
-             largest change of a logit {:.1e}",
-            report.step,
-            report.to,
-            output::count(report.n_params),
-            report.operator,
-            output::count(check.check_tokens),
-            check.loss_before,
-            check.loss_after,
-            check.max_abs_delta_logit,
-        ));
+        self.tell(event);
     }
 
     fn step(&mut self, point: &CurvePoint, n_steps: u64, total_flops: f64) {
@@ -189,6 +157,37 @@ impl Progress {
     }
 }
 
+fn grown(report: &GrowthReport) -> String {
+    let check = &report.check;
+    let kept = if report.loss_preserving { "kept" } else { "not kept by this operator" };
+    format!(
+        "step {}: grown to {} ({} parameters without embeddings): {}; loss over {} held-out tokens {:.6} -> {:.6}, {kept}; \
+         largest change of a logit {:.1e}",
+        report.step,
+        report.to,
+        output::count(report.n_params),
+        report.operator,
+        output::count(check.check_tokens),
+        check.loss_before,
+        check.loss_after,
+        check.max_abs_delta_logit,
+    )
+}
+
+/// What there is to tell of an event that happens now and then, in the same words for one run and for several.
+pub fn told(event: &Event) -> Option<String> {
+    match event {
+        Event::Grown(report) => Some(grown(report)),
+        Event::Branched(branch) => Some(format!(
+            "the first {} steps are those of {}",
+            output::count(branch.step),
+            branch.of.display()
+        )),
+        Event::StartedWith(start) => Some(beginning(start)),
+        _ => None,
+    }
+}
+
 /// What a run begins with.
 fn beginning(start: &Start) -> String {
     let trained = if start.tokens > 0 {
@@ -204,9 +203,15 @@ fn beginning(start: &Start) -> String {
 /// Up to so many times the same tokens are nearly as good as new ones (Muennighoff et al. 2023, arXiv 2305.16264).
 const MOST_EPOCHS: f64 = 4.0;
 
-/// What there is to warn of in an event, in the same words for one run and for several.
-pub fn warning(event: &Event) -> Option<String> {
-    match event {
+/// What there is to warn of in an event, likewise.
+pub fn warned(event: &Event) -> Option<String> {
+    let text = match event {
+        Event::Skipped { path, reason } => {
+            Some(format!("{} is passed over: {reason}", path.display()))
+        }
+        Event::MachineChanged { before, now } => Some(format!(
+            "the state comes from {before}, the run goes on with {now}: the curve may differ in the last bits"
+        )),
         Event::FewHeldOut { wanted, held_out } => Some(format!(
             "evaluation.tokens asks for {}, the data holds out {}: losses are over these",
             output::counted(*wanted, "token"),
@@ -221,5 +226,6 @@ pub fn warning(event: &Event) -> Option<String> {
              fresh tokens holds; take more text or a smaller model"
         )),
         _ => None,
-    }
+    };
+    text.map(|text| format!("warning: {text}"))
 }

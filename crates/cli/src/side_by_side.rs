@@ -1,6 +1,6 @@
 //! Several runs at once, each on a thread of its own.
 
-use crate::progress::{LINE_EVERY, status_line, warning};
+use crate::progress::{LINE_EVERY, status_line, told, warned};
 use crate::{output, train};
 use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
@@ -184,8 +184,8 @@ impl Board {
 
     fn show(&mut self, i: usize, event: &Event) {
         let name = self.runs[i].name.clone();
-        if let Some(text) = warning(event) {
-            self.note(&format!("warning: {name}: {text}"));
+        for text in told(event).into_iter().chain(warned(event)) {
+            self.note(&format!("{name}: {text}"));
         }
         match event {
             Event::Step { point, n_steps, total_flops } => {
@@ -199,25 +199,6 @@ impl Board {
                 run.text = format!("{name} {}/{n_steps} loss {:.3}", point.step, point.train_loss);
                 self.line();
             }
-            Event::Grown(report) => self.note(&format!(
-                "{name}: step {}: grown to {}: {}; loss {:.6} -> {:.6}",
-                report.step,
-                report.to,
-                report.operator,
-                report.check.loss_before,
-                report.check.loss_after
-            )),
-            Event::Branched(branch) => self.note(&format!(
-                "{name}: the first {} steps are those of {}",
-                output::count(branch.step),
-                branch.of.display()
-            )),
-            Event::Skipped { path, reason } => {
-                self.note(&format!("warning: {} is passed over: {reason}", path.display()));
-            }
-            Event::MachineChanged { before, now } => self.note(&format!(
-                "warning: {name}: the state comes from {before}, the run goes on with {now}"
-            )),
             Event::Ended(summary) => {
                 let run = &mut self.runs[i];
                 run.over = true;
@@ -229,12 +210,7 @@ impl Board {
                     output::count(summary.tokens)
                 ));
             }
-            Event::Preparing { .. }
-            | Event::Started { .. }
-            | Event::StartedWith(_)
-            | Event::FewHeldOut { .. }
-            | Event::SmallVocabulary { .. }
-            | Event::Saved { .. } => {}
+            _ => {}
         }
     }
 
