@@ -75,6 +75,9 @@ synthetic() {
         --operators depth --grow-by 0.7)
     "${plan[@]}" --stop 10tpp -o schedules/synthetic_planned.toml > /dev/null
     "${plan[@]}" --stop 20tpp -o schedules/synthetic_planned_20tpp.toml > /dev/null
+    # Where the curve has flattened: under the law of these runs and a longer one of one layer, at the pace of the former's grown run.
+    "$staged" plan --law notebooks-data/synthetic_depth_long_law.json --template schedules/synthetic_baseline.toml --shape 4x128x4 \
+        --operators depth --stages 2 --pace 0.95 --stop 40tpp -o schedules/synthetic_planned_40tpp.toml > /dev/null
 }
 
 for which in "$@"; do

@@ -28,7 +28,7 @@ case $kind in
     dickens) kinds+=(feedforward feedforward_half late) ;;
     dickens_batch1024) kinds=(feedforward early) rates=(0.001 0.002 0.004) ;;
     dickens_rising) kinds=(planned) rates=(0.0028 0.004 0.0056) ;;
-    synthetic) kinds=(depth depth_10tpp depth_20tpp depth_chain planned planned_20tpp) rates=(0.002 0.004 0.008) ;;
+    synthetic) kinds=(depth depth_10tpp depth_20tpp depth_chain planned planned_20tpp planned_40tpp) rates=(0.002 0.004 0.008) ;;
 esac
 
 jobs=$(mktemp)
@@ -43,6 +43,7 @@ run_jobs() {
 # Where the learning rate decays only ends count, so the baseline is runs of several lengths, each of which branches off the
 # one before.
 lengths=(0.375 0.5 0.55 1)
+[ "$kind" != synthetic ] || lengths+=(2)
 # Six pilot runs of up to 7.7 M tokens and one that grows.
 share=0.3049
 if grep -q 'shape = "constant"' "$recipe"; then

@@ -196,7 +196,8 @@ pub fn print(found: &Comparison) -> Result<()> {
     Ok(())
 }
 
-fn runs(n: usize, seeds: &[u64]) -> String {
+/// So many runs and their seeds.
+pub fn runs(n: usize, seeds: &[u64]) -> String {
     let listed = seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     format!(
         "{} ({} {listed})",

@@ -3,7 +3,7 @@ use crate::comparison::{Comparison, Sides};
 use crate::output::percent;
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
-use crate::{figures, output};
+use crate::{compare, figures, output};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::{Flops, PfDays};
@@ -174,8 +174,8 @@ fn savings(found: &Comparison) -> String {
         } else {
             "Curves are smoothed"
         },
-        found.runs,
-        found.baselines,
+        compare::runs(found.runs, &found.seeds),
+        compare::runs(found.baselines, &found.baseline_seeds),
         if found.pilot_compute > 0.0 {
             Flops(found.pilot_compute).to_string()
         } else {
@@ -233,9 +233,13 @@ fn growths(sides: &Sides, found: &Comparison) -> String {
     });
     let head =
         ["growth", "step", "loss before", "after", "largest change of a logit", "dynamics ratio"];
-    let text = "<p>Dynamics ratio: fall of the loss after the growth over that of the grown size from scratch at the \
-                same loss; 1 is kept, more is better.</p>";
-    text.to_string() + &table(&head, rows)
+    let tokens = found.growths.first().map_or(0, |growth| growth.check_tokens);
+    let text = format!(
+        "<p>Losses before and after are over {} held-out tokens. Dynamics ratio: fall of the loss after the growth over that of the grown \
+         size from scratch at the same loss; 1 is kept, more is better.</p>",
+        output::count(tokens)
+    );
+    text + &table(&head, rows)
 }
 
 /// What the runs' records say of program, machine and command.
