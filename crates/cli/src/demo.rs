@@ -208,36 +208,9 @@ impl Demo {
             law.equation
         ));
         output::note("3 of 4: a plan under this law");
-        let opened = PlanningLaw::open(&law_path(&folder.join("pilots")).to_string_lossy());
-        let planning = match opened.and_then(|law| law.measured_pace().map(|_| law)) {
-            Ok(law) => law,
-            Err(reason) => {
-                return output::line(&format!(
-                    "no plan: {reason:#}; a longer demo (--minutes) has longer pilot runs"
-                ));
-            }
+        let Some((schedule, predicted_loss)) = plan(&kind, &recipe, last, &folder)? else {
+            return Ok(());
         };
-        let planned = planned(&kind, &recipe, last, planning)?;
-        let schedule = planned.schedule.clone().named("demo")?;
-        let schedule = schedule.with_evaluations(EVALUATIONS)?.on_one_thread();
-        let text = plan_report::comment(&planned) + &schedule.to_toml();
-        output::write_file(&folder.join("staged.toml"), &text)?;
-        for line in plan_report::stage_lines(&planned) {
-            output::note(&format!("  {line}"));
-        }
-        for warning in plan_warnings::warnings(&planned) {
-            output::note(&format!("  warning: {warning}"));
-        }
-        if let Some(reason) = &planned.plan.advice.reason {
-            if planned.plan.stages.len() < 2 {
-                return output::line(&format!(
-                    "do not grow: {reason}; a longer demo (--minutes) has longer pilot runs"
-                ));
-            }
-            output::note(&format!(
-                "advice: do not grow: {reason}; the staged run is made to see it"
-            ));
-        }
         output::note("4 of 4: the staged run, and the same shape from scratch beside it");
         let pilot_compute = law.compute.unwrap_or(0.0);
         let Some((sides, loss_floor)) = self.trained(schedule, &folder, pilot_compute)? else {
@@ -246,7 +219,7 @@ impl Demo {
         };
         let story = Story {
             comparison: sides.compare(&[])?,
-            predicted_loss: planned.plan.final_loss,
+            predicted_loss,
             pilots: made,
             loss_floor,
             seconds: began.elapsed().as_secs_f64(),
@@ -360,6 +333,43 @@ fn shape_for(minutes: f64, kind: &Kind, recipe: &Schedule) -> GptShape {
     };
     let fits = shapes.filter(|shape| cost(shape) <= compute);
     fits.max_by_key(GptShape::n_params).unwrap_or(shape(64, 1))
+}
+
+/// Plans under the pilot runs' law, and writes and shows the plan: its schedule and final loss. `None`, and why, where nothing grows.
+fn plan(
+    kind: &Kind,
+    recipe: &Schedule,
+    last: GptShape,
+    folder: &Path,
+) -> Result<Option<(Schedule, f64)>> {
+    const LONGER_RUNS: &str = "a longer demo (--minutes) has longer pilot runs";
+    let opened = PlanningLaw::open(&law_path(&folder.join("pilots")).to_string_lossy());
+    let law = match opened.and_then(|law| law.measured_pace().map(|_| law)) {
+        Ok(law) => law,
+        Err(reason) => {
+            output::line(&format!("no plan: {reason:#}; {LONGER_RUNS}"))?;
+            return Ok(None);
+        }
+    };
+    let planned = planned(kind, recipe, last, law)?;
+    let schedule = planned.schedule.clone().named("demo")?;
+    let schedule = schedule.with_evaluations(EVALUATIONS)?.on_one_thread();
+    let text = plan_report::comment(&planned) + &schedule.to_toml();
+    output::write_file(&folder.join("staged.toml"), &text)?;
+    for line in plan_report::stage_lines(&planned) {
+        output::note(&format!("  {line}"));
+    }
+    for warning in plan_warnings::warnings(&planned) {
+        output::note(&format!("  warning: {warning}"));
+    }
+    if let Some(reason) = &planned.plan.advice.reason {
+        if planned.plan.stages.len() < 2 {
+            output::line(&format!("do not grow: {reason}; {LONGER_RUNS}"))?;
+            return Ok(None);
+        }
+        output::note(&format!("advice: do not grow: {reason}; the staged run is made to see it"));
+    }
+    Ok(Some((schedule, planned.plan.final_loss)))
 }
 
 /// The best chain to the loss that the last shape has from scratch after its tokens; where no growth pays, the best with one, if
