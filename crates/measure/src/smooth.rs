@@ -90,15 +90,14 @@ pub struct Slope {
 }
 
 /// The slope d ln L / d ln C at the end of pairs of compute (FLOPs) and loss (nats per token): that of a parabola through ln L over
-/// ln C of the last factor of four of compute. `None` where that holds fewer than `least` points.
+/// ln C of the last factor of four of compute, or of less where the points lie off it in runs, as at a step of the curve. `None` where
+/// that holds fewer than `least` points.
 ///
 /// # Errors
 /// Fewer than four points, or a number that is not positive.
 pub fn slope_at_end(pairs: &[(f64, f64)], least: usize) -> Result<Option<Slope>, CurveError> {
     let ln = in_logarithms(pairs)?;
-    let end = ln[ln.len() - 1].0;
-    let near = &ln[ln.partition_point(|point| point.0 < end - SLOPE_SPAN.ln())..];
-    Ok(if near.len() < least { None } else { slope_of_parabola(near, None, end) })
+    Ok(slope_near(&ln, None, ln[ln.len() - 1].0, least))
 }
 
 /// Pairs of compute and loss as ln C and ln L by increasing compute, each compute once.
@@ -135,31 +134,47 @@ fn smoothed(pairs: &[(f64, f64)]) -> Result<Vec<[f64; 3]>, CurveError> {
         trust = off.iter().map(|off| (1.0 - (off / limit).min(1.0).powi(2)).powi(2)).collect();
         points = local_lines(&ln, n_near, &trust);
     }
-    for (point, slope) in points.iter_mut().zip(wide_slopes(&ln, &trust)) {
-        point[2] = slope.unwrap_or(point[2]);
+    for point in &mut points {
+        let slope = slope_near(&ln, Some(&trust), point[0], LEAST_NEIGHBOURS);
+        point[2] = slope.map_or(point[2], |slope| slope.value);
     }
     Ok(points)
 }
 
-/// The slope at each point over a factor of four of compute around it, or next to it at the ends; `None` where that holds too few
-/// points.
-fn wide_slopes(ln: &[(f64, f64)], trust: &[f64]) -> Vec<Option<f64>> {
+/// The slope at `x` over a factor of four of compute around it, or next to it at the ends of a curve: over half of that in ln C, and
+/// half again, while neighbours lie off the parabola on one side more than noise does. `None` where `least` points are more than there
+/// are.
+fn slope_near(ln: &[(f64, f64)], trust: Option<&[f64]>, x: f64, least: usize) -> Option<Slope> {
     let (first, last) = (ln[0].0, ln[ln.len() - 1].0);
-    let span = SLOPE_SPAN.ln();
-    let slope = |(x, _): &(f64, f64)| {
+    let mut span = SLOPE_SPAN.ln();
+    let mut found = None;
+    loop {
         let low = (x - 0.5 * span).min(last - span).max(first);
-        let from = ln.partition_point(|point| point.0 < low);
-        let to = ln.partition_point(|point| point.0 <= low + span);
-        let enough = to - from >= LEAST_NEIGHBOURS;
-        let found = enough.then(|| slope_of_parabola(&ln[from..to], Some(&trust[from..to]), *x));
-        found.flatten().map(|slope| slope.value)
-    };
-    ln.iter().map(slope).collect()
+        let from = ln.partition_point(|point| point.0 < low * (1.0 - 1e-12));
+        let to = ln.partition_point(|point| point.0 <= (low + span) * (1.0 + 1e-12));
+        if to - from < least {
+            return found;
+        }
+        let weights = trust.map(|trust| &trust[from..to]);
+        let (slope, correlation) = slope_of_parabola(&ln[from..to], weights, x)?;
+        // Neighbours that lie off together are fewer than they seem.
+        let alike = correlation.clamp(0.0, 0.9);
+        let standard_error = slope.standard_error * ((1.0 + alike) / (1.0 - alike)).sqrt();
+        found = Some(Slope { standard_error, ..slope });
+        if correlation <= 2.0 / ((to - from) as f64).sqrt() {
+            return found;
+        }
+        span *= 0.5;
+    }
 }
 
-/// The slope at `x` of the weighted least-squares parabola through points, from polynomials that are orthogonal on them; `None` where
-/// they lie too close together for one.
-fn slope_of_parabola(points: &[(f64, f64)], weights: Option<&[f64]>, x: f64) -> Option<Slope> {
+/// The slope at `x` of the weighted least-squares parabola through points, from polynomials that are orthogonal on them, and the
+/// correlation of what neighbours lie off it; `None` where they lie too close together for one.
+fn slope_of_parabola(
+    points: &[(f64, f64)],
+    weights: Option<&[f64]>,
+    x: f64,
+) -> Option<(Slope, f64)> {
     let weight = |i: usize| weights.map_or(1.0, |weights| weights[i]);
     let sum = |term: &dyn Fn(f64, f64) -> f64| -> f64 {
         points.iter().enumerate().map(|(i, (at, y))| weight(i) * term(*at, *y)).sum()
@@ -178,12 +193,21 @@ fn slope_of_parabola(points: &[(f64, f64)], weights: Option<&[f64]>, x: f64) -> 
     let of_line = sum(&|at, y| line(at) * y) / square;
     let of_bend = sum(&|at, y| bend(at) * y) / bend_square;
     let off = |at: f64, y: f64| y - mean_y - of_line * line(at) - of_bend * bend(at);
-    let variance = sum(&|at, y| off(at, y).powi(2)) / freedom;
+    let squares = sum(&|at, y| off(at, y).powi(2));
+    let products: f64 = (1..points.len())
+        .map(|i| {
+            let [(at, y), (next_at, next_y)] = [points[i - 1], points[i]];
+            (weight(i - 1) * weight(i)).sqrt() * off(at, y) * off(next_at, next_y)
+        })
+        .sum();
+    let correlation = if squares > 0.0 { products / squares } else { 0.0 };
+    let variance = squares / freedom;
     let of_slope = 2.0 * line(x) - skew;
-    Some(Slope {
+    let slope = Slope {
         value: of_line + of_bend * of_slope,
         standard_error: (variance * (1.0 / square + of_slope * of_slope / bend_square)).sqrt(),
-    })
+    };
+    Some((slope, correlation))
 }
 
 impl SmoothCurve {
@@ -345,26 +369,48 @@ mod tests {
         assert!((curve.slope_at(compute) + 0.15).abs() < 0.005);
     }
 
+    /// A loss after 1, 2, ... evaluations, with 0.1 % of noise.
+    fn noisy(seed: u64, n: u32, loss: impl Fn(f64) -> f64) -> Vec<(f64, f64)> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let mut uniform = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as f64 / (1u64 << 53) as f64
+        };
+        let mut noise = || (0..12).map(|_| uniform()).sum::<f64>() - 6.0;
+        let point = |k| (1e12 * f64::from(k), loss(f64::from(k)) * (0.001 * noise()).exp());
+        (1..=n).map(point).collect()
+    }
+
+    /// A step in the curve: nearly flat, then falling, then flatter again.
+    #[test]
+    fn the_slope_beyond_a_step_is_not_that_of_the_step() {
+        let loss = |k: f64| {
+            let slope_of = |from: f64, slope: f64, k: f64| (k.max(from) / from).powf(slope);
+            let steep = slope_of(40.0, -0.15, k.min(80.0));
+            3.0 * k.min(40.0).powf(-0.01) * steep * slope_of(80.0, -0.04, k)
+        };
+        let (mut values, mut beyond) = (Vec::new(), 0);
+        for seed in 0..40 {
+            let pairs = noisy(seed, 160, loss);
+            let end = slope_at_end(&pairs[..120], 10).unwrap().unwrap();
+            beyond += u32::from((end.value + 0.04).abs() > 3.0 * end.standard_error);
+            values.push(end.value);
+            let steep = slope_at_end(&pairs[..78], 10).unwrap().unwrap();
+            assert!(steep.value < -0.1, "{seed}: {steep:?}");
+        }
+        let mean = values.iter().sum::<f64>() / 40.0;
+        assert!((mean + 0.04).abs() < 0.005 && beyond <= 3, "{mean}, {beyond} of 40");
+    }
+
     /// L = 1 + 1.2 k^-0.35 after k evaluations, with 0.1 % of noise: what an online growth sees.
     #[test]
     fn the_slope_at_the_end_of_a_noisy_curve_is_its_own() {
         let slope = |k: f64| -0.35 * (1.0 - 1.0 / (1.0 + 1.2 * k.powf(-0.35)));
         let (mut fired, mut off) = (Vec::new(), Vec::new());
         for seed in 0..40u64 {
-            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-            let mut uniform = || {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 11) as f64 / (1u64 << 53) as f64
-            };
-            let mut noise = || (0..12).map(|_| uniform()).sum::<f64>() - 6.0;
-            let pairs: Vec<(f64, f64)> = (1..=200)
-                .map(|k| {
-                    let k = f64::from(k);
-                    (1e12 * k, (1.0 + 1.2 * k.powf(-0.35)) * (0.001 * noise()).exp())
-                })
-                .collect();
+            let pairs = noisy(seed, 200, |k| 1.0 + 1.2 * k.powf(-0.35));
             let end = slope_at_end(&pairs, 10).unwrap().unwrap();
             off.push((end.value - slope(200.0)) / end.standard_error);
             let flat = |n: &usize| {
