@@ -57,10 +57,13 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
         compute_of_pilots(pilots, &staged).context("--pilots")?
     };
     let others = all(others)?;
-    if let Some(other) = others.first().filter(|_| staged[0].decays()) {
+    // Into a stage before the last one a growth comes while the rate is stable, in a run whose rate decays too.
+    let of_ends = staged[0].decays()
+        && (staged[0].schedule.stages().len() < 3 || others.iter().all(RunRecord::decays));
+    if let Some(other) = others.first().filter(|_| of_ends) {
         bail!(
-            "--others {}: it is for the dynamics after growths, which ends of runs do not tell, and the learning rate decays here; leave \
-             it out",
+            "--others {}: it is for the dynamics after growths at a stable rate, into stages before the last one of a run whose rate \
+             decays, against runs at a constant rate; leave it out",
             other.folder.display()
         );
     }

@@ -54,7 +54,7 @@ impl Eval {
         let set = self.evaluation_set(&opened)?;
         let micro_batch = schedule.map_or(1, Schedule::micro_batch);
         let tokenizer = opened.tokenizer().ok();
-        let n_bytes = tokenizer.and_then(|tokenizer| tokenizer.n_bytes(set.targets().flatten()));
+        let n_bytes = tokenizer.and_then(|tokenizer| tokenizer.n_bytes(set.targets()));
         let loss = mean_loss(&opened.gpt, &set, micro_batch)?;
         let report = Report {
             step: opened.info.position.step,

@@ -262,9 +262,10 @@ pub fn write(law: &Law, observations: &Observations, out: &Path) -> Result<()> {
 
 /// Whether a file's text is what this command writes: a law, an optimum by budgets, or the points of a law.
 fn is_of_fit(text: &str) -> bool {
-    let keys = ["law", "optima"];
-    let is_json = serde_json::from_str::<serde_json::Value>(text)
-        .is_ok_and(|value| keys.iter().any(|key| value.get(key).is_some()));
+    let has = |value: &serde_json::Value, key: &str| value.get(key).is_some();
+    let is_json = serde_json::from_str::<serde_json::Value>(text).is_ok_and(|value| {
+        has(&value, "law") && has(&value, "parameters") || has(&value, "optima")
+    });
     is_json || text.starts_with("run,") && text.contains(",loss,predicted,")
 }
 

@@ -148,7 +148,7 @@ impl PlanningLaw {
     /// Whether it is one of ends of runs whose learning rate decays, where its file tells.
     pub fn is_of_ends(&self) -> Option<bool> {
         let grown = self.grew().map(|_| true);
-        self.recipe().map(|recipe| recipe.decays).or(grown)
+        self.recipe().and_then(|recipe| recipe.of_ends).or(grown)
     }
 
     /// What its fit warns of.

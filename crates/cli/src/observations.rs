@@ -56,7 +56,7 @@ impl Source {
         let mut compute = Some(0.0);
         let folders: Vec<PathBuf> = self.files.iter().map(|file| run_of(file)).collect();
         self.check_once()?;
-        let mut recipes = folders.iter().map(|folder| recipe_of(folder));
+        let mut recipes = folders.iter().map(|folder| self.recipe_of(folder));
         let first = recipes.next().flatten();
         found.recipe = first.filter(|_| recipes.all(|other| other == first));
         for file in &self.files {
@@ -90,6 +90,20 @@ impl Source {
         Ok(found)
     }
 
+    /// What a run is beside its size and length; `None` where that is no run's folder.
+    fn recipe_of(&self, folder: &Path) -> Option<FittedRecipe> {
+        let schedule =
+            RunFolder::is_run(folder).then(|| RunFolder::schedule_of(folder).ok()).flatten()?;
+        let decays = schedule.learning_rate().decays();
+        let of_ends = match (decays, self.stable_only, self.last_only) {
+            (false, ..) | (true, true, _) => Some(false),
+            (true, false, true) => Some(true),
+            (true, false, false) => None,
+        };
+        let context_len = schedule.context_len();
+        Some(FittedRecipe { n_vocab: n_vocab_of(folder), context_len, of_ends })
+    }
+
     /// Errs where a file is given twice, also as the folder that it lies in: it would count as two runs.
     fn check_once(&self) -> Result<()> {
         for (i, file) in self.files.iter().enumerate() {
@@ -98,10 +112,13 @@ impl Source {
             if self.files[..i].iter().any(|other| is_it(&other)) {
                 bail!("{}: is given twice", path.display());
             }
-            if !path.exists() && run_folders(file).is_ok_and(|runs| !runs.is_empty()) {
+            let held = if path.exists() { None } else { run_folders(file).ok() };
+            if let Some(runs) = held.filter(|runs| !runs.is_empty()) {
+                let names = runs.iter().map(|run| run.display().to_string()).collect::<Vec<_>>();
                 bail!(
-                    "{0}: is a folder of runs; name the runs themselves, as {0}/*",
-                    file.display()
+                    "{}: is a folder of runs; name those of them that are to be fitted: {}",
+                    file.display(),
+                    names.join(" ")
                 );
             }
         }
@@ -332,17 +349,6 @@ pub fn check_random_start(folder: &Path) -> Result<()> {
         folder.display(),
         start.checkpoint.display()
     );
-}
-
-/// What a run was beside its size and length; `None` where that is no run's folder.
-fn recipe_of(folder: &Path) -> Option<FittedRecipe> {
-    let schedule =
-        RunFolder::is_run(folder).then(|| RunFolder::schedule_of(folder).ok()).flatten()?;
-    Some(FittedRecipe {
-        n_vocab: n_vocab_of(folder),
-        context_len: schedule.context_len(),
-        decays: schedule.learning_rate().decays(),
-    })
 }
 
 /// The folder of a run that was named, or whose metrics.csv was.

@@ -47,9 +47,10 @@ pub fn check_target(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Errs where a file is there already and is not of the kind that is to take its place.
+/// Errs where a file is there already that is neither empty nor of the kind that is to take its place.
 pub fn check_replaced(path: &Path, is_own: impl Fn(&str) -> bool, other: &str) -> Result<()> {
-    if path.exists() && !std::fs::read_to_string(path).is_ok_and(|text| is_own(&text)) {
+    let may_go = |text: String| text.is_empty() || is_own(&text);
+    if path.exists() && !std::fs::read_to_string(path).is_ok_and(may_go) {
         bail!("{}: is there already, and {other}; choose another name", path.display());
     }
     Ok(())

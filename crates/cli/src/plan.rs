@@ -88,10 +88,11 @@ pub struct Plan {
     #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "stop", "law", "stages",
         "operators", "through", "batch", "throughput", "pace", "grow_by", "vocab", "context", "head_size", "aspect", "template", "out", "figure"])]
     curves: Vec<PathBuf>,
-    /// Vocabulary, for exact FLOPs and the loss of an untrained model [default: the template's, where it says one, else 50257]
+    /// Vocabulary, for exact FLOPs and the loss of an untrained model [default: the template's, where it says one, else that of the
+    /// law's runs, else 50257]
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..=10_000_000))]
     vocab: Option<u64>,
-    /// Positions in a sequence [default: that of the template]
+    /// Positions in a sequence [default: that of the template, else of the law's runs, else 1024]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     context: Option<u64>,
     /// Width of a head, where the shape is free
@@ -274,8 +275,10 @@ impl Plan {
             Some(vocab) => vocab,
             None => vocabulary(&template)?,
         };
-        let assumed = law.is_fitted() && self.template.is_none() && law.recipe().is_none();
-        if assumed && (self.vocab.is_none() || self.context.is_none()) {
+        let told = |given: bool, by_law: bool| given || by_law || self.template.is_some();
+        let told = told(self.vocab.is_some(), of_law.is_some())
+            && told(self.context.is_some(), law.recipe().is_some());
+        if law.is_fitted() && !told {
             output::note(&format!(
                 "warning: attention and head are counted for {n_vocab} tokens in the vocabulary and {context_len} positions, GPT-2's where \
                  nothing is said: --vocab and --context, or a --template, say what the law's runs had"

@@ -248,8 +248,11 @@ pub fn run_folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| folder.display().to_string())?.path();
+        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
         if RunFolder::is_run(&path) {
             found.push(path);
+        } else if is_hidden {
+            // An editor's lock, for one.
         } else if !path.exists() {
             bail!("{}: a link that leads nowhere; take it away, or mend it", path.display());
         } else if RunFolder::metrics_of(&path).exists() {

@@ -152,19 +152,27 @@ impl Tokenizer {
         }
     }
 
-    /// Bytes of text that tokens are, each by itself; a special token is none. `None` where a token does not tell.
-    pub fn n_bytes<'a>(&self, tokens: impl Iterator<Item = &'a u32>) -> Option<u64> {
-        let Kind::Trained { trained, .. } = &self.kind else {
-            return matches!(self.kind, Kind::Bytes).then(|| tokens.count() as u64);
+    /// Bytes of text that sequences of tokens are; special tokens are none. `None` where tokens do not tell.
+    pub fn n_bytes<'a>(&self, mut sequences: impl Iterator<Item = &'a [u32]>) -> Option<u64> {
+        let trained = match &self.kind {
+            Kind::Bytes => return Some(sequences.map(|tokens| tokens.len() as u64).sum()),
+            Kind::Words(_) => return None,
+            Kind::Trained { trained, .. } => trained,
         };
-        // A byte-level vocabulary writes each byte as one character.
-        let is_byte_level = matches!(trained.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+        if !matches!(trained.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
+            let bytes = |tokens| trained.decode(tokens, true).ok().map(|text| text.len() as u64);
+            return sequences.map(bytes).sum();
+        }
+        // A byte-level vocabulary writes each byte as one character, so that characters cut in two count too.
         let special = trained.get_added_tokens_decoder();
-        let mut tokens = tokens.map(|token| {
+        let of_token = |token: &u32| {
             let is_special = special.get(token).is_some_and(|added| added.special);
             Some(if is_special { 0 } else { trained.id_to_token(*token)?.chars().count() as u64 })
-        });
-        if is_byte_level { tokens.by_ref().sum() } else { None }
+        };
+        sequences.try_fold(0, |sum, tokens| {
+            let bytes: Option<u64> = tokens.iter().map(of_token).sum();
+            Some(sum + bytes?)
+        })
     }
 
     /// What identifies the vocabulary: two tokenizers with the same string give the same numbers
@@ -392,11 +400,17 @@ mod tests {
         let tokens = tokenizer.encode(TEXT.as_bytes()).unwrap();
         assert!(tokens.len() < TEXT.len() / 2);
         assert_eq!(tokenizer.decode(&tokens).unwrap(), TEXT);
-        assert_eq!(tokenizer.n_bytes(tokens.iter()), Some(TEXT.len() as u64));
+        assert_eq!(tokenizer.n_bytes([&tokens[..]].into_iter()), Some(TEXT.len() as u64));
         let accented = "Unseen wörds, 1859! \u{1F40D}";
         let encoded = tokenizer.encode(accented.as_bytes()).unwrap();
-        assert_eq!(tokenizer.n_bytes(encoded.iter()), Some(accented.len() as u64));
-        assert_eq!(Tokenizer::words(500).n_bytes([1, 2].iter()), None);
+        assert_eq!(tokenizer.n_bytes(encoded.chunks(3)), Some(accented.len() as u64));
+        // Pieces that are no bytes are counted as they are read.
+        let Kind::Trained { trained, .. } = trained_on(TEXT).kind else { unreachable!() };
+        let mut pieces = *trained;
+        pieces.with_decoder(Some(tokenizers::decoders::metaspace::Metaspace::default()));
+        let n_bytes = Tokenizer::trained(pieces).n_bytes([&tokens[..]].into_iter());
+        assert!(n_bytes.is_some_and(|n_bytes| n_bytes >= TEXT.len() as u64), "{n_bytes:?}");
+        assert_eq!(Tokenizer::words(500).n_bytes([&[1, 2][..]].into_iter()), None);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
         std::fs::write(&path, tokenizer.to_json().unwrap().unwrap()).unwrap();

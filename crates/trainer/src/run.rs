@@ -11,6 +11,7 @@ use measure::{CurvePoint, CurveWriter, slope_at_end};
 use model::DeviceChoice;
 use schedule::Schedule;
 use state::{Checkpoint, CheckpointStore, Origin, Skipped, TrainingState};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -400,7 +401,12 @@ impl<'a> Run<'a> {
         // What is broken takes no place of what is kept.
         let path = self.store.save(&self.learner.state(), keep + self.broken.len(), kept)?;
         for broken in self.broken.drain(..).filter(|broken| *broken != path) {
-            std::fs::remove_dir_all(&broken).map_err(TrainError::io(&broken))?;
+            match std::fs::remove_dir_all(&broken) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(TrainError::io(&broken)(error));
+                }
+                _ => {}
+            }
         }
         self.newest_checkpoint = Some(path.clone());
         let seconds = began.elapsed().as_secs_f64();

@@ -300,6 +300,18 @@ fn a_broken_newest_checkpoint_costs_only_its_steps() {
     let model = "checkpoints/step-00000004/model.safetensors";
     let read = |run: &str| fs::read(world.path(run).join(model)).unwrap();
     assert_eq!(read("flipped"), read("run"));
+    // Beside what is kept it takes no place, and goes once a whole one is there.
+    copy_run(&world, "run", "broken");
+    let checkpoints = world.path("broken/checkpoints");
+    fs::rename(checkpoints.join("step-00000004"), checkpoints.join("step-00000003")).unwrap();
+    world.write("broken/checkpoints/step-00000003/model.safetensors", "torn");
+    let output = world.staged("train tiny.toml --out broken --resume");
+    let text = lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("is passed over"), "{text}");
+    let entries = fs::read_dir(checkpoints).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut kept: Vec<_> = entries.collect();
+    kept.sort();
+    assert_eq!(kept, ["step-00000002", "step-00000004"]);
 }
 
 #[test]

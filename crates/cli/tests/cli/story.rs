@@ -143,25 +143,45 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     assert!(world.path("staged/1/report.html").exists());
 }
 
-/// Where the learning rate decays, ends are compared with the ends of runs of several lengths.
-#[test]
-fn decayed_runs_are_compared_by_their_ends() {
-    let world = World::empty();
-    let decaying = STAGED.replace("\"constant\"", "\"linear\"");
-    world.write("tiny.toml", &decaying);
-    // From scratch the end falls as C^-0.1, whatever the losses on the way.
-    let per_step = 6.0 * 64.0 * f64::from(12 * 2 * 32 * 32);
-    let loss = |compute: f64| 3.0 * (compute / 1e9).powf(-0.1);
+/// Runs from scratch of three lengths, whose ends have a loss by their compute, whatever the losses on the way.
+fn write_decayed(world: &World, decaying: &str, per_step: f64, loss: impl Fn(f64) -> f64) {
     let alone = decaying.split("from_scratch").next().unwrap().to_string();
     for steps in [60u32, 120, 240] {
         let schedule = format!(
             "{alone}[[stages]]\nn_layers = 2\nd_model = 32\nn_heads = 4\nuntil = {{ steps = {steps} }}\n"
         );
         let compute = |i: u32| per_step * f64::from(i);
-        let mut rows: Vec<(usize, f64, f64)> = (1..steps).map(|i| (0, compute(i), 5.0)).collect();
+        let on_the_way = (1..steps).map(|i| (0, compute(i), 2.0 * loss(compute(i))));
+        let mut rows: Vec<(usize, f64, f64)> = on_the_way.collect();
         rows.push((0, compute(steps), loss(compute(steps))));
         write_run(&world.path(&format!("scratch/{steps}")), &schedule, &rows);
     }
+}
+
+#[test]
+fn a_law_says_whether_it_is_one_of_ends() {
+    let world = World::empty();
+    let decaying = STAGED.replace("\"constant\"", "\"linear\"");
+    write_decayed(&world, &decaying, 1e7, |compute| 3.0 * (compute / 1e9).powf(-0.1));
+    let fit = "fit scratch/60 scratch/120 scratch/240 --form compute --bootstraps 0";
+    for (points, of_ends) in
+        [("--last-only", json!(true)), ("--stable-only", json!(false)), ("", Value::Null)]
+    {
+        let law = world.json(&format!("{fit} {points}"));
+        let due = json!({ "n_vocab": null, "context_len": 16, "of_ends": of_ends });
+        assert_eq!(law["recipe"], due, "{points}");
+    }
+}
+
+/// Where the learning rate decays, ends are compared with the ends of runs of several lengths.
+#[test]
+fn decayed_runs_are_compared_by_their_ends() {
+    let world = World::empty();
+    let decaying = STAGED.replace("\"constant\"", "\"linear\"");
+    world.write("tiny.toml", &decaying);
+    let per_step = 6.0 * 64.0 * f64::from(12 * 2 * 32 * 32);
+    let loss = |compute: f64| 3.0 * (compute / 1e9).powf(-0.1);
+    write_decayed(&world, &decaying, per_step, loss);
     let end = 0.8 * per_step * 100.0;
     let mut rows: Vec<(usize, f64, f64)> =
         (1..100).map(|i| ((i - 1) / 60, end * i as f64 / 100.0, 5.0)).collect();
@@ -175,7 +195,6 @@ fn decayed_runs_are_compared_by_their_ends() {
     world.good("plot staged scratch -o ends.svg");
     world.good("report staged scratch -o ends.html");
     assert!(fs::read_to_string(world.path("ends.html")).unwrap().contains("Only the ends of runs"));
-
     let cut = &rows[..50];
     write_run(
         &world.path("cut"),
@@ -231,7 +250,11 @@ fn decayed_runs_are_compared_by_their_ends() {
         "{swapped}"
     );
     let found = world.bad("compare staged scratch --others scratch/60");
-    assert!(found.contains("--others scratch/60: it is for the dynamics after growths"), "{found}");
+    assert!(
+        found
+            .contains("--others scratch/60: it is for the dynamics after growths at a stable rate"),
+        "{found}"
+    );
     let found = world.bad("report unevaluated -o x.html");
     assert!(found.contains("unevaluated: Held-out loss: nothing to draw"), "{found}");
     let steady = fs::read_to_string(world.path("scratch/60/schedule.toml")).unwrap();
@@ -250,7 +273,7 @@ fn decayed_runs_are_compared_by_their_ends() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_explained() {
+fn what_would_be_left_out_or_written_over_is_refused() {
     let world = world();
     write_recipes(&world);
     fs::create_dir(world.path("empty")).unwrap();
@@ -258,9 +281,8 @@ fn what_cannot_be_compared_is_explained() {
     world.write("torn/2/metrics.csv", "");
     world.write("loose/3", "");
     std::os::unix::fs::symlink("gone", world.path("loose/2")).unwrap();
+    std::os::unix::fs::symlink("me@host", world.path("scratch/.#notes")).unwrap();
     let cases = [
-        ("compare staged staged/1", "staged/1: has 2 stages; a baseline has one"),
-        ("compare nowhere scratch", "nowhere cannot be read"),
         (
             "compare staged/1/metrics.csv scratch",
             "metrics.csv: is a file; name the folder of a run",
@@ -277,7 +299,10 @@ fn what_cannot_be_compared_is_explained() {
             "report staged scratch -o thesis.html",
             "thesis.html: is there already, and no report of staged",
         ),
-        ("fit staged", "staged: is a folder of runs; name the runs themselves, as staged/*"),
+        (
+            "fit staged",
+            "staged: is a folder of runs; name those of them that are to be fitted: staged/1 staged/2",
+        ),
         ("fit scratch/1 scratch/1/metrics.csv", "scratch/1/metrics.csv: is given twice"),
         (
             "fit scratch/1 scratch/2 -o tiny.toml",
@@ -286,6 +311,20 @@ fn what_cannot_be_compared_is_explained() {
         ("demo --resume --out nowhere", "nowhere: holds no demo to go on with"),
         ("demo --resume --out staged/1", "staged/1: holds no demo to go on with"),
         ("pilot stable.toml --share 0.9 -o staged/1", "staged/1: is not empty; add --resume"),
+    ];
+    for (arguments, message) in cases {
+        let found = world.bad(arguments);
+        assert!(found.contains(message), "{arguments}: {found}");
+    }
+}
+
+#[test]
+fn what_cannot_be_compared_is_explained() {
+    let world = world();
+    write_recipes(&world);
+    let cases = [
+        ("compare staged staged/1", "staged/1: has 2 stages; a baseline has one"),
+        ("compare nowhere scratch", "nowhere cannot be read"),
         ("compare staged scratch --loss 0.1", "--loss 0.1: not every run reaches it"),
         ("plot staged scratch -o x.gif", "figures are written as .svg or .png"),
         ("plot staged scratch --show curves -o x.svg", "--show: staged is no schedule"),

@@ -90,8 +90,9 @@ pub struct FittedRecipe {
     pub n_vocab: Option<usize>,
     /// Positions in a sequence.
     pub context_len: usize,
-    /// Whether the learning rate decays.
-    pub decays: bool,
+    /// Whether the losses are those of ends of runs whose learning rate decays, or of runs and parts of runs at a constant one; `None`
+    /// where they are neither.
+    pub of_ends: Option<bool>,
 }
 
 /// A fitted law and how far it can be trusted: the content of `law.json`.
