@@ -43,7 +43,10 @@ run_jobs() {
 # Where the learning rate decays only ends count, so the baseline is runs of several lengths, each of which branches off the
 # one before.
 lengths=(0.375 0.5 0.55 1)
-[ "$kind" != synthetic ] || lengths+=(2)
+case $kind in
+    dickens) lengths=(0.3 "${lengths[@]}") ;;
+    synthetic) lengths+=(2) ;;
+esac
 # Six pilot runs of up to 7.7 M tokens and one that grows.
 share=0.3049
 if grep -q 'shape = "constant"' "$recipe"; then
