@@ -1,12 +1,11 @@
-use crate::comparison::{Comparison, Sides};
+use crate::comparison::{Comparison, Sides, listed};
 use crate::output;
 use crate::output::percent;
-use crate::run_record::{RunRecord, run_folders, shared_compute};
+use crate::run_record::{RunRecord, runs_at, shared_compute};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::Flops;
 use std::path::{Path, PathBuf};
-use trainer::RunFolder;
 
 /// Arguments of `staged compare`.
 #[derive(Args)]
@@ -72,22 +71,11 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
 
 /// Compute of pilot runs, FLOPs; what one has from another of them is counted once.
 fn compute_of_pilots(paths: &[PathBuf], staged: &[RunRecord]) -> Result<f64> {
-    let mut folders = Vec::new();
-    for path in paths {
-        if RunFolder::is_run(path) {
-            folders.push(path.clone());
-            continue;
-        }
-        let held = run_folders(path)?;
-        if held.is_empty() {
-            bail!("{}: neither a run (no schedule.toml) nor a folder of runs", path.display());
-        }
-        folders.extend(held);
+    let folders = paths.iter().map(|path| runs_at(path)).collect::<Result<Vec<_>>>()?.concat();
+    if let Some(folder) = output::given_twice(&folders) {
+        bail!("{}: is given twice", folder.display());
     }
-    for (i, folder) in folders.iter().enumerate() {
-        if folders[..i].iter().any(|other| output::is_same_file(folder, other)) {
-            bail!("{}: is given twice", folder.display());
-        }
+    for folder in &folders {
         if staged.iter().any(|run| output::is_same_file(folder, &run.folder)) {
             bail!("{}: is the staged run, and no pilot run", folder.display());
         }
@@ -201,10 +189,10 @@ pub fn print(found: &Comparison) -> Result<()> {
 
 /// So many runs and their seeds.
 pub fn runs(n: usize, seeds: &[u64]) -> String {
-    let listed = seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     format!(
-        "{} ({} {listed})",
+        "{} ({} {})",
         output::counted(n as u64, "run"),
-        if seeds.len() == 1 { "seed" } else { "seeds" }
+        if seeds.len() == 1 { "seed" } else { "seeds" },
+        listed(seeds)
     )
 }

@@ -256,9 +256,6 @@ impl Sides {
         }
         let (staged, scratch) = (seeds(&self.staged), seeds(&self.scratch));
         if !scratch.is_empty() && staged != scratch {
-            let listed = |seeds: &[u64]| {
-                seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            };
             notes.insert(format!(
                 "the staged runs are of seeds {} and those from scratch of {}: the missing ones may lie elsewhere, and no interval knows of it",
                 listed(&staged),
@@ -514,6 +511,11 @@ impl Sides {
             largest_error: largest,
         })
     }
+}
+
+/// Seeds for people: `1, 2, 3`.
+pub fn listed(seeds: &[u64]) -> String {
+    seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The seeds of runs, each once.

@@ -240,7 +240,7 @@ impl Demo {
                 folder.display()
             );
         }
-        if !self.resume && std::fs::read_dir(folder).is_ok_and(|mut held| held.next().is_some()) {
+        if !self.resume && output::is_taken(folder) {
             bail!(
                 "{}: is not empty; add --resume to go on with a demo there, or choose another --out",
                 folder.display()

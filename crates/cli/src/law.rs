@@ -9,6 +9,7 @@ use scaling::{
     BatchPolicy, Fit, FittedLaw, FittedRecipe, GrownRun, LawForm, Quantity, StepLaw, SumLaw,
     Throughput, TokenLaw, TrainingCost,
 };
+use schedule::MOST_BATCH_TOKENS;
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -16,9 +17,6 @@ use std::str::FromStr;
 
 /// The batch that a law in tokens says nothing about: GPT-2's.
 const DEFAULT_BATCH: f64 = 524_288.0;
-
-/// The largest batch of a schedule, tokens.
-const MOST_BATCH: f64 = 1_073_741_824.0;
 
 /// Paces after a growth that are believed: a model that grew does not learn twice as fast as one from scratch.
 pub const MOST_PACE: f64 = 2.0;
@@ -54,9 +52,11 @@ impl FromStr for BatchChoice {
             "critical" => Ok(Self::Critical),
             "critical-at-end" => Ok(Self::CriticalAtEnd),
             number => match number.parse::<f64>() {
-                Ok(tokens) if (1.0..=MOST_BATCH).contains(&tokens) => Ok(Self::Fixed(tokens)),
+                Ok(tokens) if (1.0..=MOST_BATCH_TOKENS as f64).contains(&tokens) => {
+                    Ok(Self::Fixed(tokens))
+                }
                 _ => Err(format!(
-                    "must be a number of tokens up to {MOST_BATCH}, critical or critical-at-end"
+                    "must be a number of tokens up to {MOST_BATCH_TOKENS}, critical or critical-at-end"
                 )),
             },
         }

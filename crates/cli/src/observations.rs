@@ -1,6 +1,6 @@
 //! Measured losses from `metrics.csv` files and from any other table.
 
-use crate::output::is_same_file;
+use crate::output::given_twice;
 use crate::run_record::{end_of_run, n_vocab_of, run_folders, shared_compute};
 use anyhow::{Context, Result, bail};
 use csv::StringRecord;
@@ -55,7 +55,7 @@ impl Source {
         let mut batches: Vec<f64> = Vec::new();
         let mut compute = Some(0.0);
         let folders: Vec<PathBuf> = self.files.iter().map(|file| run_of(file)).collect();
-        self.check_once()?;
+        self.check_files()?;
         let mut recipes = folders.iter().map(|folder| self.recipe_of(folder));
         let first = recipes.next().flatten();
         found.recipe = first.filter(|_| recipes.all(|other| other == first));
@@ -104,14 +104,14 @@ impl Source {
         Some(FittedRecipe { n_vocab: n_vocab_of(folder), context_len, of_ends })
     }
 
-    /// Errs where a file is given twice, also as the folder that it lies in: it would count as two runs.
-    fn check_once(&self) -> Result<()> {
-        for (i, file) in self.files.iter().enumerate() {
-            let path = RunFolder::curve_file(file);
-            let is_it = |other: &&PathBuf| is_same_file(&RunFolder::curve_file(other), &path);
-            if self.files[..i].iter().any(|other| is_it(&other)) {
-                bail!("{}: is given twice", path.display());
-            }
+    /// Errs where a file is given twice, also as the folder that it lies in: it would count as two runs; and for a folder of runs.
+    fn check_files(&self) -> Result<()> {
+        let curves: Vec<PathBuf> =
+            self.files.iter().map(|file| RunFolder::curve_file(file)).collect();
+        if let Some(path) = given_twice(&curves) {
+            bail!("{}: is given twice", path.display());
+        }
+        for (file, path) in self.files.iter().zip(&curves) {
             let held = if path.exists() { None } else { run_folders(file).ok() };
             if let Some(runs) = held.filter(|runs| !runs.is_empty()) {
                 let names = runs.iter().map(|run| run.display().to_string()).collect::<Vec<_>>();

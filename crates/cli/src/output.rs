@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A line of results.
 pub fn line(text: &str) -> Result<()> {
@@ -59,6 +59,17 @@ pub fn check_replaced(path: &Path, is_own: impl Fn(&str) -> bool, other: &str) -
 /// Whether two paths lead to one file or folder that is there.
 pub fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// The first path that leads to a file or folder that one before it leads to.
+pub fn given_twice(paths: &[PathBuf]) -> Option<&Path> {
+    let seen = |i: usize| paths[..i].iter().any(|other| is_same_file(&paths[i], other));
+    (0..paths.len()).find(|i| seen(*i)).map(|i| paths[i].as_path())
+}
+
+/// Whether a folder is there and holds anything.
+pub fn is_taken(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut held| held.next().is_some())
 }
 
 /// The command line of this process, the program by its name alone.

@@ -155,7 +155,7 @@ impl Pilot {
             resume: self.resume,
         };
         runs.planned()?;
-        if !self.resume && std::fs::read_dir(&folder).is_ok_and(|mut held| held.next().is_some()) {
+        if !self.resume && output::is_taken(&folder) {
             bail!(
                 "{}: is not empty; add --resume to go on with pilot runs there, or choose another folder",
                 folder.display()

@@ -153,7 +153,7 @@ impl Ask {
         // Growths are as late as each policy has them.
         let policies = if request.grow_by.is_none() { costs.policies.clone() } else { Vec::new() };
         let pace_from = costs.pace_from;
-        Ok(Planned { plan, schedule, law, policies, pace_from })
+        Ok(Planned { plan, schedule, law, policies, pace_from, assumes_gpt2: false })
     }
 }
 
@@ -165,6 +165,8 @@ pub struct Planned {
     /// What training costs under every batch policy, where the law tells them apart.
     pub policies: Vec<(String, TrainingCost)>,
     pub pace_from: PaceSource,
+    /// Whether vocabulary or context are GPT-2's, since nothing says those of the law's runs.
+    pub assumes_gpt2: bool,
 }
 
 fn pace(text: &str) -> Result<f64, String> {
@@ -275,15 +277,10 @@ impl Plan {
             Some(vocab) => vocab,
             None => vocabulary(&template)?,
         };
-        let told = |given: bool, by_law: bool| given || by_law || self.template.is_some();
-        let told = told(self.vocab.is_some(), of_law.is_some())
-            && told(self.context.is_some(), law.recipe().is_some());
-        if law.is_fitted() && !told {
-            output::note(&format!(
-                "warning: attention and head are counted for {n_vocab} tokens in the vocabulary and {context_len} positions, GPT-2's where \
-                 nothing is said: --vocab and --context, or a --template, say what the law's runs had"
-            ));
-        }
+        let is_told = self.template.is_some()
+            || (self.vocab.is_some() || of_law.is_some())
+                && (self.context.is_some() || law.recipe().is_some());
+        let assumes_gpt2 = law.is_fitted() && !is_told;
         let last = self.last(n_vocab, context_len)?;
         let ask = Ask {
             goal: self.goal()?,
@@ -297,7 +294,7 @@ impl Plan {
                 .collect::<Result<_>>()?,
             grow_by: self.grow_by,
         };
-        ask.planned(template, law, &costs)
+        Ok(Planned { assumes_gpt2, ..ask.planned(template, law, &costs)? })
     }
 
     /// The batch of a template that was given, where the law has none.

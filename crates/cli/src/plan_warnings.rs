@@ -114,8 +114,15 @@ fn of_the_recipe(planned: &Planned) -> Vec<String> {
             runs(decays)
         ));
     }
-    let Some(recipe) = planned.law.recipe() else { return warnings };
     let shape = &planned.plan.stages[0].shape;
+    if planned.assumes_gpt2 {
+        warnings.push(format!(
+            "attention and head are counted for {} tokens in the vocabulary and {} positions, GPT-2's where nothing is said: --vocab and \
+             --context, or a --template, say what the law's runs had",
+            shape.n_vocab, shape.context_len
+        ));
+    }
+    let Some(recipe) = planned.law.recipe() else { return warnings };
     let vocabulary = recipe.n_vocab.map(|n_vocab| ("vocabulary", n_vocab, shape.n_vocab));
     let context = ("context", recipe.context_len, shape.context_len);
     let others = vocabulary.into_iter().chain([context]).filter(|(_, own, other)| own != other);

@@ -53,17 +53,9 @@ impl RunRecord {
     }
 
     fn read_folder(path: &Path, any_length: bool) -> Result<Vec<Self>> {
-        if RunFolder::is_run(path) {
-            return Ok(vec![Self::read(path)?]);
-        }
-        if path.is_file() {
-            bail!("{}: is a file; name the folder of a run, or one of runs", path.display());
-        }
         let runs: Vec<Self> =
-            run_folders(path)?.iter().map(|run| Self::read(run)).collect::<Result<_>>()?;
-        let Some(first) = runs.first() else {
-            bail!("{}: neither a run (no schedule.toml) nor a folder of runs", path.display());
-        };
+            runs_at(path)?.iter().map(|run| Self::read(run)).collect::<Result<_>>()?;
+        let first = &runs[0];
         let of_any_length = any_length && first.decays() && first.is_from_scratch();
         let kind = if of_any_length { "several seeds and lengths" } else { "several seeds" };
         for (i, run) in runs.iter().enumerate() {
@@ -241,6 +233,21 @@ pub fn shared_compute(run: &Path, runs: &[PathBuf]) -> Result<f64> {
     Ok(if runs.iter().any(is_it) { branch.compute_flops } else { 0.0 })
 }
 
+/// The run in a folder, or the runs in a folder of runs: one at least.
+pub fn runs_at(path: &Path) -> Result<Vec<PathBuf>> {
+    if RunFolder::is_run(path) {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    if path.is_file() {
+        bail!("{}: is a file; name the folder of a run, or one of runs", path.display());
+    }
+    let runs = run_folders(path)?;
+    if runs.is_empty() {
+        bail!("{}: neither a run (no schedule.toml) nor a folder of runs", path.display());
+    }
+    Ok(runs)
+}
+
 /// The runs in a folder, by name. An error for what is to be one and is not whole: it would be missing from a mean without a word.
 pub fn run_folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder)
@@ -248,14 +255,13 @@ pub fn run_folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| folder.display().to_string())?.path();
+        // An editor's lock, for one.
         let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
         if RunFolder::is_run(&path) {
             found.push(path);
-        } else if is_hidden {
-            // An editor's lock, for one.
-        } else if !path.exists() {
+        } else if !is_hidden && !path.exists() {
             bail!("{}: a link that leads nowhere; take it away, or mend it", path.display());
-        } else if RunFolder::metrics_of(&path).exists() {
+        } else if !is_hidden && RunFolder::metrics_of(&path).exists() {
             bail!(
                 "{}: has a metrics.csv and no schedule.toml: no whole run; take it away",
                 path.display()

@@ -94,8 +94,11 @@ pub struct Slope {
 /// that holds fewer than `least` points.
 ///
 /// # Errors
-/// Fewer than four points, or a number that is not positive.
+/// A number that is not positive.
 pub fn slope_at_end(pairs: &[(f64, f64)], least: usize) -> Result<Option<Slope>, CurveError> {
+    if pairs.len() < least.max(LEAST_POINTS) {
+        return Ok(None);
+    }
     let ln = in_logarithms(pairs)?;
     Ok(slope_near(&ln, None, ln[ln.len() - 1].0, least))
 }

@@ -15,7 +15,7 @@ const FORMAT_VERSION: u32 = 1;
 const MOST_EVALUATION_TOKENS: u64 = 1 << 27;
 
 /// Largest batch: some hundred times that of the largest models.
-const MOST_BATCH_TOKENS: u64 = 1 << 30;
+pub const MOST_BATCH_TOKENS: u64 = 1 << 30;
 
 /// Reports the first value that is out of range.
 pub(crate) struct Checker<'a> {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-/// Evaluations of a stage, and of them in the part that its slope is taken of, before the slope is judged.
+/// Evaluations of a stage, in the part that its slope is taken of, before the slope is judged.
 const LEAST_EVALUATIONS: usize = 10;
 
 /// Standard errors by which a slope must lie above the one that ends a stage: at each evaluation noise has a chance to end it too
@@ -365,11 +365,9 @@ impl<'a> Run<'a> {
         let until = self.learner.stage().until();
         let by_loss = until.loss.zip(self.last_val_loss()).is_some_and(|(goal, loss)| loss <= goal);
         let by_slope = match until.slope {
-            Some(goal) if self.evaluated.len() >= LEAST_EVALUATIONS => {
-                slope_at_end(&self.evaluated, LEAST_EVALUATIONS)?
-                    .is_some_and(|slope| slope.value - SURE * slope.standard_error >= goal)
-            }
-            _ => false,
+            Some(goal) => slope_at_end(&self.evaluated, LEAST_EVALUATIONS)?
+                .is_some_and(|slope| slope.value - SURE * slope.standard_error >= goal),
+            None => false,
         };
         Ok(by_loss || by_slope)
     }
