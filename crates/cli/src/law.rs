@@ -6,8 +6,8 @@ use scaling::published::{
     AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
 };
 use scaling::{
-    BatchPolicy, Fit, FittedLaw, FittedRecipe, GrownRun, LawForm, Quantity, StepLaw, SumLaw,
-    Throughput, TokenLaw, TrainingCost,
+    BatchPolicy, Fit, FittedLaw, FittedRecipe, GrownRun, LawForm, Quantity, ScalingError, StepLaw,
+    SumLaw, Throughput, TokenLaw, TrainingCost,
 };
 use schedule::MOST_BATCH_TOKENS;
 use serde::Serialize;
@@ -251,12 +251,13 @@ impl PlanningLaw {
         self.fit.as_ref()?.grown.map(|grown| grown.grew)
     }
 
-    /// When the grown run grew: the tokens that its larger size takes from scratch to that loss, over those of the longest run.
-    pub fn growth_share(&self) -> Option<f64> {
+    /// When the grown run beside the law's data grew.
+    pub fn measured_growth(&self) -> Option<MeasuredGrowth> {
         let fit = self.fit.as_ref()?;
-        let resumed = fit.grown?.resumed_tokens(&fit.cost()?).ok()?;
-        let tokens = fit.ranges.iter().find(|range| range.quantity == Quantity::Tokens)?;
-        Some(resumed / tokens.greatest)
+        let (grown, cost) = (fit.grown?, fit.cost()?);
+        let longest = fit.ranges.iter().find(|range| range.quantity == Quantity::Tokens)?.greatest;
+        let share = grown.resumed_tokens(&cost).ok()? / longest;
+        Some(MeasuredGrowth { grown, share, cost })
     }
 
     /// By what factor a size lies far beyond the data of the law.
@@ -283,6 +284,25 @@ impl PlanningLaw {
                 )
             })
             .collect()
+    }
+}
+
+/// The growth of a grown run.
+pub struct MeasuredGrowth {
+    /// The run.
+    pub grown: GrownRun,
+    /// The tokens that its larger size takes from scratch to the loss at the growth, over those of its law's longest run.
+    pub share: f64,
+    cost: TrainingCost,
+}
+
+impl MeasuredGrowth {
+    /// The tokens from scratch after which a larger size has the loss of a smaller one that has had as many as in the grown run.
+    ///
+    /// # Errors
+    /// A loss that the larger size cannot have.
+    pub fn resumed_tokens(&self, small: f64, large: f64) -> Result<f64, ScalingError> {
+        GrownRun { small, large, ..self.grown }.resumed_tokens(&self.cost)
     }
 }
 

@@ -16,6 +16,9 @@ const MOST_OFF: f64 = 0.005;
 /// How much later than the grown pilot run's a growth may come, in shares of the tokens from scratch, before it is said.
 const LATER: f64 = 1.2;
 
+/// The same in tokens before it.
+const MUCH_LATER: f64 = 1.5;
+
 /// All that there is to warn of.
 pub fn warnings(planned: &Planned) -> Vec<String> {
     let exact = saving_exact(&planned.plan).filter(|exact| *exact < LEAST_SAVING);
@@ -165,18 +168,7 @@ fn of_whole_steps(planned: &Planned) -> Vec<String> {
 fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
     let measured = planned.law.grew().filter(|_| planned.pace_from == PaceSource::Measured);
     let Some(measured) = measured else { return Vec::new() };
-    let plan = &planned.plan;
-    let last = &plan.stages[plan.stages.len() - 1];
-    let from_scratch = plan.compute_from_scratch / (6.0 * last.n_params);
-    let share = last.tokens_before / from_scratch;
-    let later = planned.law.growth_share().filter(|one| share > LATER * one).map(|measured| {
-        format!(
-            "the pace was measured after a growth at {} of the tokens from scratch, and the last growth here comes at {}: late ones were \
-             measured to be slower (docs/SAVINGS.md); grow earlier (--grow-by) or measure it as late (staged pilot --grow-by)",
-            percent(measured),
-            percent(share)
-        )
-    });
+    let later = later_than_measured(planned);
     let grew = growths(planned).flat_map(|grew| grew.kinds());
     let other: BTreeSet<&str> = grew.filter(|kind| !measured.kinds().contains(kind)).collect();
     let other = (!other.is_empty()).then(|| {
@@ -186,4 +178,28 @@ fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
         )
     });
     later.into_iter().chain(other).collect()
+}
+
+/// A last growth later than the one that was measured, as a share of the tokens from scratch or in tokens.
+fn later_than_measured(planned: &Planned) -> Option<String> {
+    let measured = planned.law.measured_growth()?;
+    let stages = &planned.plan.stages;
+    let [.., small, last] = stages.as_slice() else { return None };
+    let from_scratch = planned.plan.compute_from_scratch / (6.0 * last.n_params);
+    let share = last.tokens_before / from_scratch;
+    let tokens: f64 = stages[..stages.len() - 1].iter().map(|stage| stage.tokens).sum();
+    let is_later =
+        share > LATER * measured.share || tokens > MUCH_LATER * measured.grown.tokens_small;
+    is_later.then(|| {
+        let resumed = measured.resumed_tokens(small.n_params, last.n_params);
+        let keeps = resumed.map_or(measured.share, |resumed| measured.share.min(resumed / from_scratch));
+        format!(
+            "the pace was measured after a growth at {} of the tokens from scratch, {:.3e} tokens into its run, and the last growth here comes at {}, {tokens:.3e} \
+             tokens on: late ones were measured to be slower, up to where nothing was saved (docs/SAVINGS.md); --grow-by {keeps:.3} keeps to what was \
+             measured, staged pilot --grow-by measures later ones",
+            percent(measured.share),
+            measured.grown.tokens_small,
+            percent(share),
+        )
+    })
 }

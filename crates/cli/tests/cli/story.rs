@@ -463,12 +463,22 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
         let warning = "measured on a growth of the kind feed-forward between pilot shapes, and is taken for width too";
         assert_eq!(text.contains(warning), warned, "{text}");
     }
-    // The pace of an early growth says little of a late one.
+    // The pace of an early growth says little of a late one, nor of one after as large a share of a longer run; the warning names a
+    // share that keeps to what was measured.
+    let warning = "the pace was measured after a growth at";
     let plan = plan.replace("flat/", "early/") + " --operators feed-forward";
-    for (by, warned) in [("", true), (" --grow-by 0.2", false)] {
-        let text = lossy(&world.staged(&format!("{plan}{by}")).stderr);
-        assert_eq!(text.contains("the pace was measured after a growth at"), warned, "{text}");
-    }
+    let text = |end: &str| {
+        let found = world.staged(&plan.replace("--stop 2tpp", end));
+        assert!(found.status.success(), "{end}");
+        lossy(&found.stderr)
+    };
+    assert!(text("--stop 2tpp").contains(warning));
+    assert!(!text("--stop 1tpp --grow-by 0.2").contains(warning));
+    let found = text("--stop 40tpp --grow-by 0.2");
+    let (_, keeps) = found.split_once("docs/SAVINGS.md); --grow-by ").expect(&found);
+    let keeps = format!("--stop 40tpp --grow-by {}", keeps.split(' ').next().unwrap());
+    let found = text(&keeps);
+    assert!(!found.contains(warning), "{keeps}: {found}");
     assert!(
         fs::read_to_string(world.path("by_feed-forward.toml")).unwrap().contains("d_ff = "),
         "a thin stage"
