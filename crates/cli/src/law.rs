@@ -297,12 +297,17 @@ pub struct MeasuredGrowth {
 }
 
 impl MeasuredGrowth {
-    /// The tokens from scratch after which a larger size has the loss of a smaller one that has had as many as in the grown run.
+    /// The tokens from scratch after which a larger size has the loss of a smaller one after `tokens_small`, under the same law.
     ///
     /// # Errors
     /// A loss that the larger size cannot have.
-    pub fn resumed_tokens(&self, small: f64, large: f64) -> Result<f64, ScalingError> {
-        GrownRun { small, large, ..self.grown }.resumed_tokens(&self.cost)
+    pub fn resumed_tokens(
+        &self,
+        small: f64,
+        tokens_small: f64,
+        large: f64,
+    ) -> Result<f64, ScalingError> {
+        GrownRun { small, tokens_small, large, ..self.grown }.resumed_tokens(&self.cost)
     }
 }
 

@@ -16,8 +16,8 @@ const MOST_OFF: f64 = 0.005;
 /// How much later than the grown pilot run's a growth may come, in shares of the tokens from scratch, before it is said.
 const LATER: f64 = 1.2;
 
-/// The same in tokens before it.
-const MUCH_LATER: f64 = 1.5;
+/// How many times as many tokens a parameter the model that grows may have had.
+const MORE_SETTLED: f64 = 1.5;
 
 /// All that there is to warn of.
 pub fn warnings(planned: &Planned) -> Vec<String> {
@@ -180,25 +180,25 @@ fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
     later.into_iter().chain(other).collect()
 }
 
-/// A last growth later than the one that was measured, as a share of the tokens from scratch or in tokens.
+/// A last growth later than the one that was measured, as a share of the tokens from scratch or by what the smaller model has had of them.
 fn later_than_measured(planned: &Planned) -> Option<String> {
     let measured = planned.law.measured_growth()?;
     let stages = &planned.plan.stages;
-    let [.., small, last] = stages.as_slice() else { return None };
+    let [before @ .., last] = stages.as_slice() else { return None };
+    let small = before.last()?.n_params;
     let from_scratch = planned.plan.compute_from_scratch / (6.0 * last.n_params);
     let share = last.tokens_before / from_scratch;
-    let tokens: f64 = stages[..stages.len() - 1].iter().map(|stage| stage.tokens).sum();
-    let is_later =
-        share > LATER * measured.share || tokens > MUCH_LATER * measured.grown.tokens_small;
+    let per_param = before.iter().map(|stage| stage.tokens).sum::<f64>() / small;
+    let measured_per_param = measured.grown.tokens_small / measured.grown.small;
+    let is_later = share > LATER * measured.share || per_param > MORE_SETTLED * measured_per_param;
     is_later.then(|| {
-        let resumed = measured.resumed_tokens(small.n_params, last.n_params);
+        let resumed = measured.resumed_tokens(small, measured_per_param * small, last.n_params);
         let keeps = resumed.map_or(measured.share, |resumed| measured.share.min(resumed / from_scratch));
         format!(
-            "the pace was measured after a growth at {} of the tokens from scratch, {:.3e} tokens into its run, and the last growth here comes at {}, {tokens:.3e} \
-             tokens on: late ones were measured to be slower, up to where nothing was saved (docs/SAVINGS.md); --grow-by {keeps:.3} keeps to what was \
-             measured, staged pilot --grow-by measures later ones",
+            "the pace was measured after a growth at {} of the tokens from scratch, of a model with {measured_per_param:.1} tokens a parameter, and the last \
+             growth here comes at {} with {per_param:.1}: late ones were measured to be slower, up to where nothing was saved (docs/SAVINGS.md); \
+             --grow-by {keeps:.3} keeps to what was measured, staged pilot --grow-by measures later ones",
             percent(measured.share),
-            measured.grown.tokens_small,
             percent(share),
         )
     })

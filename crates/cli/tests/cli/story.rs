@@ -474,11 +474,14 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
     };
     assert!(text("--stop 2tpp").contains(warning));
     assert!(!text("--stop 1tpp --grow-by 0.2").contains(warning));
+    let plan =
+        plan.replace("--stages 2", "--through 2x32x4-f64").replace(" --operators feed-forward", "");
+    let text = |end: &str| lossy(&world.staged(&plan.replace("--stop 2tpp", end)).stderr);
     let found = text("--stop 40tpp --grow-by 0.2");
     let (_, keeps) = found.split_once("docs/SAVINGS.md); --grow-by ").expect(&found);
     let keeps = format!("--stop 40tpp --grow-by {}", keeps.split(' ').next().unwrap());
     let found = text(&keeps);
-    assert!(!found.contains(warning), "{keeps}: {found}");
+    assert!(found.contains("an extrapolation") && !found.contains(warning), "{keeps}: {found}");
     assert!(
         fs::read_to_string(world.path("by_feed-forward.toml")).unwrap().contains("d_ff = "),
         "a thin stage"
