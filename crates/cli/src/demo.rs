@@ -29,6 +29,13 @@ struct Kind {
     tokens_per_param: f64,
     /// Share of the compute from scratch that goes into pilot runs.
     pilot_share: f64,
+    /// Pilot sizes at most.
+    pilot_sizes: usize,
+    /// Growths of the staged run. The law is one of whole factors of width at one depth, and small growths late are not worth it
+    /// (docs/LOG.md).
+    operators: Operators,
+    /// Share of the tokens from scratch by which the last growth comes, of the pilot run that grows as of the staged run.
+    grow_by: Option<f64>,
     /// Most stages of the staged run.
     most_stages: usize,
     /// For people.
@@ -41,6 +48,9 @@ const SYNTHETIC: Kind = Kind {
     flops_per_minute: 1.9e12,
     tokens_per_param: 3.0,
     pilot_share: 0.15,
+    pilot_sizes: 3,
+    operators: WIDTH,
+    grow_by: None,
     most_stages: 4,
     learns: "a synthetic language",
 };
@@ -52,6 +62,9 @@ const TEXT: Kind = Kind {
     flops_per_minute: 0.7e12,
     tokens_per_param: 10.0,
     pilot_share: 0.22,
+    pilot_sizes: 2,
+    operators: Operators { feed_forward: true, ..Operators::NONE },
+    grow_by: Some(0.35),
     most_stages: 2,
     learns: "your text",
 };
@@ -62,12 +75,8 @@ const LONGER: f64 = 1.5;
 const SHORTER: f64 = 0.6;
 const MOST_FURTHER: i32 = 3;
 
-/// Pilot sizes.
-const PILOT_SIZES: usize = 2;
-
-/// Growths of the staged run. The law is fitted to shapes of one depth, and small growths late are not worth it
-/// (docs/LOG.md).
-const OPERATORS: Operators = Operators { width: Some(WidthRule::Integer), ..Operators::NONE };
+/// Between pilot shapes, and of the staged run on the synthetic language.
+const WIDTH: Operators = Operators { width: Some(WidthRule::Integer), ..Operators::NONE };
 
 /// Width of a head.
 const HEAD_SIZE: usize = 16;
@@ -190,9 +199,9 @@ impl Demo {
         let pilots = PilotRuns {
             recipe: &recipe,
             compute: kind.pilot_share * scratch_compute,
-            shapes: pilot_shapes(&last, OPERATORS, PILOT_SIZES),
-            grow: None,
-            grow_by: None,
+            shapes: pilot_shapes(&last, WIDTH, kind.pilot_sizes),
+            grow: (kind.operators != WIDTH).then_some(kind.operators),
+            grow_by: kind.grow_by,
             folder: &folder.join("pilots"),
             device: DeviceChoice::Cpu,
             resume: self.resume,
@@ -382,9 +391,9 @@ fn planned(kind: &Kind, recipe: &Schedule, last: GptShape, law: PlanningLaw) -> 
             goal: Goal::Stop(Stop::TokensPerParam(kind.tokens_per_param)),
             last: FinalShape::Given(last),
             stages,
-            operators: OPERATORS,
+            operators: kind.operators,
             through: Vec::new(),
-            grow_by: None,
+            grow_by: kind.grow_by,
         };
         ask.planned(recipe.clone(), law.clone(), &costs)
     };
