@@ -31,10 +31,9 @@ struct Kind {
     pilot_share: f64,
     /// Pilot sizes at most.
     pilot_sizes: usize,
-    /// Growths of the staged run. The law is one of whole factors of width at one depth, and small growths late are not worth it
-    /// (docs/LOG.md).
+    /// Growths of the staged run.
     operators: Operators,
-    /// Share of the tokens from scratch by which the last growth comes, of the pilot run that grows as of the staged run.
+    /// Share of the tokens from scratch by which the last growth comes, in the staged run and in the pilot run that grows.
     grow_by: Option<f64>,
     /// Most stages of the staged run.
     most_stages: usize,
@@ -56,7 +55,7 @@ const SYNTHETIC: Kind = Kind {
 };
 
 /// Less compute, since further runs from scratch follow; more tokens and a larger share for pilot runs, since shorter ones
-/// say too little; and one growth, since every further one was measured to cost more than it saves.
+/// say too little; and one growth, of feed-forward layers and early: others save less or cost more (docs/SAVINGS.md).
 const TEXT: Kind = Kind {
     recipe: (include_str!("../../../schedules/demo_text.toml"), "schedules/demo_text.toml"),
     flops_per_minute: 0.7e12,
@@ -75,7 +74,8 @@ const LONGER: f64 = 1.5;
 const SHORTER: f64 = 0.6;
 const MOST_FURTHER: i32 = 3;
 
-/// Between pilot shapes, and of the staged run on the synthetic language.
+/// Between pilot shapes, whose law is one of a single depth, and in the staged run on the synthetic language. By whole factors, since small growths
+/// late are not worth it (docs/LOG.md).
 const WIDTH: Operators = Operators { width: Some(WidthRule::Integer), ..Operators::NONE };
 
 /// Width of a head.
@@ -117,10 +117,16 @@ fn minutes(text: &str) -> Result<f64, String> {
 /// Where a demo's folder has its settings.
 const SETTINGS_FILE: &str = "demo.json";
 
+/// Changes with what a demo makes of its settings.
+const DEMO_VERSION: u32 = 2;
+
 /// What a demo's runs follow from, beside the text, which its tokens tell.
 #[derive(PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
+    /// None in the first version.
+    #[serde(default)]
+    version: u32,
     minutes: f64,
     on_text: bool,
 }
@@ -134,6 +140,12 @@ impl Settings {
         }
         let held: Self = serde_json::from_slice(&std::fs::read(&path)?)
             .with_context(|| path.display().to_string())?;
+        if held.version != self.version {
+            bail!(
+                "{}: holds a demo of another version of staged; choose another --out",
+                folder.display()
+            );
+        }
         if held != *self {
             bail!(
                 "{}: holds a demo with {held}, and this one is with {self}; give the same, or another --out",
@@ -168,7 +180,11 @@ impl Demo {
         let began = Instant::now();
         let folder = self.folder()?;
         let kind = if self.text.is_empty() { SYNTHETIC } else { TEXT };
-        let settings = Settings { minutes: self.minutes, on_text: !self.text.is_empty() };
+        let settings = Settings {
+            version: DEMO_VERSION,
+            minutes: self.minutes,
+            on_text: !self.text.is_empty(),
+        };
         settings.check(&folder)?;
         let path = folder.join(SETTINGS_FILE);
         let is_new = !folder.exists();

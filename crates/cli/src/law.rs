@@ -6,8 +6,8 @@ use scaling::published::{
     AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
 };
 use scaling::{
-    BatchPolicy, Fit, FittedLaw, FittedRecipe, GrownRun, LawForm, Quantity, ScalingError, StepLaw,
-    SumLaw, Throughput, TokenLaw, TrainingCost,
+    BatchPolicy, Fit, FittedLaw, FittedRecipe, GrownRun, LawForm, Quantity, StepLaw, SumLaw,
+    Throughput, TokenLaw, TrainingCost,
 };
 use schedule::MOST_BATCH_TOKENS;
 use serde::Serialize;
@@ -251,13 +251,18 @@ impl PlanningLaw {
         self.fit.as_ref()?.grown.map(|grown| grown.grew)
     }
 
-    /// When the grown run beside the law's data grew.
-    pub fn measured_growth(&self) -> Option<MeasuredGrowth> {
+    /// When the grown run grew: the tokens that its larger size takes from scratch to that loss, over those of the longest run.
+    pub fn growth_share(&self) -> Option<f64> {
         let fit = self.fit.as_ref()?;
-        let (grown, cost) = (fit.grown?, fit.cost()?);
-        let longest = fit.ranges.iter().find(|range| range.quantity == Quantity::Tokens)?.greatest;
-        let share = grown.resumed_tokens(&cost).ok()? / longest;
-        Some(MeasuredGrowth { grown, share, cost })
+        let resumed = fit.grown?.resumed_tokens(&fit.cost()?).ok()?;
+        let tokens = fit.ranges.iter().find(|range| range.quantity == Quantity::Tokens)?;
+        Some(resumed / tokens.greatest)
+    }
+
+    /// Tokens for each of its parameters that the model which grew in the grown run had learnt from.
+    pub fn growth_tokens_per_param(&self) -> Option<f64> {
+        let grown = self.fit.as_ref()?.grown?;
+        Some(grown.tokens_small / grown.small)
     }
 
     /// By what factor a size lies far beyond the data of the law.
@@ -284,30 +289,6 @@ impl PlanningLaw {
                 )
             })
             .collect()
-    }
-}
-
-/// The growth of a grown run.
-pub struct MeasuredGrowth {
-    /// The run.
-    pub grown: GrownRun,
-    /// The tokens that its larger size takes from scratch to the loss at the growth, over those of its law's longest run.
-    pub share: f64,
-    cost: TrainingCost,
-}
-
-impl MeasuredGrowth {
-    /// The tokens from scratch after which a larger size has the loss of a smaller one after `tokens_small`, under the same law.
-    ///
-    /// # Errors
-    /// A loss that the larger size cannot have.
-    pub fn resumed_tokens(
-        &self,
-        small: f64,
-        tokens_small: f64,
-        large: f64,
-    ) -> Result<f64, ScalingError> {
-        GrownRun { small, tokens_small, large, ..self.grown }.resumed_tokens(&self.cost)
     }
 }
 

@@ -66,7 +66,7 @@ pub struct Pilot {
     #[arg(long, value_name = "KIND")]
     grow: Option<String>,
     /// Let it come at the loss that the largest pilot shape has after this share of its tokens from scratch, or above: as early as
-    /// the plan's (plan --grow-by), since the pace falls with what is left after a growth [default: as late as the law has it]
+    /// the plan's (plan --grow-by), since later growths have a lower pace [default: as late as the law has it]
     #[arg(long, value_name = "SHARE", value_parser = grow_by)]
     grow_by: Option<f64>,
     /// Folder of the runs and of law.json [default: runs/NAME-pilots]

@@ -16,7 +16,7 @@ const MOST_OFF: f64 = 0.005;
 /// How much later than the grown pilot run's a growth may come, in shares of the tokens from scratch, before it is said.
 const LATER: f64 = 1.2;
 
-/// How many times as many tokens a parameter the model that grows may have had.
+/// How many times as many tokens a parameter as the one in the grown pilot run a model that grows may have had before it is said.
 const MORE_SETTLED: f64 = 1.5;
 
 /// All that there is to warn of.
@@ -168,7 +168,18 @@ fn of_whole_steps(planned: &Planned) -> Vec<String> {
 fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
     let measured = planned.law.grew().filter(|_| planned.pace_from == PaceSource::Measured);
     let Some(measured) = measured else { return Vec::new() };
-    let later = later_than_measured(planned);
+    let plan = &planned.plan;
+    let last = &plan.stages[plan.stages.len() - 1];
+    let from_scratch = plan.compute_from_scratch / (6.0 * last.n_params);
+    let share = last.tokens_before / from_scratch;
+    let later = planned.law.growth_share().filter(|one| share > LATER * one).map(|measured| {
+        format!(
+            "the pace was measured after a growth at {} of the tokens from scratch, and the last growth here comes at {}: late ones were \
+             measured to be slower (docs/SAVINGS.md); grow earlier (--grow-by) or measure it as late (staged pilot --grow-by)",
+            percent(measured),
+            percent(share)
+        )
+    });
     let grew = growths(planned).flat_map(|grew| grew.kinds());
     let other: BTreeSet<&str> = grew.filter(|kind| !measured.kinds().contains(kind)).collect();
     let other = (!other.is_empty()).then(|| {
@@ -177,29 +188,26 @@ fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
             Vec::from_iter(other).join(" and "),
         )
     });
-    later.into_iter().chain(other).collect()
+    later.into_iter().chain(of_settled_models(planned)).chain(other).collect()
 }
 
-/// A last growth later than the one that was measured, as a share of the tokens from scratch or by what the smaller model has had of them.
-fn later_than_measured(planned: &Planned) -> Option<String> {
-    let measured = planned.law.measured_growth()?;
+/// Growths of models that have had many more tokens a parameter than the one whose growth was measured.
+fn of_settled_models(planned: &Planned) -> Option<String> {
+    let measured = planned.law.growth_tokens_per_param()?;
     let stages = &planned.plan.stages;
-    let [before @ .., last] = stages.as_slice() else { return None };
-    let small = before.last()?.n_params;
-    let from_scratch = planned.plan.compute_from_scratch / (6.0 * last.n_params);
-    let share = last.tokens_before / from_scratch;
-    let per_param = before.iter().map(|stage| stage.tokens).sum::<f64>() / small;
-    let measured_per_param = measured.grown.tokens_small / measured.grown.small;
-    let is_later = share > LATER * measured.share || per_param > MORE_SETTLED * measured_per_param;
-    is_later.then(|| {
-        let resumed = measured.resumed_tokens(small, measured_per_param * small, last.n_params);
-        let keeps = resumed.map_or(measured.share, |resumed| measured.share.min(resumed / from_scratch));
-        format!(
-            "the pace was measured after a growth at {} of the tokens from scratch, of a model with {measured_per_param:.1} tokens a parameter, and the last \
-             growth here comes at {} with {per_param:.1}: late ones were measured to be slower, up to where nothing was saved (docs/SAVINGS.md); \
-             --grow-by {keeps:.3} keeps to what was measured, staged pilot --grow-by measures later ones",
-            percent(measured.share),
-            percent(share),
-        )
-    })
+    let (_, before_growth) = stages.split_last()?;
+    let mut tokens = 0.0;
+    let per_param = before_growth.iter().map(|stage| {
+        tokens += stage.tokens;
+        tokens / stage.n_params
+    });
+    let (into, most) = (2..)
+        .zip(per_param)
+        .max_by(|a: &(usize, f64), b| a.1.total_cmp(&b.1))
+        .filter(|(_, most)| *most > MORE_SETTLED * measured)?;
+    Some(format!(
+        "the pace was measured after the growth of a model that had had {measured:.1} tokens a parameter, and the growth into stage {into} is of \
+         one that has had {most:.1}: growths of more settled models were measured to be slower (docs/SAVINGS.md); grow earlier (--grow-by) or \
+         measure it in longer pilot runs (staged pilot --share)"
+    ))
 }
