@@ -28,7 +28,7 @@ case $kind in
     dickens) kinds+=(feedforward feedforward_half late) ;;
     dickens_batch1024) kinds=(feedforward early) rates=(0.001 0.002 0.004) ;;
     dickens_rising) kinds=(planned) rates=(0.0028 0.004 0.0056) ;;
-    synthetic) kinds=(depth depth_10tpp depth_20tpp depth_chain planned planned_20tpp planned_40tpp) rates=(0.002 0.004 0.008) ;;
+    synthetic) kinds=(depth depth_10tpp depth_20tpp depth_chain depth_late planned planned_20tpp planned_40tpp early_20tpp early_40tpp) rates=(0.002 0.004 0.008) ;;
 esac
 
 jobs=$(mktemp)
