@@ -89,15 +89,16 @@ impl GrowthOperator {
                 parts.push(format!("width x{factor} duplicate"));
             }
             Some(WidthPlan::Fresh) => {
-                let sizes = if from.d_head == to.d_head {
-                    String::new()
-                } else {
-                    format!(" of {} -> {}", from.d_head, to.d_head)
-                };
-                parts.push(format!(
-                    "width {} -> {}, heads {} -> {}{sizes}, feed-forward {} -> {} fresh",
-                    from.d_model, to.d_model, from.n_heads, to.n_heads, from.d_ff, to.d_ff
-                ));
+                let sizes = [
+                    ("width", from.d_model, to.d_model),
+                    ("heads", from.n_heads, to.n_heads),
+                    ("size of a head", from.d_head, to.d_head),
+                    ("feed-forward", from.d_ff, to.d_ff),
+                ];
+                let grown = sizes.iter().filter(|(_, from, to)| from != to);
+                let grown: Vec<String> =
+                    grown.map(|(what, from, to)| format!("{what} {from} -> {to}")).collect();
+                parts.push(grown.join(", ") + " fresh");
             }
         }
         if let Some(blocks) = &self.plan.blocks {

@@ -446,3 +446,17 @@ fn random_blocks_share_no_numbers_with_old_ones() {
         }
     }
 }
+
+#[test]
+fn a_growth_is_told_by_what_grows() {
+    let small = shape(1, 2, 4, 8, true);
+    let told = |to: GptShape| {
+        let operator =
+            GrowthOperator::new(small, to, Parametrization::mup(4), &Growth::default(), 5);
+        operator.unwrap().describe()
+    };
+    assert_eq!(told(GptShape { d_ff: 32, ..small }), "feed-forward 8 -> 32 fresh");
+    assert_eq!(told(widened(small, 2)), "width 8 -> 16, heads 2 -> 4, feed-forward 8 -> 16 fresh");
+    let both = told(GptShape { n_layers: 2, n_heads: 4, ..small });
+    assert_eq!(both, "heads 2 -> 4 fresh, then depth 1 -> 2 copy_identity 0 0'");
+}
