@@ -76,13 +76,12 @@ synthetic() {
     "${plan[@]}" --stop 10tpp -o schedules/synthetic_planned.toml > /dev/null
     "${plan[@]}" --stop 20tpp -o schedules/synthetic_planned_20tpp.toml > /dev/null
     # Where the curve has flattened: under the law of these runs and a longer one of one layer, at the pace of the former's grown run.
-    "$staged" plan --law notebooks-data/synthetic_depth_long_law.json --template schedules/synthetic_baseline.toml --shape 4x128x4 \
-        --operators depth --stages 2 --pace 0.95 --stop 40tpp -o schedules/synthetic_planned_40tpp.toml > /dev/null
-    # The same no later than that grown run, which had 25 tokens a parameter: a pace is of its moment.
-    local early=("$staged" plan --law notebooks-data/synthetic_depth_long_law.json --template schedules/synthetic_baseline.toml
+    local long=("$staged" plan --law notebooks-data/synthetic_depth_long_law.json --template schedules/synthetic_baseline.toml
         --shape 4x128x4 --operators depth --stages 2 --pace 0.95)
-    "${early[@]}" --stop 20tpp --grow-by 0.276 -o schedules/synthetic_early_20tpp.toml > /dev/null
-    "${early[@]}" --stop 40tpp --grow-by 0.138 -o schedules/synthetic_early_40tpp.toml > /dev/null
+    "${long[@]}" --stop 40tpp -o schedules/synthetic_planned_40tpp.toml > /dev/null
+    # No later than that grown run, whose model had 25 tokens a parameter: a pace is of its moment.
+    "${long[@]}" --stop 20tpp --grow-by 0.276 -o schedules/synthetic_early_20tpp.toml > /dev/null
+    "${long[@]}" --stop 40tpp --grow-by 0.138 -o schedules/synthetic_early_40tpp.toml > /dev/null
 }
 
 for which in "$@"; do

@@ -5,5 +5,6 @@
 mod bad_input;
 mod laws;
 mod models;
+mod pilots;
 mod story;
 mod world;

@@ -1,7 +1,6 @@
 //! Models that go to other programs, come from them, and are trained on.
 
-use super::story::STAGED;
-use super::world::{World, lossy};
+use super::world::{STAGED, World, lossy};
 use serde_json::Value;
 use std::fs;
 

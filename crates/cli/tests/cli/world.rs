@@ -65,3 +65,51 @@ impl World {
 pub fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+pub const STAGED: &str = r#"
+version = 1
+name = "tiny"
+seed = 1
+data = { source = "synthetic", n_words = 16, language_seed = 1 }
+model = { context_len = 16 }
+parametrization = { kind = "mup", base_width = 16 }
+optimizer = { beta1 = 0.9, beta2 = 0.98, eps = 1e-9, weight_decay = 0.1, clip_norm = 1.0 }
+learning_rate = { shape = "constant", peak = 0.01, warmup_steps = 5 }
+batch = { tokens = 64, micro_batch = 4 }
+evaluation = { every_steps = 5, tokens = 512 }
+checkpoint = { every_steps = 20, keep = 2 }
+machine = { threads = 1 }
+from_scratch = { peak = 0.02, until = { steps = 120 } }
+
+[[stages]]
+n_layers = 1
+d_model = 16
+n_heads = 2
+until = { steps = 60 }
+
+[[stages]]
+n_layers = 2
+d_model = 32
+n_heads = 4
+until = { steps = 40 }
+growth = { width = "fresh" }
+"#;
+
+/// Two seeds of a staged run and of its baseline.
+pub fn world() -> World {
+    let world = World::empty();
+    world.write("tiny.toml", STAGED);
+    for seed in [1, 2] {
+        world.good(&format!("train tiny.toml --seed {seed} --out staged/{seed}"));
+        world.good(&format!("train tiny.toml --from-scratch --seed {seed} --out scratch/{seed}"));
+    }
+    world
+}
+
+/// A 2x32x4 recipe at a constant rate, in recipe.toml, and with a late decay, in stable.toml.
+pub fn write_recipes(world: &World) {
+    let recipe = STAGED.split("from_scratch").next().unwrap().to_string()
+        + "[[stages]]\nn_layers = 2\nd_model = 32\nn_heads = 4\nuntil = { steps = 400 }\n";
+    world.write("stable.toml", recipe.replace("constant", "wsd"));
+    world.write("recipe.toml", recipe);
+}
