@@ -2,7 +2,7 @@
 
 use crate::observations::{check_random_start, run_of};
 use crate::output;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use measure::{LearningCurve, SmoothCurve};
 use scaling::plan::{MeasuredGrowth, measured_growths};
 use serde::Serialize;
@@ -44,9 +44,6 @@ pub fn report(files: &[PathBuf], json: bool) -> Result<()> {
         ));
     }
     let growths = measured_growths(&curves);
-    if growths.is_empty() {
-        bail!("--curves: at least two are needed");
-    }
     if json {
         return output::json(&Report { files: files.to_vec(), growths });
     }

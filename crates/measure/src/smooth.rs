@@ -146,7 +146,7 @@ fn smoothed(pairs: &[(f64, f64)]) -> Result<Vec<[f64; 3]>, CurveError> {
 
 /// The slope at `x` over a factor of four of compute around it, or next to it at the ends of a curve: over half of that in ln C, and
 /// half again, while neighbours lie off the parabola on one side more than noise does. `None` where `least` points are more than there
-/// are.
+/// are, or where they make no parabola.
 fn slope_near(ln: &[(f64, f64)], trust: Option<&[f64]>, x: f64, least: usize) -> Option<Slope> {
     let (first, last) = (ln[0].0, ln[ln.len() - 1].0);
     let mut span = SLOPE_SPAN.ln();
@@ -159,7 +159,9 @@ fn slope_near(ln: &[(f64, f64)], trust: Option<&[f64]>, x: f64, least: usize) ->
             return found;
         }
         let weights = trust.map(|trust| &trust[from..to]);
-        let (slope, correlation) = slope_of_parabola(&ln[from..to], weights, x)?;
+        let Some((slope, correlation)) = slope_of_parabola(&ln[from..to], weights, x) else {
+            return found;
+        };
         // Neighbours that lie off together are fewer than they seem.
         let alike = correlation.clamp(0.0, 0.9);
         let standard_error = slope.standard_error * ((1.0 + alike) / (1.0 - alike)).sqrt();
@@ -245,7 +247,7 @@ impl SmoothCurve {
     /// The least compute at which a loss is reached, FLOPs; `None` if it never is, or before the
     /// first point.
     pub fn compute_at(&self, loss: f64) -> Option<f64> {
-        let ln = loss.ln();
+        let ln = self.at_an_end(loss.ln());
         let i = self.points.iter().position(|point| point[1] <= ln)?;
         if i == 0 {
             return (self.points[0][1] >= ln).then(|| self.points[0][0].exp());
@@ -253,6 +255,13 @@ impl SmoothCurve {
         let (left, right) = (self.points[i - 1], self.points[i]);
         let t = (ln - left[1]) / (right[1] - left[1]);
         Some((left[0] + t * (right[0] - left[0])).exp())
+    }
+
+    /// ln of a loss, that of the first point or of the lowest one where rounding alone tells them apart: exp and ln take one off the other.
+    fn at_an_end(&self, ln_loss: f64) -> f64 {
+        let lowest = self.points.iter().map(|point| point[1]).fold(f64::INFINITY, f64::min);
+        let ends = [self.points[0][1], lowest];
+        ends.into_iter().find(|end| (end - ln_loss).abs() < 1e-12).unwrap_or(ln_loss)
     }
 
     fn place(&self, ln_compute: f64) -> Option<([f64; 3], [f64; 3], f64)> {

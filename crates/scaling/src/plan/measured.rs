@@ -88,5 +88,11 @@ mod tests {
         let saving = cost.chain(&[small, large], final_loss).unwrap().saving;
         assert!((found.saving - saving).abs() < 0.005, "{found:?} {saving}");
         assert!(!found.at_end_of_small);
+        // Rounding of the last loss, here below e, loses no growth.
+        for longer in 0..20 {
+            let large = curve(1e12, 20.0 + 0.5 * f64::from(longer));
+            let growths = measured_growths(&[curve(2.5e11, 60.0), large]);
+            assert!(growths[0].as_ref().is_some_and(|one| one.saving > 0.0), "{growths:?}");
+        }
     }
 }
