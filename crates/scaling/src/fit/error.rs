@@ -23,13 +23,19 @@ pub enum FitError {
         /// The point, from 1.
         point: usize,
     },
-    /// All points have the same value of a quantity.
-    #[error("every point has {quantity} = {value:e}: the form {form} needs at least two values")]
-    OneValue {
+    /// Fewer values of a quantity than its summand and the floor have parameters.
+    #[error(
+        "the points have {} of {quantity}: the form {form} needs at least {needed}{}",
+        if *n_values == 1 { "one value".to_string() } else { format!("{n_values} values") },
+        if *form == LawForm::Tokens && *quantity == Quantity::Params { "; fixed-tokens, whose exponent of N is given, two" } else { "" }
+    )]
+    TooFewValues {
         /// The quantity.
         quantity: Quantity,
-        /// Its only value.
-        value: f64,
+        /// How many values it has.
+        n_values: usize,
+        /// How many it takes.
+        needed: usize,
         /// The form.
         form: LawForm,
     },
@@ -46,9 +52,9 @@ pub enum FitError {
     /// No start led to a finite objective.
     #[error("the form {0} fits these points from no start")]
     NoFit(LawForm),
-    /// The best parameters are beyond all numbers.
+    /// The best parameters are beyond what numbers can hold, as where losses hardly depend on a quantity.
     #[error(
-        "the best parameters of the form {0} are not finite: these points do not fix them; more sizes or longer runs would"
+        "no numbers hold the best parameters of the form {0}: these points do not fix them; more sizes or longer runs would"
     )]
     NotFinite(LawForm),
     /// Too few isoFLOP groups, or groups without a minimum inside.

@@ -149,6 +149,18 @@ impl LawForm {
         }
     }
 
+    /// Values that a quantity, by its place, must have at least for the points to fix the form: as many as its summand and the floor
+    /// have parameters.
+    pub(crate) fn least_values(self, quantity: usize) -> usize {
+        let least = |form: Self| {
+            let terms = form.terms();
+            let is_fitted =
+                |term: &Term| matches!(term, Term::Power(place, _) if *place == quantity);
+            2 + usize::from(terms.contains(&Term::Floor) && terms.iter().any(is_fitted))
+        };
+        self.parts().into_iter().map(least).fold(2, usize::max)
+    }
+
     /// Whether the sum of the terms is raised to a fitted power, the last of the exponents.
     pub(crate) fn has_outer_power(self) -> bool {
         self == Self::KaplanTokens

@@ -70,10 +70,9 @@ impl Points {
             return Err(FitError::TooFewPoints { n_points, form, n_parameters });
         }
         for (k, quantity) in form.quantities().iter().enumerate() {
-            let n_values = points.distinct(k);
-            if n_values < 2 {
-                let value = observations[0].quantity(*quantity).unwrap_or(f64::NAN);
-                return Err(FitError::OneValue { quantity: *quantity, value, form });
+            let (n_values, needed) = (points.distinct(k), form.least_values(k));
+            if n_values < needed {
+                return Err(FitError::TooFewValues { quantity: *quantity, n_values, needed, form });
             }
         }
         Ok(points)
@@ -121,7 +120,7 @@ mod tests {
             ..Observation::default()
         };
         let distinct = |observations: &[Observation]| {
-            let points = Points::new(LawForm::Tokens, observations).unwrap();
+            let points = Points::new(LawForm::KaplanTokens, observations).unwrap();
             [points.distinct(0), points.distinct(1)]
         };
         let rounded = [1.0, 1.000_000_4, 2.0, 1.999_999_7].map(|n| point(n * 1e6, n * 3e9));

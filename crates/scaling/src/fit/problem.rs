@@ -75,6 +75,25 @@ impl Problem {
         (sum / total).exp()
     }
 
+    /// The published parameters of a solution, unless numbers cannot hold them: an exponent that has all but gone leaves a scale at 0 or
+    /// beyond all numbers, which is another law.
+    pub fn law(&self, solution: &Solution) -> Option<Vec<f64>> {
+        let values = self.published(solution);
+        if self.form.fault(&values).is_some() {
+            return None;
+        }
+        let law = self.form.law(&values);
+        let points = self.ln_quantities.iter().zip(&self.ln_losses);
+        let residuals: Vec<f64> = points
+            .map(|(x, y)| {
+                let x = [0, 1].map(|k| (x[k] + self.ln_centers[k]).exp());
+                law.loss_at(&x).ln() - y
+            })
+            .collect();
+        let (found, due) = (objective(&residuals), solution.objective());
+        ((found - due).abs() <= 1e-3 * due + 1e-12).then_some(values)
+    }
+
     /// The published parameters of a solution.
     pub fn published(&self, solution: &Solution) -> Vec<f64> {
         let terms = self.form.terms().iter().zip(&solution.coefficients);

@@ -68,7 +68,8 @@ pub struct Residuals {
     pub root_mean_square: f64,
 }
 
-/// The largest size predicted from all smaller ones, at the last point of each of its runs.
+/// The largest size predicted from all smaller ones, at the last point of each of its runs. Where the smaller ones are two, which do
+/// not tell the exponent of N in [`LawForm::Tokens`], that of [`LawForm::FixedTokens`] stands in for it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeftOut {
     /// N of the largest size.
@@ -298,7 +299,7 @@ impl Part {
         let found = search(&problem).ok_or(FitError::NoFit(form))?;
         let plain = plain_search(&problem).ok_or(FitError::NoFit(form))?;
         let mut part = Self { problem, found, plain, draws: Vec::new() };
-        if !part.problem.published(part.best()).iter().all(|value| value.is_finite()) {
+        if part.problem.law(part.best()).is_none() {
             return Err(FitError::NotFinite(form));
         }
         part.draws =
@@ -439,14 +440,18 @@ fn leave_largest_out(form: LawForm, points: &Points) -> Option<LeftOut> {
     let smaller: Vec<usize> =
         (0..points.runs.len()).filter(|i| !is_largest(points.ln_quantities[*i][0])).collect();
     let sizes_left = points.distinct(0) - 1;
-    if sizes_left < 2 || smaller.len() < form.least_points() {
+    let form = match form {
+        LawForm::Tokens if sizes_left < form.least_values(0) => LawForm::FixedTokens,
+        form => form,
+    };
+    if sizes_left < form.least_values(0) || smaller.len() < form.least_points() {
         return None;
     }
     let of = |i: &usize| (points.ln_quantities[*i], points.ln_losses[*i]);
     let (x, y): (Vec<_>, Vec<_>) = smaller.iter().map(of).unzip();
     let values = form.parts().into_iter().map(|part| {
         let problem = Problem::new(part, &x, &y);
-        Some(problem.published(&search(&problem)?.best))
+        problem.law(&search(&problem)?.best)
     });
     let law = form.law(&joined(&values.collect::<Option<Vec<_>>>()?, EVEN_WEIGHT));
     let mut last: BTreeMap<usize, ([f64; 2], f64)> = BTreeMap::new();
@@ -461,7 +466,7 @@ fn leave_largest_out(form: LawForm, points: &Points) -> Option<LeftOut> {
         .values()
         .map(|(x, y)| (law.loss_at(&[x[0].exp(), x[1].exp()]).ln() - y).exp_m1())
         .collect();
-    Some(LeftOut {
+    errors.iter().all(|error| error.is_finite()).then(|| LeftOut {
         n_params: largest.exp(),
         runs: errors.len(),
         mean_error: errors.iter().sum::<f64>() / errors.len() as f64,

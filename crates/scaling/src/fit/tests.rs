@@ -133,11 +133,58 @@ fn bad_data_are_explained() {
         "point 1: tokens = -1: must be positive and finite"
     );
     assert!(with(|one| one.loss = f64::NAN).contains("loss = NaN"));
-    assert!(with(|one| one.n_params = Some(1e8)).contains("every point has n_params = 1e8"));
+    let one_size = "the points have one value of n_params: the form tokens needs at least 3";
+    assert!(with(|one| one.n_params = Some(1e8)).contains(one_size));
     assert!(message(&good[..4], LawForm::Tokens).contains("4 points: the form tokens has 5"));
     let mut without = good;
     without[3].steps = None;
     assert!(message(&without, LawForm::Steps).contains("point 4: no steps"));
+}
+
+/// The first sizes of a grid, the smallest first.
+fn of_sizes(data: &[Observation], n: usize) -> Vec<Observation> {
+    data.iter().take(6 * n).copied().collect()
+}
+
+#[test]
+fn two_sizes_do_not_tell_the_exponent_of_a_sum() {
+    let data = observations(FittedLaw::Tokens(CHINCHILLA_CORRECTED), 1e-4);
+    let refused = Fit::new(&of_sizes(&data, 2), options(LawForm::Tokens)).unwrap_err().to_string();
+    assert!(
+        refused.contains("2 values of n_params") && refused.contains("fixed-tokens"),
+        "{refused}"
+    );
+    assert!(Fit::new(&of_sizes(&data, 2), options(LawForm::FixedTokens)).is_ok());
+    // Nor do the two that are left when the largest of three is held out: the published exponent stands in.
+    let left_out = |form| Fit::new(&of_sizes(&data, 3), options(form)).unwrap().left_out.unwrap();
+    assert_eq!(left_out(LawForm::Tokens), left_out(LawForm::FixedTokens));
+}
+
+#[test]
+fn a_law_that_no_numbers_hold_is_refused() {
+    // Losses that do not depend on N: its scale would be at 0, its exponent at 0 too.
+    let flat = |n: f64, tokens: f64| {
+        let loss = KAPLAN_TOKENS.loss_at(1e9, tokens);
+        Observation { n_params: Some(n), tokens: Some(tokens), loss, ..Observation::default() }
+    };
+    let sizes = [1e7, 3e7, 9e7, 27e7];
+    let data: Vec<Observation> = sizes
+        .iter()
+        .flat_map(|n| (0..5).map(move |j| (*n, 1e9 * 3f64.powi(j))))
+        .enumerate()
+        .map(|(run, (n, tokens))| Observation { run, ..flat(n, tokens) })
+        .collect();
+    match Fit::new(&data, options(LawForm::KaplanTokens)) {
+        Err(error) => assert!(error.to_string().contains("no numbers hold"), "{error}"),
+        Ok(fit) => {
+            let residuals = data.iter().map(|one| {
+                let at = [one.n_params.unwrap(), one.tokens.unwrap()];
+                (fit.fitted().loss_at(&at) / one.loss).ln()
+            });
+            let largest = residuals.map(f64::abs).fold(0.0, f64::max);
+            assert!(largest < 0.02 && fit.left_out.is_none_or(|one| one.largest_error < 0.02));
+        }
+    }
 }
 
 #[test]
