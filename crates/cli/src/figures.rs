@@ -5,7 +5,7 @@ use crate::output;
 use anyhow::{Context, Result, bail};
 use measure::LearningCurve;
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
-use scaling::plan::{Goal, Stop};
+use scaling::plan::{Goal, Stop, least_size};
 use scaling::{Fit, StageStart, TrainingCost};
 use schedule::Schedule;
 use std::path::Path;
@@ -35,6 +35,12 @@ fn size(n: f64) -> String {
 /// The sizes of a schedule's stages.
 fn sizes(schedule: &Schedule) -> Vec<f64> {
     schedule.stages().iter().map(|stage| stage.shape(1).n_params() as f64).collect()
+}
+
+/// N of the smallest shape that a schedule's last one could have grown from.
+fn least_source(schedule: &Schedule) -> f64 {
+    let stages = schedule.stages();
+    least_size(&stages[stages.len() - 1].shape(1))
 }
 
 /// The law that a schedule was planned under, with its batch.
@@ -67,7 +73,9 @@ pub fn learning_curves(schedule: &Schedule) -> Result<Figure> {
     let lowest = cost.loss_at_compute(last, most)?;
     let highest = cost.loss_at_compute(sizes[0], least)?;
     let frontier: Vec<(f64, f64)> = spread(highest, lowest)
-        .filter_map(|loss| Some((cost.cheapest_at(last, loss).ok()?.1, loss)))
+        .filter_map(|loss| {
+            Some((cost.cheapest_at(least_source(schedule), last, loss).ok()?.1, loss))
+        })
         .filter(|point| point.0 >= least && point.0 <= most)
         .collect();
     layers.push(Layer::Line {
@@ -172,7 +180,13 @@ pub fn saving_by_stop(schedule: &Schedule) -> Result<Figure> {
     let continuous: Vec<(f64, f64)> = few
         .iter()
         .filter_map(|stop| {
-            Some((*stop, 100.0 * cost.continuous_saving(last, stop * asymptote).ok()?))
+            Some((
+                *stop,
+                100.0
+                    * cost
+                        .continuous_saving(least_source(schedule), last, stop * asymptote)
+                        .ok()?,
+            ))
         })
         .collect();
     let highest = continuous.iter().map(|point| point.1).fold(0.0, f64::max);
@@ -395,7 +409,11 @@ pub fn runs(paths: &[std::path::PathBuf]) -> Result<Figure> {
         }
         let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(path) };
         let name = folder.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        layers.push(Layer::line(points, Color::Series(i), &name));
+        // Where colours come again, the stroke tells runs apart.
+        let strokes = [Stroke::Solid, Stroke::Dashed, Stroke::Dotted];
+        let stroke = strokes[(i / Color::SERIES) % strokes.len()];
+        let label = Some(name.to_string());
+        layers.push(Layer::Line { points, color: Color::Series(i), stroke, label });
     }
     Ok(Figure::of(Panel {
         title: "Held-out loss".into(),

@@ -73,20 +73,14 @@ impl TrainingCost {
         self
     }
 
-    /// The same where no model grows below this loss, nats per token, though the law has a better point there.
-    #[must_use]
-    pub fn with_least_growth_loss(mut self, loss: f64) -> Self {
-        self.least_growth_loss = loss;
-        self
-    }
-
-    /// The same where no model grows below the loss that one of a size has after these tokens from scratch.
+    /// The same where no model grows below the loss that one of a size has after these tokens from scratch, though the law has a
+    /// better point there.
     ///
     /// # Errors
     /// No tokens at all.
-    pub fn with_growths_by(self, n_params: f64, tokens: f64) -> Result<Self, ScalingError> {
-        let least = self.loss_after(n_params, None, tokens)?;
-        Ok(self.with_least_growth_loss(least))
+    pub fn with_growths_by(mut self, n_params: f64, tokens: f64) -> Result<Self, ScalingError> {
+        self.least_growth_loss = self.loss_after(n_params, None, tokens)?;
+        Ok(self)
     }
 
     /// The pace of a stage over that of a model from scratch at the same loss.

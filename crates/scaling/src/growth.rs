@@ -154,9 +154,9 @@ impl TrainingCost {
         by_growths - (1.0 / self.pace(StageStart::Growth) - 1.0) * from_scratch
     }
 
-    /// ln N of the smallest model that can fall below a loss, within a factor e^80 of the largest.
-    fn smallest_ln_size_below(&self, loss: f64, ln_largest: f64) -> f64 {
-        let (mut cannot, mut can) = (ln_largest - 80.0, ln_largest);
+    /// ln N of the smallest model of two and those between them that can fall below a loss.
+    fn smallest_ln_size_below(&self, loss: f64, ln_least: f64, ln_largest: f64) -> f64 {
+        let (mut cannot, mut can) = (ln_least, ln_largest);
         if self.asymptote(cannot.exp()) < loss {
             return cannot;
         }
@@ -167,13 +167,18 @@ impl TrainingCost {
         can
     }
 
-    /// The size that reaches a loss for the least cost, up to a million times `n_params`, and that cost.
+    /// The size that reaches a loss for the least cost, from `n_least` to a million times `n_params`, and that cost.
     ///
     /// # Errors
     /// A loss that none of these sizes reaches.
-    pub fn cheapest_at(&self, n_params: f64, loss: f64) -> Result<(f64, f64), ScalingError> {
+    pub fn cheapest_at(
+        &self,
+        n_least: f64,
+        n_params: f64,
+        loss: f64,
+    ) -> Result<(f64, f64), ScalingError> {
         let largest = (1e6 * n_params).ln();
-        let smallest = self.smallest_ln_size_below(loss, largest);
+        let smallest = self.smallest_ln_size_below(loss, n_least.ln(), largest);
         let ln_cost = |ln_n: f64| {
             self.compute_at(ln_n.exp(), loss).map_or(f64::MAX, |cost| cost.ln().min(f64::MAX))
         };
@@ -181,12 +186,17 @@ impl TrainingCost {
         Ok((best, self.compute_at(best, loss)?))
     }
 
-    /// The saving of endlessly many growths up to `n_params`, each infinitely small, dynamics preserved: at
+    /// The saving of endlessly many growths from `n_least` up to `n_params`, each infinitely small, dynamics preserved: at
     /// every loss the size trains that pays least for it. No chain of stages saves more.
     ///
     /// # Errors
     /// A final loss that the size cannot reach.
-    pub fn continuous_saving(&self, n_params: f64, final_loss: f64) -> Result<f64, ScalingError> {
+    pub fn continuous_saving(
+        &self,
+        n_least: f64,
+        n_params: f64,
+        final_loss: f64,
+    ) -> Result<f64, ScalingError> {
         let from_scratch = self.compute_at(n_params, final_loss)?;
         let asymptote = self.asymptote(n_params);
         let marginal = |n: f64, loss: f64| -> f64 {
@@ -196,7 +206,7 @@ impl TrainingCost {
         let spared_at = |u: f64| {
             let loss = asymptote + u.exp();
             let large = n_params.ln();
-            let smallest = self.smallest_ln_size_below(loss, large);
+            let smallest = self.smallest_ln_size_below(loss, n_least.ln(), large);
             let cheapest = minimum("the cheapest size", smallest, large, |ln_n| {
                 marginal(ln_n.exp(), loss).ln().min(f64::MAX)
             });

@@ -80,7 +80,7 @@ mod tests {
         assert!((rate / 0.002_132_892_651_963_921 - 1.0).abs() < 1e-12, "{rate}");
     }
 
-    /// Kaplan et al. 2020, table 6: the optimal size at 1 PF-day is 1.3e9, and grows with C^0.73.
+    /// Kaplan et al. 2020, figure 14: the optimal size at 1 PF-day is 1.3e9, and grows with C^0.73.
     #[test]
     fn the_optimal_size_is_the_published_one() {
         assert_eq!(kaplan_optimal_params(1.0), 1.3e9);

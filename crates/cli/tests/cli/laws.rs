@@ -201,11 +201,12 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
 #[test]
 fn runs_are_fitted_and_compared_without_a_law() {
     let world = world();
-    let output = world.staged("fit small big --bootstraps 20");
+    let output = world.staged("fit small big --form fixed-tokens --bootstraps 20");
     let text = lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("2 points are from the learning rate's warm-up"), "{text}");
-    let steps = world.json("fit small big --form steps --stable-only --bootstraps 0 -o steps.json");
+    let steps =
+        world.json("fit small big --form kaplan-steps --stable-only --bootstraps 0 -o steps.json");
     assert_eq!(steps["batch_tokens"], 1e5);
     // A law in steps at one batch is one in tokens.
     let plan = world.json("plan --shape gpt2 --stop 1.2x --law steps.json --stages 2");
@@ -252,7 +253,7 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         (fit("nan.csv"), "nan.csv: line 2: N = nan: must be positive and finite"),
         (fit("words.csv"), "words.csv: line 2: D = \"many\": not a number"),
         (fit("few.csv"), "3 points: the form tokens has 5 parameters"),
-        (fit("one_size.csv"), "every point has n_params = 1e7"),
+        (fit("one_size.csv"), "the points have one value of n_params"),
         (fit("points.csv --form steps"), "point 1: no steps"),
         (fit("points.csv --where kind=c"), "no row meets --where"),
         (fit("points.csv --where colour=c"), "points.csv has no \"colour\""),
@@ -263,6 +264,10 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         ("fit points.csv --columns size=N -o new.json".into(), "must be one of n_params, tokens"),
         ("plan -o new.toml".into(), "what is to be reached?"),
         ("plan --budget 1e6 -o new.toml".into(), "too small for the smallest shape, 1x64x1"),
+        (
+            "plan --budget 1e5 --law kaplan-authors --batch 524288 -o new.toml".into(),
+            "the law has no loss for so little",
+        ),
         ("plan --budget=-1 -o new.toml".into(), "budget = -1: must be positive"),
         ("plan --budget -1 -o new.toml".into(), "budget = -1: must be positive"),
         ("plan --budget 1e40 -o new.toml".into(), "steps: at most 1e12 can be planned"),

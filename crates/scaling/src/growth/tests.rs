@@ -9,6 +9,8 @@ use crate::{BatchPolicy, TokenLaw};
 use proptest::prelude::*;
 
 const SIZES: [f64; 3] = [1e6, 1e8, 1e10];
+/// N from which on the golden numbers' continuous limits count.
+const ANY_SIZE: f64 = 1e-20;
 /// N of GPT-2 large.
 const GPT2_LARGE: f64 = 12.0 * 36.0 * 1280.0 * 1280.0;
 
@@ -57,7 +59,7 @@ fn the_authors_law_gives_the_golden_savings_slopes_and_step_ratios() {
         {
             assert_points(saving(&cost, n, factors, final_loss), percent, "several growths");
         }
-        let continuous = 100.0 * cost.continuous_saving(n, final_loss).unwrap();
+        let continuous = 100.0 * cost.continuous_saving(ANY_SIZE, n, final_loss).unwrap();
         assert_points(continuous, 10.83, "continuous");
     }
 }
@@ -94,7 +96,11 @@ fn the_critical_batch_integrated_gives_the_golden_savings() {
             assert_points(saving(&cost, n, &[factor], own), at_own, "its own slope");
         }
         for (loss, percent) in [(same, 5.76), (own, 8.72)] {
-            assert_points(100.0 * cost.continuous_saving(n, loss).unwrap(), percent, "continuous");
+            assert_points(
+                100.0 * cost.continuous_saving(ANY_SIZE, n, loss).unwrap(),
+                percent,
+                "continuous",
+            );
         }
     }
 }
@@ -137,7 +143,7 @@ fn a_fixed_batch_gives_the_golden_savings() {
     for (batch_tokens, stop, percent) in continuous {
         let cost = authors(BatchPolicy::Fixed { batch_tokens });
         let final_loss = stop * cost.asymptote(GPT2_LARGE);
-        let found = 100.0 * cost.continuous_saving(GPT2_LARGE, final_loss).unwrap();
+        let found = 100.0 * cost.continuous_saving(ANY_SIZE, GPT2_LARGE, final_loss).unwrap();
         assert_points(found, percent, &format!("continuous, B {batch_tokens}, stop {stop}"));
     }
 }
@@ -156,7 +162,7 @@ fn chinchilla_gives_the_golden_savings() {
         for (factors, percent) in rows {
             assert_points(saving(&cost, n, factors, final_loss), percent, &format!("{factors:?}"));
         }
-        let found = 100.0 * cost.continuous_saving(n, final_loss).unwrap();
+        let found = 100.0 * cost.continuous_saving(ANY_SIZE, n, final_loss).unwrap();
         assert_points(found, continuous, "continuous");
     }
 }
@@ -241,7 +247,7 @@ proptest! {
             saving(&cost, n, &[4.0], loss),
             saving(&cost, n, &[2.0, 2.0], loss),
             saving(&cost, n, &[2.0, 2.0, 2.0], loss),
-            100.0 * cost.continuous_saving(n, loss).unwrap(),
+            100.0 * cost.continuous_saving(ANY_SIZE, n, loss).unwrap(),
         ];
         prop_assert!(savings.windows(2).all(|pair| pair[0] < pair[1]), "{savings:?}");
     }

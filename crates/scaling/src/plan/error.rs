@@ -28,6 +28,16 @@ pub enum PlanError {
         /// ln of the vocabulary.
         untrained: f64,
     },
+    /// A budget for which the law has no loss at all.
+    #[error(
+        "a budget of {budget:e} is too small for the smallest shape, {shape}: the law has no loss for so little"
+    )]
+    BudgetWithoutLoss {
+        /// The budget, FLOPs or seconds.
+        budget: f64,
+        /// The smallest shape.
+        shape: GptShape,
+    },
     /// A goal at which a model has learnt nothing.
     #[error(
         "{shape} would end at {loss:.3} nats per token, above the {untrained:.3} of a model that knows nothing: there is nothing to plan"

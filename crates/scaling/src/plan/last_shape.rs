@@ -34,10 +34,13 @@ pub(super) fn best_final_shape(
         .filter_map(|(i, shape)| merit(shape, 0.0).map(|found| (i, found)))
         .min_by(|a, b| a.1.0.total_cmp(&b.1.0));
     let Some((best, (_, paid, loss))) = unstaged else {
-        let shape = shapes[shapes.len() - 1];
-        let loss = if let Goal::Loss(loss) = goal { loss } else { f64::NAN };
-        let asymptote = cost.asymptote(shape.n_params() as f64);
-        return Err(PlanError::LossTooLow { loss, shape, asymptote });
+        let (smallest, largest) = (shapes[0], shapes[shapes.len() - 1]);
+        let asymptote = cost.asymptote(largest.n_params() as f64);
+        return Err(match goal {
+            Goal::Budget(budget) => PlanError::BudgetWithoutLoss { budget, shape: smallest },
+            Goal::Loss(loss) => PlanError::LossTooLow { loss, shape: largest, asymptote },
+            Goal::Stop(_) => PlanError::StopWithoutShape,
+        });
     };
     let shape = shapes[best];
     let untrained = (family.n_vocab as f64).ln();

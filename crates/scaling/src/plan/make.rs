@@ -6,6 +6,7 @@ use super::error::MOST_STEPS;
 use super::goal::{Goal, Stop};
 use super::last_shape::best_final_shape;
 use super::search::{End, Path, best_paths, evaluate};
+use super::shapes::least_size;
 use super::{Advice, FinalShape, Operators, Plan, PlanError, Request, Stage, Unstaged};
 use crate::cost::positive;
 use crate::fit::interval;
@@ -137,7 +138,7 @@ fn build(
         Goal::Loss(_) | Goal::Stop(_) => (alone.cost <= from_scratch - path.spared)
             .then(|| format!("{} alone reaches that loss for less", alone.shape)),
     });
-    let (best_size, cheapest) = cost.cheapest_at(n_last, final_loss)?;
+    let (best_size, cheapest) = cost.cheapest_at(least_size(&last), n_last, final_loss)?;
     Ok(Plan {
         saving_at_best_size: 1.0 - (from_scratch - path.spared) / cheapest,
         best_size,

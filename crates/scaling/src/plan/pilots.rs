@@ -37,7 +37,7 @@ pub fn pilot_shapes(last: &GptShape, operators: Operators, n_sizes: usize) -> Ve
 /// Pilot runs of these shapes, the largest first, each for the same tokens. So most of the compute goes into the largest, whose
 /// curve must reach beyond its first, steep part to tell anything of a larger model's.
 ///
-/// `lengths` are of each shape's runs, over that of its longest: more than one where the learning rate decays, since of
+/// `lengths` are of each shape's runs, over that of its longest, which is 1: more than one where the learning rate decays, since of
 /// such a run only the end counts. `own_share` is the share of each shorter run that is its own, beside what it has in common with
 /// the longest: 1 where they have nothing in common, the decay's share of the steps where a stable rate decays at the end.
 /// `and_grown` leaves compute for a run that grows into the largest shape and comes as far as
@@ -49,8 +49,7 @@ pub fn pilots(
     and_grown: bool,
     compute: f64,
 ) -> Vec<Pilot> {
-    let longest = lengths.iter().copied().fold(0.0, f64::max);
-    let of_lengths = longest + own_share * (lengths.iter().sum::<f64>() - longest);
+    let of_lengths = 1.0 + own_share * (lengths.iter().sum::<f64>() - 1.0);
     let of_grown =
         shapes.first().filter(|_| and_grown).map_or(0.0, |shape| shape.flops_per_token().0);
     let price =

@@ -135,7 +135,7 @@ fn growth(
 ) -> Option<GrowthPoint> {
     let found = cost.growth_point(start, small.n_params() as f64, large.n_params() as f64).ok()?;
     let untrained = (small.n_vocab as f64).ln();
-    (small.n_vocab < 2 || found.loss < untrained).then_some(found)
+    (found.loss < untrained).then_some(found)
 }
 
 /// The best paths with 0, 1, ... growths to one shape.

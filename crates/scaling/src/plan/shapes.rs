@@ -122,6 +122,12 @@ impl Operators {
     }
 }
 
+/// N of the smallest shape that grows into `last` in width and depth, in proportion.
+pub fn least_size(last: &GptShape) -> f64 {
+    let smallest = Operators::IN_PROPORTION.sources(last).into_iter().next();
+    smallest.unwrap_or(*last).n_params() as f64
+}
+
 fn heads_in_proportion(small: &GptShape, large: &GptShape) -> bool {
     small.n_heads * large.d_model == large.n_heads * small.d_model
 }
