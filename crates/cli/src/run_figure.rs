@@ -67,6 +67,11 @@ fn drawn(run: &RunRecord, point: &CurvePoint) -> Option<f64> {
     if run.decays() { point.val_loss } else { run.smooth.as_ref()?.loss_at(point.compute_flops) }
 }
 
+/// What the losses of [`drawn`] are.
+fn losses(run: &RunRecord) -> &'static str {
+    if run.decays() { LOSS } else { "smoothed loss (nats per token)" }
+}
+
 /// The highest loss to show of all that goes on from an amount of compute: that of a run there, along its smooth curve; without one
 /// the highest that is drawn.
 fn top(run: &RunRecord, others: &[RunRecord], compute: f64) -> Option<f64> {
@@ -197,7 +202,7 @@ fn panel(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Panel {
             range: first.map(|point| (over.of(point), 1.05 * last.fold(0.0, f64::max))),
             ..over.axis()
         },
-        y: Axis { range: Some((0.99 * lowest, 1.02 * highest)), ..Axis::log(LOSS) },
+        y: Axis { range: Some((0.99 * lowest, 1.02 * highest)), ..Axis::log(losses(staged)) },
         layers: lines(over, staged, scratch),
     }
 }
@@ -235,7 +240,7 @@ fn close_up(staged: &RunRecord, scratch: &[RunRecord], found: &Comparison) -> Op
     Some(Panel {
         title: "What it saves".into(),
         x: Axis { range: Some((from, 1.02 * most)), ..Axis::linear(COMPUTE) },
-        y: Axis { range: Some((bottom - margin, top + margin)), ..Axis::linear(LOSS) },
+        y: Axis { range: Some((bottom - margin, top + margin)), ..Axis::linear(losses(staged)) },
         layers,
     })
 }

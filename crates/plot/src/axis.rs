@@ -23,6 +23,9 @@ pub struct Axis {
 /// Most labels on an axis.
 const MOST_TICKS: usize = 7;
 
+/// Decimals of a label at most: what is told apart by more is told apart by rounding.
+const MOST_DECIMALS: i32 = 9;
+
 /// Space between the data and the ends of an axis, as a share of it.
 const MARGIN: f64 = 0.04;
 
@@ -117,7 +120,7 @@ fn number(value: f64, width: f64) -> String {
         return "0".into();
     }
     if (1e-3..1e5).contains(&size) {
-        let decimals = (2 - width.abs().log10().floor() as i32).clamp(0, 4) as usize;
+        let decimals = (2 - width.abs().log10().floor() as i32).clamp(0, MOST_DECIMALS) as usize;
         let text = format!("{value:.decimals$}");
         return if text.contains('.') {
             text.trim_end_matches('0').trim_end_matches('.').to_string()
@@ -130,7 +133,10 @@ fn number(value: f64, width: f64) -> String {
     if digits.abs() >= 9.995 {
         (digits, power) = (digits / 10.0, power + 1);
     }
-    let digits = format!("{digits:.2}").trim_end_matches('0').trim_end_matches('.').to_string();
+    let decimals =
+        (power + 2 - width.abs().log10().floor() as i32).clamp(2, MOST_DECIMALS) as usize;
+    let digits =
+        format!("{digits:.decimals$}").trim_end_matches('0').trim_end_matches('.').to_string();
     match digits.as_str() {
         "1" => format!("10{}", superscript(power)),
         digits => format!("{digits}×10{}", superscript(power)),
@@ -162,6 +168,11 @@ mod tests {
         assert_eq!(labels(&linear, 0.0, 3e6).last().unwrap(), "3×10⁶");
         assert_eq!(labels(&log, 1e-8, 1e-5), ["10⁻⁸", "10⁻⁷", "10⁻⁶", "10⁻⁵"]);
         assert!(labels(&log, 1.0, 1e40).len() <= MOST_TICKS);
+        for (from, to) in [(2.792_03, 2.792_08), (1.0001e12, 1.0006e12)] {
+            let mut found = labels(&log, from, to);
+            found.dedup();
+            assert!(found.len() > 3, "{found:?}");
+        }
     }
 
     #[test]

@@ -212,23 +212,26 @@ where
         Layer::Line { points, color, stroke, label } => {
             let width = if *stroke == Stroke::Thin { 1 } else { 2 };
             let style = color.rgb().stroke_width(pen.size(width));
-            let points = placed(points);
             // Dash and gap.
             let broken = match stroke {
                 Stroke::Solid | Stroke::Thin => None,
                 Stroke::Dashed => Some((pen.length(7.0), pen.length(5.0))),
                 Stroke::Dotted => Some((pen.length(2.0), pen.length(3.0))),
             };
-            let drawn = match broken {
-                Some((dash, gap)) => chart.draw_series(DashedLineSeries::new(
-                    points,
-                    dash as u32,
-                    gap as u32,
-                    style,
-                ))?,
-                None => chart.draw_series(LineSeries::new(points, style))?,
-            };
+            let places: Vec<_> = points.iter().map(|point| place(panel, *point)).collect();
+            for piece in pieces(&places, x, y) {
+                if let [alone] = piece[..] {
+                    let dot = Circle::new(alone, pen.length(f64::from(width)), style.filled());
+                    chart.draw_series(std::iter::once(dot))?;
+                } else if let Some((dash, gap)) = broken {
+                    let (dash, gap) = (dash as u32, gap as u32);
+                    chart.draw_series(DashedLineSeries::new(piece, dash, gap, style))?;
+                } else {
+                    chart.draw_series(LineSeries::new(piece, style))?;
+                }
+            }
             if let Some(label) = label {
+                let drawn = chart.draw_series(LineSeries::new(Vec::new(), style))?;
                 let length = pen.length(20.0);
                 drawn.label(label).legend(move |(x, y)| {
                     let ends = [(x, y), (x + length, y)];
@@ -274,14 +277,57 @@ where
                 });
             }
         }
-        Layer::Text { at, text, color } => {
-            let font = (FONT, pen.size(FONT_SIZE - 3)).into_font().color(&color.rgb());
-            let at = place(panel, *at);
-            let words = at.map(|at| Text::new(text.clone(), at, font));
-            chart.draw_series(words)?;
-        }
     }
     Ok(())
+}
+
+/// What of a line lies within two ranges: its parts between where it comes in and where it leaves, or has no place.
+fn pieces(places: &[Option<(f64, f64)>], x: &Range<f64>, y: &Range<f64>) -> Vec<Vec<(f64, f64)>> {
+    let mut pieces: Vec<Vec<(f64, f64)>> = Vec::new();
+    let mut before = None;
+    for place in places {
+        let part = place.and_then(|to| clipped(before.unwrap_or(to), to, x, y));
+        if let Some((from, to)) = part {
+            match pieces.last_mut().filter(|piece| before.is_some() && piece.last() == Some(&from))
+            {
+                Some(piece) => piece.push(to),
+                None if from == to => pieces.push(vec![to]),
+                None => pieces.push(vec![from, to]),
+            }
+        }
+        before = *place;
+    }
+    pieces
+}
+
+/// The part of a straight line that lies within two ranges (Liang and Barsky 1984).
+fn clipped(
+    from: (f64, f64),
+    to: (f64, f64),
+    x: &Range<f64>,
+    y: &Range<f64>,
+) -> Option<((f64, f64), (f64, f64))> {
+    let (mut enters, mut leaves) = (0.0f64, 1.0f64);
+    for (from, to, range) in [(from.0, to.0, x), (from.1, to.1, y)] {
+        let slack = 1e-9 * (range.end - range.start);
+        let (least, most) = (range.start - slack, range.end + slack);
+        let step = to - from;
+        if step == 0.0 {
+            if from < least || from > most {
+                return None;
+            }
+            continue;
+        }
+        let (a, b) = ((least - from) / step, (most - from) / step);
+        enters = enters.max(a.min(b));
+        leaves = leaves.min(a.max(b));
+    }
+    let at = |share: f64| match share {
+        0.0 => from,
+        1.0 => to,
+        share => (from.0 + share * (to.0 - from.0), from.1 + share * (to.1 - from.1)),
+    };
+    (enters <= leaves).then(|| (at(enters), at(leaves)))
 }
 
 /// Every point that a layer shows.
@@ -291,11 +337,41 @@ fn pairs_of(layer: &Layer) -> Vec<(f64, f64)> {
         Layer::Band { points, .. } => {
             points.iter().flat_map(|point| [(point.0, point.1), (point.0, point.2)]).collect()
         }
-        Layer::Text { at, .. } => vec![*at],
     }
 }
 
 /// Where a pair lies on a panel's axes; `None` where it has no place.
 pub(crate) fn place(panel: &Panel, pair: (f64, f64)) -> Option<(f64, f64)> {
     panel.x.place(pair.0).zip(panel.y.place(pair.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_where_it_leaves_and_not_bridged() {
+        let cut = |places: &[(f64, f64)]| {
+            let places: Vec<_> = places.iter().map(|place| Some(*place)).collect();
+            pieces(&places, &(0.0..4.0), &(0.0..1.0))
+        };
+        let near = |found: &[Vec<(f64, f64)>], due: &[&[(f64, f64)]]| {
+            assert_eq!(found.len(), due.len(), "{found:?}");
+            for (found, due) in found.iter().zip(due) {
+                assert_eq!(found.len(), due.len(), "{found:?}");
+                for (a, b) in found.iter().zip(*due) {
+                    assert!((a.0 - b.0).abs() + (a.1 - b.1).abs() < 1e-6, "{found:?}");
+                }
+            }
+        };
+        // Up through the upper edge, along above it, and down again.
+        let peak = cut(&[(0.0, 0.5), (1.0, 1.5), (2.0, 3.0), (3.0, 1.5), (4.0, 0.5)]);
+        near(&peak, &[&[(0.0, 0.5), (0.5, 1.0)], &[(3.5, 1.0), (4.0, 0.5)]]);
+        near(&cut(&[(0.0, 0.2), (2.0, 0.4), (4.0, 0.1)]), &[&[(0.0, 0.2), (2.0, 0.4), (4.0, 0.1)]]);
+        near(&cut(&[(1.0, 0.5)]), &[&[(1.0, 0.5)]]);
+        near(&cut(&[(1.0, -1.0), (1.0, 2.0)]), &[&[(1.0, 0.0), (1.0, 1.0)]]);
+        near(&cut(&[(1.0, 2.0), (5.0, 2.0)]), &[]);
+        let gap = pieces(&[Some((0.0, 0.1)), None, Some((1.0, 0.1))], &(0.0..4.0), &(0.0..1.0));
+        near(&gap, &[&[(0.0, 0.1)], &[(1.0, 0.1)]]);
+    }
 }

@@ -49,15 +49,6 @@ pub enum Layer {
         /// Its name in the legend.
         label: Option<String>,
     },
-    /// Words at a point.
-    Text {
-        /// Where they begin.
-        at: (f64, f64),
-        /// The words.
-        text: String,
-        /// Colour.
-        color: Color,
-    },
 }
 
 impl Layer {
@@ -73,7 +64,6 @@ impl Layer {
             Self::Line { label, .. } | Self::Points { label, .. } | Self::Band { label, .. } => {
                 *label = None;
             }
-            Self::Text { .. } => {}
         }
         self
     }
@@ -183,7 +173,6 @@ mod tests {
             layers: vec![
                 Layer::line(curve.clone(), Color::Series(0), "small & <large>"),
                 Layer::points(curve, Color::Series(1), "measured"),
-                Layer::Text { at: (1e13, 4.0), text: "grow".into(), color: Color::Black },
             ],
         }
     }
@@ -198,7 +187,7 @@ mod tests {
             assert!(std::fs::metadata(&path).unwrap().len() > 5_000, "{name}");
         }
         let svg = figure.svg().unwrap();
-        for words in ["compute (FLOPs)", "small &amp; &lt;large&gt;", "10¹³", "grow"] {
+        for words in ["compute (FLOPs)", "small &amp; &lt;large&gt;", "10¹³"] {
             assert!(svg.contains(words), "{words}");
         }
         assert_eq!(std::fs::read_dir(folder.path().join("made/here")).unwrap().count(), 2);

@@ -93,7 +93,6 @@ pub(crate) fn label_of(layer: &Layer) -> Option<&String> {
         Layer::Line { label, .. } | Layer::Points { label, .. } | Layer::Band { label, .. } => {
             label.as_ref()
         }
-        Layer::Text { .. } => None,
     }
 }
 
@@ -121,7 +120,6 @@ fn drawn(panel: &Panel, layer: &Layer) -> Vec<(f64, f64)> {
             };
             [edge(|point| (point.0, point.1)), edge(|point| (point.0, point.2))].concat()
         }
-        Layer::Text { at, .. } => placed(&[*at]),
     }
 }
 

@@ -12,8 +12,11 @@ pub enum Color {
 }
 
 impl Color {
+    /// How many series have colours of their own.
+    pub const SERIES: usize = 6;
+
     pub(crate) fn rgb(self) -> RGBColor {
-        const SERIES: [RGBColor; 6] = [
+        const COLORS: [RGBColor; Color::SERIES] = [
             RGBColor(0, 114, 178),
             RGBColor(213, 94, 0),
             RGBColor(0, 158, 115),
@@ -24,7 +27,7 @@ impl Color {
         match self {
             Self::Black => RGBColor(0, 0, 0),
             Self::Grey => RGBColor(140, 140, 140),
-            Self::Series(i) => SERIES[i % SERIES.len()],
+            Self::Series(i) => COLORS[i % COLORS.len()],
         }
     }
 }
