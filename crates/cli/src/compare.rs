@@ -4,7 +4,6 @@ use crate::output::percent;
 use crate::run_record::{RunRecord, runs_at, shared_compute};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use measure::Flops;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `staged compare`.
@@ -49,7 +48,7 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
     };
     let staged = RunRecord::read_all(run)?;
     let scratch = RunRecord::read_baselines(baseline)?;
-    let planned = staged[0].schedule.prediction().and_then(|plan| plan.pilot_compute);
+    let planned = staged[0].schedule.pilot_compute();
     let pilot_compute = if pilots.is_empty() {
         planned.unwrap_or(0.0)
     } else {
@@ -95,11 +94,7 @@ pub fn print(found: &Comparison) -> Result<()> {
         "{} staged against {} from scratch; pilot runs {}",
         runs(found.runs, &found.seeds),
         runs(found.baselines, &found.baseline_seeds),
-        if found.pilot_compute > 0.0 {
-            Flops(found.pilot_compute).to_string()
-        } else {
-            "none".to_string()
-        },
+        found.pilots(),
     ))?;
     output::line(&format!(
         "{:<28} {:>8} {:>9} {:>20} {:>13} {:>9} {:>10} {:>12}",
@@ -113,10 +108,7 @@ pub fn print(found: &Comparison) -> Result<()> {
         "of scratch"
     ))?;
     for one in &found.savings {
-        let interval = match (one.low, one.high) {
-            (Some(low), Some(high)) => format!("{} to {}", percent(low), percent(high)),
-            _ => found.without_interval().to_string(),
-        };
+        let interval = found.interval_of(one);
         output::line(&format!(
             "{:<28} {:>8.4} {:>9} {interval:>20} {:>13} {:>9} {:>10.3e} {:>12.3e}",
             one.at,
@@ -171,7 +163,7 @@ pub fn print(found: &Comparison) -> Result<()> {
                 100.0 * (loss / stage.actual_loss - 1.0),
                 100.0 * error
             ),
-            _ if found.decays => "no end to compare a prediction with".to_string(),
+            (Some(_), None) if found.decays => "no end to compare a prediction with".to_string(),
             _ => "no prediction".to_string(),
         };
         output::line(&format!(

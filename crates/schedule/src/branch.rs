@@ -110,6 +110,7 @@ fn without_incidentals(file: &mut ScheduleFile) {
     file.name.clear();
     file.from_scratch = None;
     file.prediction = None;
+    file.pilot_compute = None;
     file.machine.recompute = false;
     file.checkpoint = CheckpointSettings { every_steps: 1, keep: 1 };
 }

@@ -75,6 +75,11 @@ impl Checker<'_> {
         self.parametrization(file.parametrization)?;
         self.optimizer(file.optimizer)?;
         self.learning_rate(file.learning_rate)?;
+        let decay = file.optimizer.weight_decay;
+        self.decay("learning_rate.peak", file.learning_rate.peak, decay)?;
+        if let Some(compute) = file.pilot_compute {
+            self.positive("pilot_compute", compute)?;
+        }
         self.batch(file)?;
         self.at_least_one("evaluation.every_steps", file.evaluation.every_steps)?;
         let context_len = file.model.context_len as u64;
@@ -101,6 +106,7 @@ impl Checker<'_> {
         if let Some(alone) = &file.from_scratch {
             if let Some(peak) = alone.peak {
                 self.positive("from_scratch.peak", peak)?;
+                self.decay("from_scratch.peak", peak, decay)?;
             }
             if let Some(until) = alone.until {
                 self.until("from_scratch.until", until)?;
@@ -166,6 +172,12 @@ impl Checker<'_> {
         self.require(in_range, "optimizer.eps", adamw.eps, expected)?;
         self.not_negative("optimizer.weight_decay", adamw.weight_decay)?;
         self.positive("optimizer.clip_norm", adamw.clip_norm)
+    }
+
+    /// Errs if an update takes more from a parameter than there is of it: with every step it would change its sign and grow.
+    fn decay(&self, key: &str, peak: f64, weight_decay: f64) -> Result<(), ScheduleError> {
+        let expected = format!("must be below 1 / optimizer.weight_decay = {}", 1.0 / weight_decay);
+        self.require(peak * weight_decay < 1.0, key, peak, expected)
     }
 
     fn learning_rate(&self, rate: LearningRate) -> Result<(), ScheduleError> {
@@ -307,6 +319,19 @@ impl Checker<'_> {
         self.positive("prediction.compute_from_scratch", prediction.compute_from_scratch)?;
         if let Some(compute) = prediction.pilot_compute {
             self.positive("prediction.pilot_compute", compute)?;
+        }
+        let finite = |key: &str, value: f64| {
+            self.require(value.is_finite(), key, value, "must be a finite number")
+        };
+        finite("prediction.saving", prediction.saving)?;
+        for (i, end) in prediction.saving_interval.iter().flatten().enumerate() {
+            finite(&format!("prediction.saving_interval[{i}]"), *end)?;
+        }
+        if let Some(pace) = prediction.pace {
+            self.positive("prediction.pace", pace)?;
+        }
+        if let Some(share) = prediction.grow_by {
+            self.positive("prediction.grow_by", share)?;
         }
         let curve = &prediction.curve;
         let n = curve.loss.len();

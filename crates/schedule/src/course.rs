@@ -1,6 +1,6 @@
 //! The course of a run: steps, compute and learning rate as pure functions of stage and step.
 
-use crate::{Schedule, Stage};
+use crate::{MomentRule, Schedule, Stage};
 
 impl Schedule {
     /// Steps that all stages make unless a target loss comes first: of each the least of its limits in
@@ -67,9 +67,9 @@ impl Schedule {
             self.batch().steps_for_tokens(seen.saturating_add(tokens)).saturating_sub(before)
         };
         let until = stage.until();
-        let by_compute = until
-            .compute
-            .map(|flops| for_tokens((flops / stage.shape(1).flops_per_token().0).ceil() as u64));
+        // Compute that a law gave is that of whole tokens up to rounding, for which no step is made.
+        let tokens_of = |flops: f64| flops * (1.0 - 1e-12) / stage.shape(1).flops_per_token().0;
+        let by_compute = until.compute.map(|flops| for_tokens(tokens_of(flops).ceil() as u64));
         [until.steps, until.tokens.map(for_tokens), by_compute]
             .into_iter()
             .flatten()
@@ -77,13 +77,20 @@ impl Schedule {
             .unwrap_or(0)
     }
 
-    /// 6 N D of all stages unless a loss or a slope comes first, FLOPs.
+    /// 6 N D of all stages unless a loss or a slope comes first, FLOPs: of their steps, and of the batches from which growths estimate
+    /// moments anew.
     pub fn most_compute(&self) -> f64 {
         let mut before = 0;
         let mut compute = 0.0;
-        for stage in self.stages() {
+        let through = |step: u64| self.batch().tokens_through(step);
+        for (i, stage) in self.stages().iter().enumerate() {
             let end = before + self.stage_steps(stage, before);
-            let tokens = self.batch().tokens_through(end) - self.batch().tokens_through(before);
+            let reestimated = match stage.growth().moments {
+                MomentRule::Reestimated(batches) if i > 0 => u64::from(batches),
+                _ => 0,
+            };
+            let tokens =
+                through(end) - through(before) + through(before + reestimated) - through(before);
             compute += stage.shape(1).flops_per_token().0 * tokens as f64;
             before = end;
         }
@@ -114,6 +121,11 @@ mod tests {
         let limits = format!("{{ compute = {:e} }}", 6.0 * 786_432.0 * 4096.0 * 10.0);
         let schedule = parse(&GOOD.replace("{ steps = 1200 }", &limits)).unwrap();
         assert_eq!(schedule.n_steps(), 10);
+        // One unit in the last place more, as a law gives it, is no further step.
+        let ten_a_parameter = 37_108_517_437_440.016;
+        let limits = format!("{{ compute = {ten_a_parameter:?} }}");
+        let schedule = parse(&GOOD.replace("{ steps = 1200 }", &limits)).unwrap();
+        assert_eq!(schedule.n_steps(), 1920);
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(crate) struct ScheduleFile {
     pub version: u32,
     pub name: String,
     pub seed: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pilot_compute: Option<f64>,
     pub data: DataSource,
     pub model: ModelFile,
     #[serde(default = "mup")]

@@ -99,6 +99,9 @@ pub struct Growth {
     pub rewarmup_steps: u64,
 }
 
+/// Strength of a split times the root of the factor in width, at most: beyond 5 f32's rounding moves losses by more than a growth may.
+const MOST_SPREAD: f64 = 4.0;
+
 fn split_strength() -> f64 {
     0.5
 }
@@ -263,11 +266,14 @@ impl Growth {
 
     fn width_plan(&self, from: &GptShape, to: &GptShape) -> Result<WidthPlan, GrowthRefusal> {
         let strength = self.split_strength;
-        let in_range = strength > 0.0 && strength <= 4.0;
-        let expected =
-            "must be above 0 and at most 4: more makes of f32's rounding a change of the loss";
-        require(in_range, "growth.split_strength", strength, expected)?;
         let factor = to.d_model / from.d_model;
+        let most = MOST_SPREAD / (factor as f64).sqrt();
+        let in_range = strength > 0.0 && (strength <= most || self.width != WidthMode::Split);
+        let expected = format!(
+            "must be above 0 and, where the width becomes {factor} times as large, at most {most:.3}: more makes of f32's rounding a \
+             change of the loss"
+        );
+        require(in_range, "growth.split_strength", strength, expected)?;
         let multiples = to.d_model == factor * from.d_model
             && to.n_heads == factor * from.n_heads
             && to.d_head == from.d_head

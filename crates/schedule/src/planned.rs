@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub struct PlannedRun {
     /// Name of the run.
     pub name: String,
-    /// Tokens in each step; rounded to whole sequences.
+    /// Tokens in each step: whole sequences.
     pub batch_tokens: f64,
     /// The stages.
     pub stages: Vec<PlannedStage>,

@@ -78,8 +78,11 @@ impl Schedule {
         let shapes: Vec<GptShape> =
             file.stages.iter().map(|stage| stage_shape(&file, stage)).collect();
         // One stage is written in one way, so that files can be compared.
-        for (stage, shape) in file.stages.iter_mut().zip(&shapes) {
+        for (i, (stage, shape)) in file.stages.iter_mut().zip(&shapes).enumerate() {
             (stage.d_head, stage.d_ff) = shape.inside();
+            if i > 0 {
+                stage.growth.get_or_insert_default();
+            }
         }
         let batch = file.batch.course(file.model.context_len);
         let stages = file
@@ -173,6 +176,11 @@ impl Schedule {
     /// What the plan expects, where the schedule was planned.
     pub fn prediction(&self) -> Option<&Prediction> {
         self.file.prediction.as_ref()
+    }
+
+    /// 6 N D of the pilot runs that it was planned with, FLOPs.
+    pub fn pilot_compute(&self) -> Option<f64> {
+        self.prediction().map_or(self.file.pilot_compute, |plan| plan.pilot_compute)
     }
 }
 

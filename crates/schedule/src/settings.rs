@@ -116,7 +116,7 @@ pub struct Machine {
     /// Threads on the CPU; all cores when it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// Whether activations are made again in the backward pass on the CPU, for less memory and more time;
+    /// Whether activations are made again in the backward pass, for less memory and more time; on the CPU
     /// results do not change.
     #[serde(default)]
     pub recompute: bool,

@@ -40,6 +40,7 @@ impl Schedule {
         let compute = predicted.unwrap_or_else(|| self.most_compute());
         self.file.name.push_str("-from-scratch");
         self.file.model.start = None;
+        self.file.pilot_compute = None;
         if let Some(peak) = alone.peak {
             self.file.learning_rate.peak = peak;
         }
@@ -53,11 +54,12 @@ impl Schedule {
     }
 
     /// The same run with its last stage this many times as long, for the end that a run of another length has. The warm-up
-    /// stays, and a prediction, which is of the given length, goes.
+    /// stays, and of a prediction, which is of the given length, what its pilot runs cost.
     ///
     /// # Errors
     /// A factor with which the stage has no step.
     pub fn with_length(mut self, factor: f64) -> Result<Self, ScheduleError> {
+        self.file.pilot_compute = self.pilot_compute();
         self.file.prediction = None;
         if let Some(stage) = self.file.stages.last_mut() {
             let scaled = |n: u64| (n as f64 * factor).round() as u64;
