@@ -239,6 +239,7 @@ fn a_target_loss_ends_the_run_and_stays_reached() {
 #[test]
 fn a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_state() {
     let text = SCHEDULE.replace("peak = 0.01", "peak = 1e30");
+    let text = text.replace("weight_decay = 0.1", "weight_decay = 0");
     let schedule = Schedule::parse(&text, Path::new("hot.toml")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let error = run_schedule(folder.path(), schedule, &mut |_, _| ()).unwrap_err();
@@ -320,7 +321,7 @@ fn a_branch_that_is_cut_short_begins_again() {
     let at = |name: &str| root.path().join(name);
     run_schedule(&at("trunk"), stable(17), &mut |_, _| ()).unwrap();
     branched(&at("whole"), stable(24), &at("trunk")).unwrap();
-    for lost in ["branch.json", "checkpoints", "metrics.csv"] {
+    for lost in ["a whole checkpoint", "checkpoints", "metrics.csv"] {
         // What a kill leaves before this was written.
         let cut = at(lost);
         fs::create_dir(&cut).unwrap();
@@ -330,12 +331,21 @@ fn a_branch_that_is_cut_short_begins_again() {
         if lost == "checkpoints" {
             fs::copy(at("trunk").join("metrics.csv"), cut.join("metrics.csv")).unwrap();
         }
-        if lost == "branch.json" {
-            // The checkpoint itself was being written.
+        if lost == "a whole checkpoint" {
+            // It was being written, after the record of the branch.
             fs::create_dir_all(cut.join("checkpoints/step-00000008.partial")).unwrap();
+            fs::copy(at("whole").join("branch.json"), cut.join("branch.json")).unwrap();
         }
         branched(&cut, stable(24), &at("trunk")).unwrap();
         assert_eq!(end_of_run(&cut, 24), end_of_run(&at("whole"), 24), "{lost}");
         assert_eq!(RunFolder::branch_of(&cut).unwrap().unwrap().step, 8, "{lost}");
     }
+    // The same without --branch-of: a run from its start, that has no branch to tell of.
+    let alone = at("alone");
+    fs::create_dir(&alone).unwrap();
+    for name in ["schedule.toml", "lock", "branch.json"] {
+        fs::copy(at("whole").join(name), alone.join(name)).unwrap();
+    }
+    run_schedule(&alone, stable(24), &mut |_, _| ()).unwrap();
+    assert_eq!(RunFolder::branch_of(&alone).unwrap(), None);
 }

@@ -92,13 +92,14 @@ impl CurvePoint {
 }
 
 impl LearningCurve {
-    /// Reads a whole `metrics.csv`.
+    /// Reads a whole `metrics.csv`. A last row without its end is one that was being written when the run died, and is passed over.
     ///
     /// # Errors
     /// An unreadable file, or a row that is not a curve point.
     pub fn read(path: &Path) -> Result<Self, CurveError> {
         let io = |cause| CurveError::Io { path: path.to_path_buf(), cause };
-        let text = std::fs::read(path).map_err(io)?;
+        let mut text = std::fs::read(path).map_err(io)?;
+        text.truncate(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
         let mut points = Vec::new();
         let mut rows = csv::Reader::from_reader(text.as_slice());
         let broken =

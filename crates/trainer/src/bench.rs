@@ -103,7 +103,10 @@ impl StepBench {
         let clocks = &clocks[WARMUP..];
         let mut parts = BTreeMap::from([("data", data_seconds / self.steps as f64)]);
         if let (Some(before), Some(after)) = (before, gpt.part_seconds()) {
-            let share = 1.0 / (self.steps * rayon::current_num_threads()) as f64;
+            // Passes run side by side, as many as there are threads for.
+            let passes = self.sequences.div_ceil(self.micro_batch);
+            let side_by_side = passes.min(rayon::current_num_threads() as u64);
+            let share = 1.0 / (self.steps as f64 * side_by_side as f64);
             parts.extend([
                 ("embedding", share * (after.embedding - before.embedding)),
                 ("norms", share * (after.norms - before.norms)),

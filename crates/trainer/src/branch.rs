@@ -104,8 +104,8 @@ impl CommonPart {
         Ok(Self { branch, state, rows, growths, skipped })
     }
 
-    /// Writes it to the folder of the run that begins with it; gives the record of the branch, and what was passed over. The checkpoint comes after what it stands on, and the record
-    /// of the branch last, so that what is cut short is no more than a run from its start.
+    /// Writes it to the folder of the run that begins with it; gives the record of the branch, and what was passed over. The checkpoint
+    /// comes last, after what it stands on and the record of the branch, so that what is cut short is no more than a run from its start.
     ///
     /// # Errors
     /// The file system refuses.
@@ -114,8 +114,8 @@ impl CommonPart {
         for report in &self.growths {
             folder.write_growth(report)?;
         }
-        CheckpointStore::open(&folder.checkpoints())?.save(&self.state, 1, None)?;
         folder.write_branch(&self.branch)?;
+        CheckpointStore::open(&folder.checkpoints())?.save(&self.state, 1, None)?;
         Ok((self.branch, self.skipped))
     }
 }

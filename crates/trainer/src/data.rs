@@ -14,6 +14,13 @@ pub fn open_corpus(schedule: &Schedule, root: &Path) -> Result<Corpus, TrainErro
     match schedule.data() {
         DataSource::Synthetic(synthetic) => {
             let language = SyntheticLanguage::new(synthetic.n_words, synthetic.language_seed);
+            if schedule.seed() == language.held_out_seed() {
+                let reason = format!(
+                    "seed = {}: is that of the language's held-out sequences, which training would see; choose another",
+                    schedule.seed()
+                );
+                return Err(TrainError::folder(root, reason));
+            }
             Ok(Corpus::from_language(language, context_len))
         }
         DataSource::Tokens(tokens) => {

@@ -42,7 +42,7 @@ impl RunFolder {
         }
         let lock_path = root.join(LOCK_FILE);
         let ours = fs::read(&lock_path).is_ok_and(|content| content == LOCK_CONTENT);
-        if root.exists() && !ours {
+        if root.exists() && !ours && !Self::is_run(root) {
             check_empty(root)?;
         }
         let made: Vec<PathBuf> = root
@@ -112,6 +112,17 @@ impl RunFolder {
         self.write_json(BRANCH_FILE, branch)
     }
 
+    /// Forgets a branch that was cut short, of a run that begins at its start.
+    pub(crate) fn forget_branch(&self) -> Result<(), TrainError> {
+        let path = self.root.join(BRANCH_FILE);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(TrainError::io(&path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes what the run begins with to start.json.
     pub(crate) fn write_start(&self, start: &Start) -> Result<(), TrainError> {
         self.write_json(START_FILE, start)
@@ -177,10 +188,10 @@ impl RunFolder {
 
     /// Gives up a folder whose run did not begin: what was made there goes again.
     pub fn abandon(self) {
-        if self.begun || self.made.is_empty() {
+        if self.begun {
             return;
         }
-        // The folders were made for this run, and only empty folders can be removed this way.
+        // Only empty folders can be removed this way.
         let tokens = Self::tokens_of(&self.root);
         let _ = fs::remove_file(TokenFileInfo::path_for(&tokens));
         let _ = fs::remove_file(TokenFileInfo::tokenizer_path_for(&tokens));

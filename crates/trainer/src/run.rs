@@ -71,6 +71,9 @@ pub fn train(
     };
     let Beginning { corpus, origin, start, common, first } = begun;
     folder.begin(&options.schedule)?;
+    if common.is_none() && CheckpointStore::reader(&folder.checkpoints()).is_empty()? {
+        folder.forget_branch()?;
+    }
     if let Some(start) = start {
         folder.write_start(&start)?;
         tell(&mut folder, observe, &Event::StartedWith(start))?;
@@ -126,7 +129,9 @@ impl Beginning {
             (Some(source), _) => {
                 (Some(CommonPart::read(source, schedule, n_vocab, &origin)?), None)
             }
-            (None, Some(model)) => (None, Some(model.state(n_vocab, &origin)?)),
+            (None, Some(model)) => {
+                (None, Some(model.state(schedule.parametrization(), n_vocab, &origin)?))
+            }
             (None, None) => (None, None),
         };
         Ok(Self { corpus, origin, start: model.map(|model| model.start), common, first })

@@ -64,11 +64,17 @@ impl StartingModel {
         Ok(Some(Self { path: path.to_path_buf(), checkpoint, start }))
     }
 
-    /// The state before the run's first step: parameters, constants and moments of the checkpoint, at step 0.
+    /// The state before the run's first step: parameters, constants and moments of the checkpoint, at step 0, under the run's
+    /// parametrization, by which growths draw what is new.
     ///
     /// # Errors
     /// Its vocabulary is another than the data's, where that is known; a tensor cannot be read.
-    pub fn state(&self, n_vocab: usize, origin: &Origin) -> Result<TrainingState, TrainError> {
+    pub fn state(
+        &self,
+        parametrization: Parametrization,
+        n_vocab: usize,
+        origin: &Origin,
+    ) -> Result<TrainingState, TrainError> {
         let info = self.checkpoint.info();
         // Token files of other programs do not say which vocabulary they are of, only how large it is.
         let (there, here) = (&info.origin.vocabulary, &origin.vocabulary);
@@ -85,6 +91,7 @@ impl StartingModel {
             state
         };
         state.position = state.position.as_start();
+        state.parametrization = parametrization;
         state.origin = origin.clone();
         Ok(state)
     }
@@ -141,7 +148,7 @@ fn same<T: PartialEq + std::fmt::Display>(
     Err(TrainError::folder(path, reason))
 }
 
-/// What learning rates depend on; how weights are drawn does not matter where they are there.
+/// What learning rates depend on. How weights are drawn matters only for what grows later, and is the schedule's business.
 fn kind(parametrization: Parametrization) -> String {
     match parametrization {
         Parametrization::Mup { base_width, .. } => format!("mup with base_width = {base_width}"),
