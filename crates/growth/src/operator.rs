@@ -167,6 +167,10 @@ impl GrowthOperator {
             let (found, due) = (before.shape, self.from);
             return Err(GrowthError::Unfit(format!("is of shape {found:?}, not {due:?}")));
         }
+        if before.parametrization != self.parametrization {
+            let (found, due) = (before.parametrization, self.parametrization);
+            return Err(GrowthError::Unfit(format!("is parametrized by {found:?}, not {due:?}")));
+        }
         Ok(())
     }
 

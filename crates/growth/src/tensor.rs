@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use schedule::{BlockSource, DepthMode, MomentRule, WidthPlan};
 use state::{HostTensor, ParamId, ParamRole as R, TensorGroup};
 
-/// Random words kept for one row of a tensor.
-const WORDS_OF_A_ROW: u32 = 40;
+/// Random words kept for one row of a tensor: the logarithm to base 2.
+const LOG2_WORDS_OF_A_ROW: u32 = 40;
 /// Sets the streams of growth apart from those of initialisation.
 const GROWTH_STREAM: u64 = 1 << 63;
 /// Sets blocks that come from nothing apart from what is drawn for old ones: the former count as in the grown model, the
@@ -329,7 +329,7 @@ impl<'a> GrownTensor<'a> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.operator.seed());
         let layer = id.layer.map_or(0, |layer| layer as u64 + 1);
         rng.set_stream(GROWTH_STREAM | stream | layer << 8 | id.role as u64);
-        rng.set_word_pos((row as u128) << WORDS_OF_A_ROW);
+        rng.set_word_pos((row as u128) << LOG2_WORDS_OF_A_ROW);
         rng
     }
 }

@@ -336,12 +336,18 @@ pub(crate) fn write_whole<T, E: From<StateError>>(
     written
 }
 
-/// Removes what writes of the same name left there that were killed.
+/// Removes what writes of the same name left there that were killed, by the processes that their names end with.
 fn remove_leftovers(parent: &Path, hidden: &str) {
-    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(hidden)) {
-        // What cannot be removed is in nobody's way.
-        let _ = fs::remove_dir_all(entry.path());
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(process) = name.to_str().and_then(|name| name.strip_prefix(hidden)) else {
+            continue;
+        };
+        // One that lives is still at work there.
+        if !Path::new("/proc").join(process).exists() {
+            // What cannot be removed is in nobody's way.
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -222,7 +222,8 @@ mod tests {
     /// A folder with an exported model, and the state that it comes from.
     fn exported(tied_head: bool) -> (tempfile::TempDir, TrainingState) {
         let folder = tempfile::tempdir().unwrap();
-        let state = small_state(tied_head);
+        let mut state = small_state(tied_head);
+        state.constants.output_multiplier = 1.7;
         let store = CheckpointStore::open(&folder.path().join("checkpoints")).unwrap();
         let checkpoint = Checkpoint::open(&store.save(&state, 1, None).unwrap()).unwrap();
         let tokenizer = ExportedTokenizer { json: Some("{}"), end_of_text: None };
@@ -234,10 +235,11 @@ mod tests {
         ImportedVocabulary { name: "bytes", n_vocab: state.shape.n_vocab, json: Some("{}") }
     }
 
-    fn factor(state: &TrainingState, id: ParamId) -> f32 {
+    /// What a parameter is when the output multiplier has been folded in.
+    fn folded(state: &TrainingState, id: ParamId, x: f32) -> f32 {
         use crate::ParamRole::{FinalNormBias, FinalNormGain};
         let last_norm = matches!(id.role, FinalNormGain | FinalNormBias);
-        if last_norm { state.constants.output_multiplier as f32 } else { 1.0 }
+        if last_norm { (f64::from(x) * state.constants.output_multiplier) as f32 } else { x }
     }
 
     #[test]
@@ -253,7 +255,7 @@ mod tests {
             let constants = ModelConstants { output_multiplier: 1.0, ..state.constants };
             assert_eq!(found.constants, constants);
             for (id, due) in &state.params {
-                let scaled: Vec<f32> = due.data.iter().map(|x| x * factor(&state, *id)).collect();
+                let scaled: Vec<f32> = due.data.iter().map(|x| folded(&state, *id, *x)).collect();
                 assert_eq!(found.params[id].data, scaled, "{id}");
                 assert!(found.moments.second[id].data.iter().all(|x| *x == 0.0), "{id}");
             }
@@ -309,7 +311,7 @@ mod tests {
         let found = Checkpoint::open(&target).unwrap().load().unwrap();
         for (id, due) in &state.params {
             for (found, due) in found.params[id].data.iter().zip(&due.data) {
-                let due = due * factor(&state, *id);
+                let due = folded(&state, *id, *due);
                 assert!((found - due).abs() <= due.abs() * 0.004 + 1e-7, "{id}: {found} for {due}");
             }
         }

@@ -4,10 +4,8 @@ use crate::{Checkpoint, CheckpointInfo, StateError, TrainingState};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Ends the names of folders that are being written or replaced.
+/// Ends the names of folders that are being written.
 const PARTIAL: &str = ".partial";
-/// Ends the name of a checkpoint that makes way for another of the same step.
-const REPLACED: &str = ".old.partial";
 
 /// The checkpoints of one run: `step-XXXXXXXX` folders, each whole or absent.
 pub struct CheckpointStore {
@@ -25,23 +23,15 @@ pub struct Skipped {
 
 impl CheckpointStore {
     /// The store in a folder, for its only writer: the folder is made if it is absent, and what
-    /// interrupted writes left is put right.
+    /// interrupted writes left is removed.
     ///
     /// # Errors
     /// The file system refuses.
     pub fn open(root: &Path) -> Result<Self, StateError> {
         fs::create_dir_all(root).map_err(StateError::io(root))?;
-        for name in names(root)? {
-            let path = root.join(&name);
-            match name.strip_suffix(REPLACED).map(|step| root.join(step)) {
-                Some(step) if !step.exists() => {
-                    fs::rename(&path, &step).map_err(StateError::io(&path))?;
-                }
-                _ if name.ends_with(PARTIAL) => {
-                    fs::remove_dir_all(&path).map_err(StateError::io(&path))?;
-                }
-                _ => {}
-            }
+        for name in names(root)?.iter().filter(|name| name.ends_with(PARTIAL)) {
+            let path = root.join(name);
+            fs::remove_dir_all(&path).map_err(StateError::io(&path))?;
         }
         Ok(Self { root: root.to_path_buf() })
     }
@@ -52,7 +42,8 @@ impl CheckpointStore {
     }
 
     /// Saves a state and keeps the newest `keep` checkpoints up to it, and that of the step `kept`. The folder appears under its name
-    /// only once every file is on disk; a failure leaves the older checkpoints as they were.
+    /// only once every file is on disk; a failure leaves the older checkpoints as they were. One of the same step, which a run passes
+    /// over only if it is not whole, makes way.
     ///
     /// # Errors
     /// The file system refuses, the disk being full for one.
@@ -88,15 +79,9 @@ impl CheckpointStore {
         new_folder(partial)?;
         state.write_files(partial)?;
         if target.exists() {
-            let mut aside = target.as_os_str().to_owned();
-            aside.push(REPLACED);
-            let aside = PathBuf::from(aside);
-            fs::rename(target, &aside).map_err(StateError::io(target))?;
-            fs::rename(partial, target).map_err(StateError::io(target))?;
-            fs::remove_dir_all(&aside).map_err(StateError::io(&aside))?;
-        } else {
-            fs::rename(partial, target).map_err(StateError::io(target))?;
+            fs::remove_dir_all(target).map_err(StateError::io(target))?;
         }
+        fs::rename(partial, target).map_err(StateError::io(target))?;
         sync_folder(&self.root)
     }
 
@@ -228,16 +213,6 @@ mod tests {
         store.save(&at_step(1000), 1, None).unwrap();
         assert_eq!(newest_step(&store), Some(1000));
         assert_eq!(names(folder.path()).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_checkpoint_that_was_being_replaced_comes_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = CheckpointStore::open(folder.path()).unwrap();
-        let path = store.save(&at_step(7), 1, None).unwrap();
-        fs::rename(&path, folder.path().join("step-00000007.old.partial")).unwrap();
-        assert_eq!(newest_step(&store), None);
-        assert_eq!(newest_step(&CheckpointStore::open(folder.path()).unwrap()), Some(7));
     }
 
     #[test]
