@@ -75,6 +75,7 @@ impl Golden {
 /// The largest difference over the largest value.
 fn difference(found: &[f32], golden: &[f32]) -> f64 {
     assert_eq!(found.len(), golden.len());
+    assert!(found.iter().all(|x| x.is_finite()), "not finite");
     let largest = golden.iter().map(|x| x.abs()).fold(0.0, f32::max);
     let apart = found.iter().zip(golden).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     f64::from(apart) / f64::from(largest)

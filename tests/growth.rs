@@ -128,6 +128,7 @@ fn duplicate() -> Growth {
 
 /// Largest difference over largest element.
 fn apart(found: &[f32], due: &[f32]) -> f64 {
+    assert!(found.iter().all(|x| x.is_finite()), "not finite");
     let most = due.iter().fold(1e-12, |most: f32, x| most.max(x.abs()));
     let apart = found.iter().zip(due).map(|(a, b)| f64::from((a - b).abs()));
     apart.fold(0.0, f64::max) / f64::from(most)
@@ -172,6 +173,7 @@ proptest! {
         let [before, after] = [&training, &grown].map(|one| {
             one.gpt.logits(&text[..CONTEXT]).unwrap().concat()
         });
+        prop_assert!(after.iter().all(|x| x.is_finite()), "not finite");
         let moved = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         prop_assert!(moved <= 1e-5, "logits moved by {moved}");
     }
@@ -294,6 +296,7 @@ fn departure(
     assert!(mean(&due[13..]) < mean(&due[..8]), "nothing is learnt: {due:?}");
     let apart: Vec<f64> =
         due.iter().zip(found).map(|(due, found)| (found / due - 1.0).abs()).collect();
+    assert!(apart.iter().all(|x| x.is_finite()), "not finite: {apart:?}");
     [apart[1], apart.iter().copied().fold(0.0, f64::max)]
 }
 

@@ -118,7 +118,8 @@ impl Corpus {
                 (0..n).map(|i| self.window(file, held_out, (i * all / n) as usize)).collect()
             }
             Tokens::Synthetic(language) => {
-                (0..n).map(|i| language.sample(!language.seed(), i, self.context_len + 1)).collect()
+                let sample = |i| language.sample(language.held_out_seed(), i, self.context_len + 1);
+                (0..n).map(sample).collect()
             }
         }
     }
@@ -205,9 +206,15 @@ mod tests {
     }
 
     #[test]
-    fn the_held_out_text_of_a_language_does_not_depend_on_the_run() {
-        let corpus = Corpus::from_language(SyntheticLanguage::new(32, 5), 16);
-        assert_eq!(corpus.held_out(4), corpus.held_out(4));
+    fn the_held_out_text_of_a_language_is_its_own_and_no_run_s() {
+        let of = |seed| Corpus::from_language(SyntheticLanguage::new(32, seed), 16);
+        let corpus = of(5);
+        let held_out = corpus.held_out(4);
+        assert_eq!(held_out, of(5).held_out(4));
+        assert_ne!(held_out, of(6).held_out(4));
+        for seed in [0, 5, 6] {
+            assert_ne!(corpus.training_batch(seed, 0, 4), held_out.concat());
+        }
         assert_eq!(corpus.training_batch(1, 3, 2).len(), 34);
         assert!(corpus.loss_floor().unwrap() > 0.0);
     }

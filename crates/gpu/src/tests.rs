@@ -52,6 +52,7 @@ fn host(x: &Tensor<2>) -> Vec<f32> {
 
 fn apart(found: &[f32], due: &[f32], least: f32) -> f32 {
     assert_eq!(found.len(), due.len());
+    assert!(found.iter().all(|x| x.is_finite()), "not finite");
     let most = due.iter().fold(least, |most, x| most.max(x.abs()));
     found.iter().zip(due).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / most
 }

@@ -135,6 +135,7 @@ fn logits(state: &TrainingState, tokens: &[usize]) -> Vec<Vec<f64>> {
 fn largest_change(before: &TrainingState, after: &TrainingState) -> f64 {
     let tokens: Vec<usize> = (0..CONTEXT).map(|i| i * 5 % VOCABULARY).collect();
     let (old, new) = (logits(before, &tokens), logits(after, &tokens));
+    assert!(new.iter().flatten().all(|x| x.is_finite()), "not finite");
     let size = old.iter().flatten().fold(1.0, |most: f64, x| most.max(x.abs()));
     let apart = old.iter().flatten().zip(new.iter().flatten()).map(|(a, b)| (a - b).abs());
     apart.fold(0.0, f64::max) / size
@@ -398,6 +399,10 @@ fn states_that_do_not_fit_leave_nothing_behind() {
     let other = trained(shape(1, 2, 4, 8, true), Parametrization::mup(8), 1);
     let error = operator.grow(&other).unwrap_err();
     assert!(matches!(&error, GrowthError::Unfit(text) if text.contains("is of shape")), "{error}");
+    let mut other = before.clone();
+    other.parametrization = Parametrization::mup(16);
+    let error = operator.grow(&other).unwrap_err();
+    assert!(matches!(&error, GrowthError::Unfit(text) if text.contains("parametrized")), "{error}");
     let mut short = before.clone();
     short.params.remove(&ParamId::outside(R::FinalNormGain));
     let error = operator.grow(&short).unwrap_err().to_string();
@@ -419,8 +424,8 @@ fn states_that_do_not_fit_leave_nothing_behind() {
     let stopped = operator.grow_checkpoint(&whole, &target, &mut |_, _| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(GrowthError::Stopped)), "{stopped:?}");
     assert_eq!(names().len(), 1, "{:?}", names());
-    // What a kill left of an earlier try goes with the next one.
-    std::fs::create_dir(folder.path().join(".grown.growing-1")).unwrap();
+    // What a kill left of an earlier try goes with the next one; no process has so high a number.
+    std::fs::create_dir(folder.path().join(".grown.growing-4194305")).unwrap();
     grow(&Checkpoint::open(&path).unwrap()).unwrap();
     assert_eq!(names().len(), 2, "{:?}", names());
     let error = grow(&Checkpoint::open(&path).unwrap()).unwrap_err().to_string();
@@ -459,4 +464,41 @@ fn a_growth_is_told_by_what_grows() {
     assert_eq!(told(widened(small, 2)), "width 8 -> 16, heads 2 -> 4, feed-forward 8 -> 16 fresh");
     let both = told(GptShape { n_layers: 2, n_heads: 4, ..small });
     assert_eq!(both, "heads 2 -> 4 fresh, then depth 1 -> 2 copy_identity 0 0'");
+}
+
+/// What a growth draws has the scale of the larger model's start, by its role and the number of its inputs.
+#[test]
+fn what_is_new_has_the_scale_of_a_start() {
+    let (small, large) = (shape(1, 2, 8, 64, false), shape(2, 8, 8, 256, false));
+    for parametrization in [Parametrization::mup(16), Parametrization::standard()] {
+        let from = trained(small, parametrization, 3);
+        let growth = Growth { depth: DepthMode::Identity, ..width(WidthMode::Fresh) };
+        let operator = GrowthOperator::new(small, large, parametrization, &growth, 7).unwrap();
+        let to = operator.grow(&from).unwrap();
+        let (old, new) = (small.d_model, large.d_model);
+        let of = |role, layer: Option<usize>, is_drawn: &dyn Fn(usize, usize) -> bool| {
+            let tensor = &to.params[&ParamId { role, layer }];
+            let columns = tensor.dims[1];
+            let entries = tensor.data.iter().enumerate();
+            let drawn = entries.filter(|(i, _)| is_drawn(i / columns, i % columns));
+            let squares: Vec<f64> = drawn.map(|(_, x)| f64::from(*x).powi(2)).collect();
+            assert!(squares.len() > 500, "{role:?}: {} entries", squares.len());
+            (squares.iter().sum::<f64>() / squares.len() as f64).sqrt()
+        };
+        let hidden = parametrization.hidden_std(new);
+        let new_units = |_: usize, column: usize| column >= small.d_ff;
+        let new_heads = |_: usize, column: usize| column % new >= old;
+        let new_rows = |row: usize, _: usize| row >= old;
+        let all = |_: usize, _: usize| true;
+        for (found, due) in [
+            (of(R::FeedForwardInWeight, Some(0), &new_units), hidden),
+            (of(R::QkvWeight, Some(0), &new_heads), hidden),
+            (of(R::FeedForwardInWeight, Some(0), &new_rows), hidden),
+            (of(R::FeedForwardInWeight, Some(1), &all), hidden),
+            (of(R::QkvWeight, Some(1), &all), hidden),
+            (of(R::HeadWeight, None, &|_, column| column >= old), parametrization.embedding_std()),
+        ] {
+            assert!((found / due - 1.0).abs() < 0.1, "{parametrization:?}: {found} for {due}");
+        }
+    }
 }

@@ -30,8 +30,8 @@ pub struct Network<'a> {
     pub constants: ModelConstants,
     /// Parameters, row by row; matrices are `[in, out]`.
     pub weights: Weights<&'a [f32]>,
-    /// Whether the backward pass makes each block's activations again instead of keeping them: a quarter
-    /// more products, and memory for one block instead of all.
+    /// Whether the backward pass makes each block's activations again instead of keeping them: a third more products of blocks, and
+    /// memory for one block instead of all.
     pub recompute: bool,
 }
 

@@ -162,10 +162,12 @@ proptest! {
         let hidden = noise(rows * width, seed);
         let weight = noise(n_vocab * width, seed + 1);
         let targets: Vec<u32> = (0..rows).map(|i| (i * 7 % n_vocab) as u32).collect();
-        let losses = |hidden: &[f64]| -> Vec<f64> {
+        let losses = |hidden: &[f64], weight: &[f64]| -> Vec<f64> {
             hidden.chunks(width).zip(&targets).map(|(row, target)| {
-                let logits: Vec<f64> = weight.chunks(width)
-                    .map(|word| 1.5 * dot(word, row)).collect();
+                let logit = |word: &[f64]| -> f64 {
+                    1.5 * word.iter().zip(row).map(|(a, b)| a * b).sum::<f64>()
+                };
+                let logits: Vec<f64> = weight.chunks(width).map(logit).collect();
                 logits.iter().map(|x| x.exp()).sum::<f64>().ln() - logits[*target as usize]
             }).collect()
         };
@@ -177,12 +179,16 @@ proptest! {
             of_weight: &mut of_weight,
         };
         let found = head::loss(&hidden, &weight, width, 1.5, &targets, &mut chunk, Some(wanted));
-        let due: f64 = losses(&wide(&hidden)).iter().sum();
+        let due: f64 = losses(&wide(&hidden), &wide(&weight)).iter().sum();
         prop_assert!((found / due - 1.0).abs() < 1e-5, "{found} for {due}");
         let again = head::loss(&hidden, &weight, width, 1.5, &targets, &mut chunk, None);
         prop_assert!((again / found - 1.0).abs() < 1e-6);
         let direction = noise(hidden.len(), seed + 2);
-        let due = slope(losses, &hidden, &direction, &vec![0.5; rows]);
+        let of_rows = vec![0.5; rows];
+        let due = slope(|hidden| losses(hidden, &wide(&weight)), &hidden, &direction, &of_rows);
         close_slope(dot(&direction, &wide(&of_hidden)), due, rows)?;
+        let direction = noise(weight.len(), seed + 3);
+        let due = slope(|weight| losses(&wide(&hidden), weight), &weight, &direction, &of_rows);
+        close_slope(dot(&direction, &wide(&of_weight)), due, rows)?;
     }
 }

@@ -87,8 +87,8 @@ impl Gpt {
         if self.device == Device::flex() { threads.max(1) } else { 1 }
     }
 
-    /// The same with activations made again in the backward pass instead of kept, where the kernels are
-    /// our own: memory for one block instead of all, for a third more time.
+    /// The same with activations made again in the backward pass instead of kept: memory for one block instead of all, for a quarter
+    /// more time (docs/BENCHMARKS.md).
     #[must_use]
     pub fn recomputing(mut self, recompute: bool) -> Self {
         match &mut self.kernels {
@@ -356,6 +356,7 @@ mod tests {
             prop_assert!((loss / found.loss_sum - 1.0).abs() < 1e-6);
             let logits = ours.logits(&text[..context_len]).unwrap().concat();
             let apart = |found: &[f32], due: &[f32], least: f32| {
+                assert!(found.iter().all(|x| x.is_finite()), "not finite");
                 let most = due.iter().fold(least, |most, x| most.max(x.abs()));
                 found.iter().zip(due).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / most
             };
