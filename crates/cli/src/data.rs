@@ -1,10 +1,11 @@
-use crate::output;
+use crate::{output, train};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use corpus::{Cleaning, TokenFile, TokenFileInfo, Tokenizer, TokenizerChoice, prepare};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use trainer::{Event, small_vocabulary};
 
@@ -109,8 +110,12 @@ impl Prepare {
         }
         let mut total = 0;
         for file in &self.files {
+            if let Some(target) = written.iter().find(|path| output::is_same_file(path, file)) {
+                bail!("--output: {} is a text to prepare; choose another name", target.display());
+            }
             total += std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
         }
+        let stop = train::stop_on_signals()?;
         let began = Instant::now();
         let choice: TokenizerChoice = self.tokenizer.parse()?;
         let cleaning = Cleaning { strip_cr: self.strip_cr, lossy: self.lossy };
@@ -124,7 +129,11 @@ impl Prepare {
         let prepared =
             prepare(&self.files, &tokenizer, &self.tokenizer, cleaning, &self.output, |done| {
                 progress.show(&Event::Preparing { done, total });
-                ControlFlow::Continue(())
+                if stop.load(Ordering::Relaxed) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             })?;
         let seconds = began.elapsed().as_secs_f64();
         let report = PrepareReport {

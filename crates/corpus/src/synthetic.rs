@@ -114,6 +114,11 @@ impl SyntheticLanguage {
         (self.entropy_given_one_word() + (n - 1.0) * self.entropy_rate()) / n
     }
 
+    /// The seed of the held-out sequences, which no run may have.
+    pub fn held_out_seed(&self) -> u64 {
+        !self.seed
+    }
+
     /// `len` words that begin with a pair in its stationary distribution: a pure function of
     /// (seed, stream).
     pub fn sample(&self, seed: u64, stream: u64, len: usize) -> Vec<u32> {
