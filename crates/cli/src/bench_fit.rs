@@ -46,7 +46,7 @@ struct Row {
     points: usize,
     /// Share of the repeats in which each parameter's 95 % interval held the truth.
     coverage: BTreeMap<String, f64>,
-    /// Share of the repeats in which the interval of the loss at ten times the data did.
+    /// Share of the repeats in which the interval of the loss far beyond the data did.
     coverage_of_loss: f64,
     seconds_per_fit: f64,
 }

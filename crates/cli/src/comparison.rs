@@ -4,7 +4,8 @@ use crate::output::percent;
 use crate::run_record::{RunRecord, by_seed};
 use anyhow::{Error, Result, bail};
 use measure::{
-    RunEnd, Saving, SmoothCurve, dynamics_ratio, least_saving_of_ends, saving_at, saving_of_ends,
+    Flops, RunEnd, Saving, SmoothCurve, dynamics_ratio, least_saving_of_ends, saving_at,
+    saving_of_ends,
 };
 use schedule::PredictedCurve;
 use serde::Serialize;
@@ -59,7 +60,7 @@ pub struct Comparison {
     pub at_least: Option<LeastSaving>,
     /// Whether the learning rate decays, so that only ends are compared.
     pub decays: bool,
-    /// In what the baseline is another recipe than the staged runs.
+    /// In what the baseline is another recipe than the staged runs, and what else is to be known beside the numbers.
     pub notes: Vec<String>,
     pub growths: Vec<GrowthFound>,
     pub stages: Vec<StageFound>,
@@ -72,6 +73,23 @@ impl Comparison {
             (1, 1) => "a single seed",
             (1, _) => "one staged seed",
             _ => "one baseline seed",
+        }
+    }
+
+    /// The interval of a saving over the seeds, or why it has none.
+    pub fn interval_of(&self, saving: &SavingAt) -> String {
+        match (saving.low, saving.high) {
+            (Some(low), Some(high)) => format!("{} to {}", percent(low), percent(high)),
+            _ => self.without_interval().to_string(),
+        }
+    }
+
+    /// What the pilot runs took.
+    pub fn pilots(&self) -> String {
+        if self.pilot_compute > 0.0 {
+            Flops(self.pilot_compute).to_string()
+        } else {
+            "none".to_string()
         }
     }
 }
@@ -161,10 +179,15 @@ pub struct StageFound {
     pub compute: f64,
     /// At its end.
     pub predicted_loss: Option<f64>,
-    /// Smoothed, mean.
+    /// Mean; smoothed where the rate does not decay.
     pub actual_loss: f64,
     /// Largest |predicted / actual - 1| over the last half of the stage's compute; at its end where the rate decays.
     pub largest_error: Option<f64>,
+}
+
+/// Settings by their keys in a schedule.
+fn settings(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// Why ends tell no saving, and what they tell instead.
@@ -230,6 +253,9 @@ impl Sides {
                     rate.decaying_share().to_string(),
                 ),
                 ("learning_rate.final_fraction", rate.final_fraction.to_string()),
+                ("learning_rate.warmup_steps", rate.warmup_steps.to_string()),
+                ("optimizer", settings(&run.schedule.optimizer())),
+                ("parametrization", settings(&run.schedule.parametrization())),
                 ("batch.tokens", batch.final_tokens().to_string()),
                 (
                     "batch.ramp",
@@ -318,8 +344,7 @@ impl Sides {
         };
         let (staged, scratch) = (curves(&self.staged), curves(&self.scratch));
         let ends = staged.iter().chain(&scratch).map(SmoothCurve::lowest_loss);
-        // A little above, so that rounding does not put it below the curve that ends there.
-        let end = (1.0 + 1e-9) * ends.fold(0.0, f64::max);
+        let end = ends.fold(0.0, f64::max);
         let mut marks: Vec<(String, f64)> =
             losses.iter().map(|loss| ("asked for".to_string(), *loss)).collect();
         let n = self.staged[0].last_n_params() as f64;

@@ -372,7 +372,7 @@ fn plan(
     let law = match opened.and_then(|law| law.measured_pace().map(|_| law)) {
         Ok(law) => law,
         Err(reason) => {
-            output::line(&format!("no plan: {reason:#}; {LONGER_RUNS}"))?;
+            output::note(&format!("no plan: {reason:#}; {LONGER_RUNS}"));
             return Ok(None);
         }
     };
@@ -389,7 +389,7 @@ fn plan(
     }
     if let Some(reason) = &planned.plan.advice.reason {
         if planned.plan.stages.len() < 2 {
-            output::line(&format!("do not grow: {reason}; {LONGER_RUNS}"))?;
+            output::note(&format!("do not grow: {reason}; {LONGER_RUNS}"));
             return Ok(None);
         }
         output::note(&format!("advice: do not grow: {reason}; the staged run is made to see it"));

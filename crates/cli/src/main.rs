@@ -80,7 +80,7 @@ enum Command {
     Export(export::Export),
     /// Read a GPT-2 of Hugging Face's transformers as a checkpoint, to grow and to train on
     Import(import::Import),
-    /// Measure the speed of a training step, or the intervals of fits
+    /// Measure the speed of a training step, the intervals of fits, or how losses fall after growths
     Bench(bench::Bench),
     /// Turn text into token files, and look into them
     Data(data::Data),

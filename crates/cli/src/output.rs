@@ -74,11 +74,12 @@ pub fn is_taken(folder: &Path) -> bool {
 
 /// The command line of this process, the program by its name alone.
 pub fn command() -> String {
-    let quoted = |word: String| {
+    let quoted = |word: std::ffi::OsString| {
+        let word = word.to_string_lossy().into_owned();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+".contains(c);
         if word.chars().all(plain) { word } else { format!("'{word}'") }
     };
-    let words = std::env::args().skip(1).map(quoted);
+    let words = std::env::args_os().skip(1).map(quoted);
     std::iter::once("staged".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }
 

@@ -60,7 +60,7 @@ fn of_a_missing_pace(planned: &Planned) -> Option<String> {
     let assumed = planned.pace_from == PaceSource::Assumed && planned.plan.stages.len() > 1;
     let widens = growths(planned).any(|grew| grew.width.is_some());
     let so_far = if widens {
-        "; growths in width had 0.45 to 0.7 of the pace from scratch on a text, where the rate decays (docs/SAVINGS.md)"
+        "; growths in width had 0.4 to 0.7 of the pace from scratch on a text, where the rate decays (docs/SAVINGS.md)"
     } else {
         ""
     };

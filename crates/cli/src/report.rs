@@ -107,21 +107,24 @@ fn html(sides: &Sides, found: &Comparison) -> Result<String> {
 fn summary(sides: &Sides, found: &Comparison) -> String {
     let mut text = String::new();
     if let (Some(last), false) = (found.savings.last(), sides.scratch.is_empty()) {
-        let interval = match (last.low, last.high) {
-            (Some(low), Some(high)) => {
-                format!(", 95 % interval over the seeds {} to {}", percent(low), percent(high))
-            }
-            _ => format!(", {}", found.without_interval()),
-        };
+        let over_seeds = if last.low.is_some() { "95 % interval over the seeds " } else { "" };
+        let interval = found.interval_of(last);
+        // In words where it costs more; the table has the sign.
+        let what =
+            if last.saving < 0.0 { "more of the compute spent" } else { "of the compute saved" };
+        let exact = last.saving_exact.map_or(String::new(), |exact| {
+            format!("; {} with attention and the output head counted", percent(exact))
+        });
         let predicted = found
             .predicted_saving
             .map_or(String::new(), |saving| format!(" The plan predicted {}.", percent(saving)));
         let _ = writeln!(
             text,
-            "<p><span class=\"number\">{}</span> of the compute saved at loss {:.4}, against the same shape from \
-             scratch{interval}; {} with the pilot runs counted.{predicted}</p>",
-            percent(last.saving),
+            "<p><span class=\"number\">{}</span> {what} at loss {:.4}, against the same shape from scratch, \
+             {over_seeds}{interval}. As savings: {}{exact}, {} with the pilot runs counted.{predicted}</p>",
+            percent(last.saving.abs()),
             last.loss,
+            percent(last.saving),
             percent(last.saving_with_pilots),
         );
     }
@@ -153,10 +156,7 @@ fn savings(found: &Comparison) -> String {
         return format!("<p>None: {}.{}</p>", escaped(why), escaped(&least));
     }
     let rows = found.savings.iter().map(|one| {
-        let interval = match (one.low, one.high) {
-            (Some(low), Some(high)) => format!("{} to {}", percent(low), percent(high)),
-            _ => found.without_interval().to_string(),
-        };
+        let interval = found.interval_of(one);
         vec![
             one.at.clone(),
             format!("{:.4}", one.loss),
@@ -178,11 +178,7 @@ fn savings(found: &Comparison) -> String {
         },
         compare::runs(found.runs, &found.seeds),
         compare::runs(found.baselines, &found.baseline_seeds),
-        if found.pilot_compute > 0.0 {
-            Flops(found.pilot_compute).to_string()
-        } else {
-            "none".into()
-        }
+        found.pilots(),
     );
     let head = [
         "at",
@@ -223,13 +219,14 @@ fn stages(found: &Comparison) -> String {
 
 fn growths(sides: &Sides, found: &Comparison) -> String {
     let rows = found.growths.iter().map(|growth| {
-        let check = sides.staged[0].growths.get(growth.stage - 1).map(|report| report.check);
+        let checks = sides.staged.iter().filter_map(|run| run.growths.get(growth.stage - 1));
+        let moved = checks.map(|report| report.check.max_abs_delta_logit).reduce(f64::max);
         vec![
             format!("into {}: {}", growth.stage + 1, growth.operator),
             format!("{:.0}", growth.step),
             format!("{:.6}", growth.loss_before),
             format!("{:.6}", growth.loss_after),
-            check.map_or("-".into(), |check| format!("{:.1e}", check.max_abs_delta_logit)),
+            moved.map_or("-".into(), |moved| format!("{moved:.1e}")),
             growth.ratio_over_seeds().unwrap_or("-".into()),
         ]
     });

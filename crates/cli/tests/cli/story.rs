@@ -75,7 +75,7 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     world.good("report staged scratch -o report.html");
     let page = fs::read_to_string(world.path("report.html")).unwrap();
     for words in
-        ["<svg", "Saving at equal loss", "train tiny.toml --seed 1 --out staged/1", "threads"]
+        ["<svg", "Saving at equal loss", "train tiny.toml --seed 1 --out staged/1", ", 1 thread<"]
     {
         assert!(page.contains(words), "{words}");
     }
