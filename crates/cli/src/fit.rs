@@ -204,7 +204,7 @@ const PILOT_SKIP: f64 = 0.25;
 const GOOD_FIT: f64 = 0.01;
 
 /// Fits L(N, D) to our own runs, to their ends or where their learning rate is at its peak. Of more than two sizes three forms
-/// are fitted, and the one that predicts the largest size best from the smaller ones counts. Two sizes tell no form from another: beyond
+/// are fitted, and the one that predicts the largest size best from the smaller ones counts ([`LeftOut`](scaling::LeftOut)). Two sizes tell no form from another: beyond
 /// small models Kaplan's tends to be too low and a sum too high (docs/SCALING.md), so it is the mean of both, if both go
 /// through the points, else the one that is nearer to them.
 pub fn fit_runs(runs: &[PathBuf], ends: bool, bootstraps: usize) -> Result<(Law, Observations)> {
