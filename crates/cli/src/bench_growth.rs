@@ -173,8 +173,20 @@ impl GrowthBench {
                 self.schedule.display()
             );
         }
-        for (option, text) in [("--narrow", &self.narrow), ("--shallow", &self.shallow)] {
-            shapes::shape(option, text, 1, schedule.context_len())?;
+        let target = shapes::last(&schedule, 1)?;
+        for (option, text, deeper) in
+            [("--narrow", &self.narrow, false), ("--shallow", &self.shallow, true)]
+        {
+            let small = shapes::shape(option, text, 1, schedule.context_len())?;
+            for case in cases().into_iter().filter(|case| case.deeper == deeper) {
+                if let Err(refusal) = case.growth.plan(&small, &target) {
+                    bail!(
+                        "{option} {text}: does not grow into {target} by {}: {}",
+                        case.name,
+                        refusal.expected
+                    );
+                }
+            }
         }
         if let Some(figure) = &self.figure {
             figures::check_target(figure)?;

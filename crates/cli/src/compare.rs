@@ -126,7 +126,7 @@ pub fn print(found: &Comparison) -> Result<()> {
         )?;
     }
     if let Some(why) = &found.no_saving {
-        output::line(&format!("no saving: {why}"))?;
+        output::line(&format!("the saving cannot be told: {why}"))?;
     }
     if let Some(least) = &found.at_least {
         output::line(&least.text())?;

@@ -406,7 +406,7 @@ impl Sides {
         };
         let why = format!(
             "the staged runs end at a loss of {}, the runs from scratch at {}: for every seed, runs from scratch of \
-             several lengths must enclose the former, with a loss that falls with the length",
+             several lengths (--length) must enclose the former, with a loss that falls with the length",
             range(&mut staged.iter().map(|end| end.loss)),
             range(&mut scratch.iter().flatten().map(|end| end.loss)),
         );

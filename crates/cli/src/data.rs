@@ -36,8 +36,8 @@ struct Prepare {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The token file to write
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[arg(short, long, alias = "output", value_name = "FILE")]
+    out: PathBuf,
     /// bytes, bpe:SIZE (trained on the text), gpt2:FOLDER (encoder.json and vocab.bpe), or the path
     /// of a tokenizer.json
     #[arg(long, default_value = "bytes")]
@@ -97,13 +97,13 @@ impl Data {
 
 impl Prepare {
     fn run(self) -> Result<()> {
-        if self.output.extension().is_none_or(|extension| extension != "bin") {
-            bail!("--output {}: must end in .bin", self.output.display());
+        if self.out.extension().is_none_or(|extension| extension != "bin") {
+            bail!("--out {}: must end in .bin", self.out.display());
         }
         let written = [
-            self.output.clone(),
-            TokenFileInfo::path_for(&self.output),
-            TokenFileInfo::tokenizer_path_for(&self.output),
+            self.out.clone(),
+            TokenFileInfo::path_for(&self.out),
+            TokenFileInfo::tokenizer_path_for(&self.out),
         ];
         if let Some(taken) = written.iter().find(|path| path.exists() && !self.force) {
             bail!("{}: exists; add --force to write over it", taken.display());
@@ -111,7 +111,7 @@ impl Prepare {
         let mut total = 0;
         for file in &self.files {
             if let Some(target) = written.iter().find(|path| output::is_same_file(path, file)) {
-                bail!("--output: {} is a text to prepare; choose another name", target.display());
+                bail!("--out: {} is a text to prepare; choose another name", target.display());
             }
             total += std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
         }
@@ -127,7 +127,7 @@ impl Prepare {
             progress.show(&event);
         }
         let prepared =
-            prepare(&self.files, &tokenizer, &self.tokenizer, cleaning, &self.output, |done| {
+            prepare(&self.files, &tokenizer, &self.tokenizer, cleaning, &self.out, |done| {
                 progress.show(&Event::Preparing { done, total });
                 if stop.load(Ordering::Relaxed) {
                     ControlFlow::Break(())
@@ -179,7 +179,9 @@ impl Inspect {
         };
         output::line(&format!("{}: {checked}", report.path.display()))?;
         output::line(&format!("tokens      {}", output::count(info.n_tokens)))?;
-        output::line(&format!("text        {} bytes", output::count(info.n_text_bytes)))?;
+        if file.is_described() {
+            output::line(&format!("text        {} bytes", output::count(info.n_text_bytes)))?;
+        }
         output::line(&format!("vocabulary  {} ({})", info.n_vocab, info.vocabulary))?;
         output::line(&format!("tokenizer   {}", info.tokenizer))?;
         output::line(&format!("checksum    {}", info.xxh3))?;

@@ -97,7 +97,7 @@ pub struct Demo {
     #[arg(long, default_value_t = 2.0, value_parser = minutes)]
     minutes: f64,
     /// The folder of everything [default: runs/demo, or the first free of runs/demo-2, ...]
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with a demo that was stopped; needs --out
     #[arg(long, requires = "out")]
@@ -224,7 +224,7 @@ impl Demo {
         };
         let Some((law, made)) = pilots.law()? else {
             interrupted(&folder);
-            return Ok(());
+            return output::outcome(self.json, "interrupted");
         };
         output::note(&format!(
             "2 of 4: a law from {} points, {:.2} % r.m.s. off them: {}",
@@ -234,13 +234,13 @@ impl Demo {
         ));
         output::note("3 of 4: a plan under this law");
         let Some((schedule, predicted_loss)) = plan(&kind, &recipe, last, &folder)? else {
-            return Ok(());
+            return output::outcome(self.json, "no_plan");
         };
         output::note("4 of 4: the staged run, and the same shape from scratch beside it");
         let pilot_compute = law.compute.unwrap_or(0.0);
         let Some((sides, loss_floor)) = self.trained(schedule, &folder, pilot_compute)? else {
             interrupted(&folder);
-            return Ok(());
+            return output::outcome(self.json, "interrupted");
         };
         let story = Story {
             comparison: sides.compare(&[])?,
@@ -259,6 +259,7 @@ impl Demo {
         let Some(folder) = &self.out else {
             return free_folder().context("runs/demo and its numbered siblings are all taken");
         };
+        output::check_name("--out", folder)?;
         if self.resume && !folder.join(SETTINGS_FILE).exists() {
             bail!(
                 "{}: holds no demo to go on with (no {SETTINGS_FILE}); leave out --resume to begin one",

@@ -41,7 +41,7 @@ pub struct Fit {
     #[arg(long, conflicts_with_all = ["figure", "form"])]
     isoflop: bool,
     /// Resamples for the 95 % intervals
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = bootstraps)]
     bootstraps: usize,
     /// Seed of the resamples
     #[arg(long, default_value_t = 1)]
@@ -105,6 +105,13 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+fn bootstraps(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n <= 1_000_000 => Ok(n),
+        _ => Err("must be a whole number, at most 1000000".into()),
+    }
+}
+
 impl Fit {
     pub fn run(self) -> Result<()> {
         let source = Source {
@@ -119,7 +126,9 @@ impl Fit {
         if let Some(figure) = &self.figure {
             figures::check_target(figure)?;
         }
-        for target in self.out.iter().flat_map(|out| [out.clone(), points_path(out)]) {
+        let is_law: fn(&str) -> bool = is_law;
+        let targets = |out: &PathBuf| [(out.clone(), is_law), (points_path(out), is_points as _)];
+        for (target, is_own) in self.out.iter().flat_map(targets) {
             output::check_target(&target)?;
             let is_read = |file: &PathBuf| {
                 output::is_same_file(file, &target)
@@ -131,7 +140,7 @@ impl Fit {
                     target.display()
                 );
             }
-            output::check_replaced(&target, is_of_fit, "no law of staged fit or its points")?;
+            output::check_replaced(&target, is_own, "no law of staged fit, or no points of one")?;
         }
         let observations = source.read()?;
         if self.isoflop {
@@ -260,13 +269,16 @@ pub fn write(law: &Law, observations: &Observations, out: &Path) -> Result<()> {
     output::write_file(out, &(serde_json::to_string_pretty(law)? + "\n"))
 }
 
-/// Whether a file's text is what this command writes: a law, an optimum by budgets, or the points of a law.
-fn is_of_fit(text: &str) -> bool {
+/// Whether a file's text is a law, or an optimum by budgets.
+fn is_law(text: &str) -> bool {
     let has = |value: &serde_json::Value, key: &str| value.get(key).is_some();
-    let is_json = serde_json::from_str::<serde_json::Value>(text).is_ok_and(|value| {
-        has(&value, "law") && has(&value, "parameters") || has(&value, "optima")
-    });
-    is_json || text.starts_with("run,") && text.contains(",loss,predicted,")
+    serde_json::from_str::<serde_json::Value>(text)
+        .is_ok_and(|value| has(&value, "law") && has(&value, "parameters") || has(&value, "optima"))
+}
+
+/// Whether a file's text is that of the points of a law.
+fn is_points(text: &str) -> bool {
+    text.starts_with("run,") && text.contains(",loss,predicted,")
 }
 
 /// Where a law's points are written: `law.json` has `law.points.csv`.

@@ -268,6 +268,9 @@ impl Grow {
         let n_heads = match self.heads {
             Some(heads) => heads,
             None if heads.is_multiple_of(from.d_model) => heads / from.d_model,
+            None if d_model < from.d_model => {
+                bail!("--d-model {d_model}: must be at least {}, the width as it is", from.d_model)
+            }
             None => bail!(
                 "--d-model {d_model}: {} heads of {} do not grow in proportion to it; say --heads, as {} for \
                  larger heads",
@@ -315,7 +318,7 @@ impl Grow {
             let corpus = open_corpus(&schedule, run)?;
             let n = (CHECK_SEQUENCES * shape.context_len) as u64;
             let set = EvaluationSet::new(&corpus, n, shape.context_len);
-            (set, "held-out tokens of the run".to_string())
+            (set, format!("{} held-out tokens of the run", output::count(n)))
         } else {
             let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
             let n = CHECK_SEQUENCES * shape.context_len + 1;

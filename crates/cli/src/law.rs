@@ -369,6 +369,9 @@ fn policy(choice: BatchChoice) -> BatchPolicy {
     }
 }
 
+/// Tokens of a batch, or FLOPs of pilot runs, that are none any more.
+const MOST_AMOUNT: f64 = 1e40;
+
 /// A fitted law from what its file holds.
 ///
 /// # Errors
@@ -384,6 +387,11 @@ pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
                 "{name}: parameters.{parameter} is missing or no number: the form {} needs it",
                 fit.law
             ),
+        }
+    }
+    for (key, value) in [("batch_tokens", fit.batch_tokens), ("compute", fit.compute)] {
+        if let Some(value) = value.filter(|value| !(*value > 0.0 && *value < MOST_AMOUNT)) {
+            bail!("{name}: {key} = {value}: must be positive and below {MOST_AMOUNT:e}");
         }
     }
     let is_law = |draw: &Vec<f64>| draw.len() == values.len() && fit.law.fault(draw).is_none();

@@ -32,6 +32,19 @@ pub fn write_file(path: &Path, text: &str) -> Result<()> {
     written.with_context(|| format!("{} cannot be written", path.display()))
 }
 
+/// Errs unless the name of a run's folder, which its schedule and record hold, is UTF-8.
+pub fn check_name(option: &str, folder: &Path) -> Result<()> {
+    if folder.to_str().is_none() {
+        bail!("{option} {}: the name must be UTF-8", folder.display());
+    }
+    Ok(())
+}
+
+/// Tells, of a command that ends without what it was to make, how it ended, where JSON is wanted.
+pub fn outcome(is_json: bool, outcome: &str) -> Result<()> {
+    if is_json { json(&serde_json::json!({ "outcome": outcome })) } else { Ok(()) }
+}
+
 /// Errs unless a file can be written there: for commands that write several, or work long before they write.
 pub fn check_target(path: &Path) -> Result<()> {
     let ends_in_slash = path.as_os_str().to_string_lossy().ends_with('/');
@@ -44,6 +57,12 @@ pub fn check_target(path: &Path) -> Result<()> {
     {
         bail!("{}: {} is no folder", path.display(), blocked.display());
     }
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let trial = folder.join(format!(".staged-{}", std::process::id()));
+    std::fs::File::create(&trial)
+        .with_context(|| format!("{} cannot be written", path.display()))?;
+    // An empty file of this name is in nobody's way.
+    let _ = std::fs::remove_file(&trial);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 use crate::plan::{grow_by, operators};
 use crate::progress::warned;
 use crate::side_by_side::run_all;
-use crate::{fit, output, shapes};
+use crate::{fit, output, shapes, train};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::TokenFileInfo;
@@ -13,7 +13,6 @@ use schedule::{DataSource, Growth, Schedule, StageSpec, TextData};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use trainer::{Event, RunFolder, RunOptions, RunSummary, open_corpus, prepare_text};
 
 /// Evaluations of a pilot run: they are not counted as compute, but take time.
@@ -126,8 +125,17 @@ impl Pilot {
         if !(budget > 0.0 && budget.is_finite()) {
             bail!("--budget {budget}: must be positive");
         }
+        let price: f64 = shapes.iter().map(|shape| shape.flops_per_token().0).sum();
+        let steps = self.share * budget / price / recipe.batch().final_tokens() as f64;
+        if steps > MOST_STEPS {
+            bail!(
+                "--budget {budget:e}: pilot runs of {steps:.1e} steps; at most {:e}, for {MOST_STEPS:e} steps",
+                budget * MOST_STEPS / steps
+            );
+        }
         let name = format!("{}-pilots", recipe.name());
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(name));
+        output::check_name("-o", &folder)?;
         let grow = self.grow.map(|kind| operators("--grow", &[kind])).transpose()?;
         let asked = grow.map(|grow| format!("--grow {grow}"));
         let asked = asked.or(self.grow_by.map(|share| format!("--grow-by {share}")));
@@ -143,7 +151,9 @@ impl Pilot {
                 self.schedule.display()
             );
         }
-        let device = self.device.parse()?;
+        let device: DeviceChoice = self.device.parse()?;
+        // Before tokens are made, which may take long.
+        device.open(recipe.machine().precision)?;
         let runs = PilotRuns {
             recipe: &recipe,
             compute: self.share * budget,
@@ -165,14 +175,14 @@ impl Pilot {
         let runs = PilotRuns { recipe: &prepared, ..runs };
         let Some((law, made)) = runs.law()? else {
             output::note("interrupted; add --resume to the same command to go on");
-            return Ok(());
+            return output::outcome(self.json, "interrupted");
         };
         if self.json {
             return output::json(&law);
         }
         for run in &made {
             output::line(&format!(
-                "{}: N = {}, {} tokens, {}, held-out loss {:.4}",
+                "{}: N = {}, {} tokens, {} of its own, held-out loss {:.4}",
                 run.folder.display(),
                 output::count(run.n_params),
                 output::count(run.tokens),
@@ -230,6 +240,9 @@ impl Pilot {
     }
 }
 
+/// Steps of a pilot run, at most.
+const MOST_STEPS: f64 = 1e7;
+
 /// Why no growth was made.
 fn without_grown_run(law: &Fit, small: &GptShape, large: &PlannedPilot) -> String {
     let [n_small, n_large] = [small, &large.shape].map(|shape| shape.n_params() as f64);
@@ -286,7 +299,7 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
             output::note(&text);
         }
     };
-    let prepared = prepare_text(&recipe, folder, resume, warn, &AtomicBool::new(false));
+    let prepared = prepare_text(&recipe, folder, resume, warn, train::stop_on_signals()?);
     if let Err(error) = prepared.and_then(|()| open_corpus(&recipe, folder).map(drop)) {
         if is_new {
             // What was made for nothing goes again; the first error says more than one about tidying up.

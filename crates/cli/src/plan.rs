@@ -206,6 +206,10 @@ impl Plan {
         }
         self.check_targets()?;
         let mut planned = self.planned()?;
+        // First what more can go wrong with.
+        if let Some(figure) = &self.figure {
+            figures::learning_curves(&planned.schedule)?.write(figure)?;
+        }
         if let Some(out) = &self.out {
             if let Some(name) = out.file_stem().and_then(|stem| stem.to_str()) {
                 // A file's name may have characters that no run has.
@@ -215,9 +219,6 @@ impl Plan {
             }
             let text = plan_report::comment(&planned) + &planned.schedule.to_toml();
             output::write_file(out, &text)?;
-        }
-        if let Some(figure) = &self.figure {
-            figures::learning_curves(&planned.schedule)?.write(figure)?;
         }
         if self.json {
             return output::json(&plan_report::json(&planned));
@@ -307,9 +308,12 @@ impl Plan {
         for (option, value) in
             [("--budget", self.budget), ("--pf-days", self.pf_days), ("--seconds", self.seconds)]
         {
-            if let Some(value) = value.filter(|value| *value > MOST_BUDGET) {
-                bail!("{option} {value:e}: must be at most {MOST_BUDGET:e}");
+            if let Some(value) = value.filter(|value| !(*value > 0.0 && *value <= MOST_BUDGET)) {
+                bail!("{option} {value:e}: must be positive and at most {MOST_BUDGET:e}");
             }
+        }
+        if let Some(loss) = self.target_loss.filter(|loss| !(*loss > 0.0 && loss.is_finite())) {
+            bail!("--target-loss {loss}: must be positive");
         }
         let goal = match (self.budget, self.pf_days, self.seconds, self.target_loss) {
             (Some(flops), ..) => Goal::Budget(flops),
@@ -331,7 +335,8 @@ impl Plan {
             return Ok(Stop::ComputeOptimal);
         }
         let number = |text: &str| {
-            text.parse::<f64>().ok().with_context(|| {
+            let found = text.parse::<f64>().ok().filter(|found| *found > 0.0 && found.is_finite());
+            found.with_context(|| {
                 format!("--stop {text}: must be a multiple as 1.1x, tokens per parameter as 20tpp, optimal, or a loss")
             })
         };

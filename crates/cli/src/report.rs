@@ -153,7 +153,7 @@ fn notes(found: &Comparison) -> String {
 fn savings(found: &Comparison) -> String {
     if let Some(why) = &found.no_saving {
         let least = found.at_least.map_or(String::new(), |least| format!(" But {}.", least.text()));
-        return format!("<p>None: {}.{}</p>", escaped(why), escaped(&least));
+        return format!("<p>It cannot be told: {}.{}</p>", escaped(why), escaped(&least));
     }
     let rows = found.savings.iter().map(|one| {
         let interval = found.interval_of(one);

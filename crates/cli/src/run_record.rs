@@ -30,12 +30,13 @@ impl RunRecord {
         let smooth = match SmoothCurve::of_run(&curve) {
             Ok(smooth) => Some(smooth),
             Err(CurveError::TooShort { .. }) if schedule.learning_rate().decays() => None,
-            Err(error) => {
+            Err(error @ CurveError::TooShort { .. }) => {
                 let every = schedule.evaluation().every_steps;
                 return Err(error).with_context(|| {
                     format!("{} (evaluation.every_steps = {every})", path.display())
                 });
             }
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
         let growths = RunFolder::growths_of(folder)?;
         let state = newest_state(folder);

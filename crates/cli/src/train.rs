@@ -24,7 +24,7 @@ pub struct Train {
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
     /// The run's folder [default: runs/NAME of the schedule]
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// cpu, cuda or cuda:NUMBER
     #[arg(long, default_value = "cpu")]
@@ -170,11 +170,14 @@ pub fn report(summary: &RunSummary) -> Result<()> {
             val_loss - floor,
         ))?;
     }
-    output::line(&format!(
-        "{:.0} tokens/s, {:.2} % of it spent on data, {} in all",
-        summary.tokens_per_second,
-        100.0 * summary.data_share,
-        output::duration(summary.wall_seconds),
-    ))?;
+    // A run that was over has no speed.
+    if summary.tokens_per_second > 0.0 {
+        output::line(&format!(
+            "{:.0} tokens/s, {:.2} % of it spent on data, {} in all",
+            summary.tokens_per_second,
+            100.0 * summary.data_share,
+            output::duration(summary.wall_seconds),
+        ))?;
+    }
     output::line(&format!("checkpoint: {}", summary.checkpoint.display()))
 }

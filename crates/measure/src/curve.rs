@@ -107,9 +107,23 @@ impl LearningCurve {
         let header = rows.headers().map_err(|error| broken(1, error.to_string()))?.clone();
         for (i, row) in rows.records().enumerate() {
             let row = row.map_err(|error| broken(i + 2, error.to_string()))?;
-            let point = row.deserialize(Some(&header));
-            points
-                .push(point.map_err(|error| broken(i + 2, what_is_wrong(&error, &header, &row)))?);
+            let point: CurvePoint = row
+                .deserialize(Some(&header))
+                .map_err(|error| broken(i + 2, what_is_wrong(&error, &header, &row)))?;
+            if let Some(loss) = point.val_loss.filter(|loss| !(*loss > 0.0 && loss.is_finite())) {
+                let reason = format!("val_loss = {loss}: must be positive and finite");
+                return Err(broken(i + 2, reason));
+            }
+            if let Some(before) =
+                points.last().filter(|before: &&CurvePoint| before.step >= point.step)
+            {
+                let reason = format!(
+                    "step = {}: must be above {}, that of the row before",
+                    point.step, before.step
+                );
+                return Err(broken(i + 2, reason));
+            }
+            points.push(point);
         }
         Ok(Self { points })
     }

@@ -134,7 +134,9 @@ impl Figure {
             self.svg()
                 .and_then(|text| std::fs::write(&partial, text).map_err(|error| refused(&error)))
         } else {
-            draw::png(self, &partial)
+            // Why a file cannot be written the system says best.
+            let made = std::fs::File::create(&partial).map_err(|error| refused(&error));
+            made.and_then(|_| draw::png(self, &partial))
         };
         let renamed =
             drawn.and_then(|()| std::fs::rename(&partial, path).map_err(|error| refused(&error)));

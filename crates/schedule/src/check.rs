@@ -229,7 +229,11 @@ impl Checker<'_> {
                 let text = error.to_string();
                 let (named, expected) = text.split_once(": ").unwrap_or((&text, ""));
                 let (dimension, value) = named.split_once(" = ").unwrap_or((named, ""));
-                self.require(false, &format!("{key}.{dimension}"), value, expected)?;
+                let key = match dimension {
+                    "context_len" => "model.context_len".to_string(),
+                    of_stage => format!("{key}.{of_stage}"),
+                };
+                self.require(false, &key, value, expected)?;
             }
             self.until(&format!("{key}.until"), stage.until)?;
             match i.checked_sub(1) {

@@ -324,7 +324,8 @@ pub(crate) fn write_whole<T, E: From<StateError>>(
     hidden.push(std::process::id().to_string());
     let partial = parent.join(hidden);
     let written =
-        new_folder(&partial).map_err(E::from).and_then(|()| write(&partial)).and_then(|done| {
+        // Who asked knows the folder by its name alone.
+        new_folder(&partial, target).map_err(E::from).and_then(|()| write(&partial)).and_then(|done| {
             fs::rename(&partial, target).map_err(StateError::io(target))?;
             sync_folder(parent)?;
             Ok(done)
@@ -351,12 +352,12 @@ fn remove_leftovers(parent: &Path, hidden: &str) {
     }
 }
 
-/// Makes an empty folder in place of what an interrupted write left there.
-pub(crate) fn new_folder(path: &Path) -> Result<(), StateError> {
+/// Makes an empty folder, which is to become `target`, in place of what an interrupted write left there.
+pub(crate) fn new_folder(path: &Path, target: &Path) -> Result<(), StateError> {
     if path.exists() {
-        fs::remove_dir_all(path).map_err(StateError::io(path))?;
+        fs::remove_dir_all(path).map_err(StateError::io(target))?;
     }
-    fs::create_dir_all(path).map_err(StateError::io(path))
+    fs::create_dir_all(path).map_err(StateError::io(target))
 }
 
 impl TrainingState {

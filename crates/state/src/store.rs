@@ -76,7 +76,7 @@ impl CheckpointStore {
         partial: &Path,
         target: &Path,
     ) -> Result<(), StateError> {
-        new_folder(partial)?;
+        new_folder(partial, target)?;
         state.write_files(partial)?;
         if target.exists() {
             fs::remove_dir_all(target).map_err(StateError::io(target))?;

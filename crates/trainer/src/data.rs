@@ -24,6 +24,11 @@ pub fn open_corpus(schedule: &Schedule, root: &Path) -> Result<Corpus, TrainErro
             Ok(Corpus::from_language(language, context_len))
         }
         DataSource::Tokens(tokens) => {
+            if !tokens.file.exists() {
+                let reason = "data.file of the schedule is not there; staged data prepare makes token files, and --text takes text \
+                              where the schedule's source is text";
+                return Err(TrainError::folder(&tokens.file, reason));
+            }
             Ok(Corpus::from_file(&tokens.file, tokens.validation_fraction, context_len)?)
         }
         DataSource::Text(text) => {

@@ -51,6 +51,13 @@ fn world() -> World {
     world.write("law.txt", "L = 2");
     let curve = fs::read_to_string(world.path("big/metrics.csv")).unwrap();
     world.write("wrong.csv", curve.replacen("\n0,30,", "\n0,NaN,", 1));
+    let row = curve.lines().nth(2).unwrap();
+    let loss = row.split(',').nth(5).unwrap();
+    world.write(
+        "no_loss.csv",
+        curve.replacen(row, &row.replace(loss, "NaN").replacen("NaN", loss, 1), 1),
+    );
+    world.write("again.csv", curve.replacen(row, &format!("{row}\n{row}"), 1));
     world.write("table.points.csv", &table);
     world
 }
@@ -243,10 +250,30 @@ fn units_and_prices_agree() {
     assert!(policies["saving_interval"].is_null());
 }
 
+/// Errs with a code of 2 and these words, and nothing is written.
+fn leave_no_trace(world: &World, cases: &[(String, &str)]) {
+    let names = || {
+        let entries = fs::read_dir(world.root()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    for (arguments, message) in cases {
+        let output = world.staged(arguments);
+        let text = lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");
+        assert!(text.contains(message), "{arguments}: {text}");
+        assert!(!text.contains("panicked"), "{arguments}: {text}");
+        assert_eq!(names(), before, "{arguments} left something behind");
+    }
+}
+
 #[test]
-fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
+fn bad_points_are_explained_and_leave_no_trace() {
     let world = world();
     let fit = |rest: &str| format!("fit {rest} {COLUMNS} -o new.json");
+    world.good(&format!("fit points.csv {COLUMNS} --bootstraps 0 -o partial.json"));
     let cases = [
         (fit("missing.csv"), "missing.csv cannot be read"),
         (fit("negative.csv"), "negative.csv: line 2: N = -1e7: must be positive and finite"),
@@ -262,18 +289,45 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
         ("fit points.csv -o new.json".into(), "no column named loss; it has N, D, L, kind"),
         ("fit points.csv --columns loss=X -o new.json".into(), "no column \"X\"; it has N, D, L"),
         ("fit points.csv --columns size=N -o new.json".into(), "must be one of n_params, tokens"),
+        (
+            format!("fit points.csv {COLUMNS} -o partial.points.csv"),
+            "partial.points.csv: is there already, and no law of staged fit",
+        ),
+        (fit("points.csv --figure new.pdf"), "new.pdf: figures are written as .svg or .png"),
+        (fit("points.csv --last-only"), "no column says which rows are of one run"),
+        (
+            format!("fit table.points.csv {COLUMNS} -o table.json"),
+            "table.points.csv is one of the files that are fitted",
+        ),
+        ("fit points.csv --isoflop -o new.json --figure new.svg".into(), "cannot be used with"),
+    ];
+    leave_no_trace(&world, &cases);
+}
+
+#[test]
+fn bad_plans_and_figures_are_explained_and_leave_no_trace() {
+    let world = world();
+    let cases = [
         ("plan -o new.toml".into(), "what is to be reached?"),
         ("plan --budget 1e6 -o new.toml".into(), "too small for the smallest shape, 1x64x1"),
         (
             "plan --budget 1e5 --law kaplan-authors --batch 524288 -o new.toml".into(),
             "the law has no loss for so little",
         ),
-        ("plan --budget=-1 -o new.toml".into(), "budget = -1: must be positive"),
-        ("plan --budget -1 -o new.toml".into(), "budget = -1: must be positive"),
+        ("plan --budget=-1 -o new.toml".into(), "--budget -1e0: must be positive"),
+        ("plan --budget -1 -o new.toml".into(), "--budget -1e0: must be positive"),
         ("plan --budget 1e40 -o new.toml".into(), "steps: at most 1e12 can be planned"),
-        ("plan --budget 1e300".into(), "--budget 1e300: must be at most 1e40"),
+        ("plan --budget 1e300".into(), "--budget 1e300: must be positive and at most 1e40"),
         ("plan --budget 1e19 --batch 1e20".into(), "must be a number of tokens up to 1073741824"),
-        ("plan --shape gpt2 --stop -5tpp".into(), "stop = -5: must be positive"),
+        ("plan --pf-days -1".into(), "--pf-days -1e0: must be positive"),
+        ("plan --target-loss -1".into(), "--target-loss -1: must be positive"),
+        ("plan --shape gpt2 --stop -5tpp".into(), "--stop -5: must be a multiple as 1.1x"),
+        ("plan --shape gpt2 --stop nanx".into(), "--stop nan: must be a multiple as 1.1x"),
+        ("plan --curves big no_loss.csv".into(), "no_loss.csv: row 3: val_loss = NaN: must be"),
+        (
+            "plan --curves big again.csv".into(),
+            "again.csv: row 4: step = 30: must be above 30, that of the row before",
+        ),
         ("plan --curves big wrong.csv".into(), "wrong.csv: row 3: step = NaN: invalid digit"),
         (
             "plan --shape gpt2 --stop 50".into(),
@@ -291,11 +345,9 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
             "points.csv: is there already, and no planned schedule",
         ),
         ("plan --shape gpt2 --law partial.json".into(), "partial.json: parameters.N_c is missing"),
-        (fit("points.csv --figure new.pdf"), "new.pdf: figures are written as .svg or .png"),
-        (fit("points.csv --last-only"), "no column says which rows are of one run"),
         (
-            format!("fit table.points.csv {COLUMNS} -o table.json"),
-            "table.points.csv is one of the files that are fitted",
+            "plan --shape gpt2 --law batch.json".into(),
+            "batch.json: batch_tokens = -1: must be positive",
         ),
         ("plan --budget 1e19 --law law.txt".into(), "law.txt: no law of staged fit"),
         ("plan --budget 1e19 --law none".into(), "neither kaplan, kaplan-authors"),
@@ -305,7 +357,6 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
             "--batch 1000: must be a multiple of the context length, 1024",
         ),
         ("plan --curves small points.csv -o new.toml".into(), "cannot be used with"),
-        ("fit points.csv --isoflop -o new.json --figure new.svg".into(), "cannot be used with"),
         ("plan --budget 1e19 --stages 4..2".into(), "must be a number of stages"),
         ("plan --budget 1e19 --operators up".into(), "--operators up: must be width"),
         ("plan --target-loss 1.5".into(), "stays above"),
@@ -328,23 +379,12 @@ fn bad_laws_plans_and_figures_are_explained_and_leave_no_trace() {
     let mut partial = world.json(&format!(
         "fit points.csv {COLUMNS} --form kaplan-tokens --bootstraps 0 -o partial.json"
     ));
+    let mut batch = partial.clone();
+    batch["batch_tokens"] = (-1).into();
+    world.write("batch.json", batch.to_string());
     partial["parameters"].as_object_mut().unwrap().remove("N_c");
     world.write("partial.json", partial.to_string());
-    let names = || {
-        let entries = fs::read_dir(world.root()).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        names
-    };
-    let before = names();
-    for (arguments, message) in cases {
-        let output = world.staged(&arguments);
-        let text = lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");
-        assert!(text.contains(message), "{arguments}: {text}");
-        assert!(!text.contains("panicked"), "{arguments}: {text}");
-        assert_eq!(names(), before, "{arguments} left something behind");
-    }
+    leave_no_trace(&world, &cases);
 }
 
 #[test]
