@@ -1,6 +1,6 @@
 //! Pilot runs, the pace after a growth, and plans under their law, as a user makes them.
 
-use super::world::{lossy, world, write_recipes};
+use super::world::{World, lossy, world, write_recipes};
 use serde_json::Value;
 use std::fs;
 
@@ -86,6 +86,16 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
     );
 }
 
+/// 6 N D of the recipe, of which the pilot runs have a half.
+fn budget() -> f64 {
+    6.0 * f64::from(12 * 2 * 32 * 32) * 64.0 * 400.0
+}
+
+/// The compute that the last row of a run tells.
+fn compute_of(metrics: &str) -> f64 {
+    metrics.lines().last().unwrap().split(',').nth(3).unwrap().parse().unwrap()
+}
+
 #[test]
 fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     let world = world();
@@ -97,7 +107,27 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
         "{again}"
     );
     let law = world.json("pilot recipe.toml --share 0.5 --sizes 2 -o pilots --resume");
-    // Pilot runs go on with the text that they began with, and what cannot be planned leaves nothing behind.
+    let spent = law["compute"].as_f64().unwrap();
+    assert!((spent / (0.5 * budget()) - 1.0).abs() < 0.02, "{spent} of {}", budget());
+    world.good("plan --law pilots/law.json --template recipe.toml --shape 2x32x4 --operators width --stop 1.3x --context 16 -o mine.toml");
+    let plan = fs::read_to_string(world.path("mine.toml")).unwrap();
+    assert!(plan.contains("name = \"mine\"") && plan.contains("pilot_compute = "), "{plan}");
+    assert!(plan.contains("low = [") && plan.contains("high = ["));
+    // The plan's own stages are long; the run begins, and its record is that of the plan.
+    let stages = plan.matches("[[stages]]").count();
+    let short = plan.replace("[stages.until]\nsteps = ", "[stages.until]\ntokens = 640\nsteps = ");
+    world.write("mine.toml", short);
+    let run = world.json("train mine.toml --out mine");
+    assert_eq!(run["outcome"], "finished", "{run}");
+    assert_eq!(run["step"].as_u64(), Some(10 * stages as u64), "{run}");
+    assert_eq!(world.path("mine/growth-1.json").exists(), stages > 1);
+}
+
+/// Pilot runs go on with the text that they began with, and what cannot be planned leaves nothing behind.
+#[test]
+fn pilot_runs_keep_to_their_text() {
+    let world = world();
+    write_recipes(&world);
     let text = fs::read_to_string(world.path("recipe.toml")).unwrap();
     let source = "{ source = \"synthetic\", n_words = 16, language_seed = 1 }";
     let text = text.replace(source, "{ source = \"text\", tokenizer = \"bytes\" }");
@@ -127,35 +157,48 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
         found.contains("texts: holds runs on a.txt (3500 bytes), tokenizer = bytes"),
         "{found}"
     );
-    let budget = 6.0 * f64::from(12 * 2 * 32 * 32) * 64.0 * 400.0;
-    let spent = law["compute"].as_f64().unwrap();
-    assert!((spent / (0.5 * budget) - 1.0).abs() < 0.02, "{spent} of {budget}");
-    // Where the rate decays, runs of three lengths, of which the ends count.
+}
+
+/// The law of pilot runs in `ends`, whose rate decays from the start, so that they share no step.
+fn pilots_of_ends(world: &World) -> Value {
     let decaying =
         fs::read_to_string(world.path("recipe.toml")).unwrap().replace("constant", "linear");
     world.write("decaying.toml", decaying);
-    let of_ends = world.json("pilot decaying.toml --share 0.5 --sizes 2 -o ends");
+    world.json("pilot decaying.toml --share 0.5 --sizes 2 -o ends")
+}
+
+/// Where the rate decays, runs of three lengths, of which the ends count, and one that grows, for the pace afterwards.
+#[test]
+fn ends_of_pilot_runs_make_a_law_and_a_grown_one_its_pace() {
+    let world = world();
+    write_recipes(&world);
+    let of_ends = pilots_of_ends(&world);
     assert_eq!(of_ends["points"].as_u64(), Some(6), "{of_ends}");
     assert!(world.path("ends/pilot-2x16x2-x0.6/metrics.csv").exists());
-    // And one that grows, for the pace afterwards.
     assert!(world.path("ends/pilot-2x8x1-to-2x16x2/growth-1.json").exists(), "{of_ends}");
     let grown = &of_ends["grown"];
     assert_eq!(grown["small"].as_f64(), Some(f64::from(12 * 2 * 8 * 8)));
     assert!(grown["tokens_large"].as_f64() > Some(0.0), "{grown}");
     let spent = of_ends["compute"].as_f64().unwrap();
-    assert!(spent < 0.51 * budget, "{spent} of {budget}");
+    assert!(spent < 0.51 * budget(), "{spent} of {}", budget());
     let runs = fs::read_dir(world.path("ends")).unwrap().map(|entry| entry.unwrap().path());
     let paid: Vec<f64> = runs
         .filter_map(|run| fs::read_to_string(run.join("metrics.csv")).ok())
-        .map(|text| text.lines().last().unwrap().split(',').nth(3).unwrap().parse().unwrap())
+        .map(|text| compute_of(&text))
         .collect();
     assert_eq!(paid.len(), 7);
     assert!((paid.iter().sum::<f64>() / spent - 1.0).abs() < 1e-9, "{paid:?} {spent}");
-    // Where the rate is stable before it decays, the shorter runs are a part of the longer ones, and paid for once.
+}
+
+/// Where the rate is stable before it decays, the shorter runs are a part of the longer ones, and paid for once.
+#[test]
+fn steps_that_pilot_runs_share_are_paid_once() {
+    let world = world();
+    write_recipes(&world);
     let of_branches = world.json("pilot stable.toml --share 0.5 --sizes 2 -o branches");
-    assert!(of_branches["compute"].as_f64().unwrap() < 0.51 * budget, "{of_branches}");
+    assert!(of_branches["compute"].as_f64().unwrap() < 0.51 * budget(), "{of_branches}");
     let tokens = |law: &Value| law["ranges"][1]["greatest"].as_f64().unwrap();
-    assert!(tokens(&of_branches) > 1.3 * tokens(&of_ends), "{of_branches}");
+    assert!(tokens(&of_branches) > 1.3 * tokens(&pilots_of_ends(&world)), "{of_branches}");
     for branch in ["pilot-2x16x2", "pilot-2x16x2-x0.6", "pilot-2x8x1-to-2x16x2"] {
         assert!(world.path("branches").join(branch).join("branch.json").exists(), "{branch}");
     }
@@ -165,7 +208,7 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     let whole = |run: &str| -> f64 {
         let text =
             fs::read_to_string(world.path("branches").join(run).join("metrics.csv")).unwrap();
-        text.lines().last().unwrap().split(',').nth(3).unwrap().parse().unwrap()
+        compute_of(&text)
     };
     let runs = ["pilot-2x16x2", "pilot-2x16x2-x0.6", "pilot-2x16x2-x0.36"].map(whole);
     let expected = runs[0] + 0.2 * (runs[1] + runs[2]) + whole("pilot-2x8x1");
@@ -185,8 +228,4 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     let form = "--form kaplan-tokens --last-only --bootstraps 0";
     let copied = world.json(&format!("fit {copies} {form}"));
     assert_eq!(copied["compute"], fitted["compute"]);
-    world.good("plan --law pilots/law.json --template recipe.toml --shape 2x32x4 --operators width --stop 1.3x --context 16 -o mine.toml");
-    let plan = fs::read_to_string(world.path("mine.toml")).unwrap();
-    assert!(plan.contains("name = \"mine\"") && plan.contains("pilot_compute = "), "{plan}");
-    assert!(plan.contains("low = [") && plan.contains("high = ["));
 }
