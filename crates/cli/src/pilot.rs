@@ -397,6 +397,7 @@ impl PilotRuns<'_> {
         for of_shape in planned.chunks(lengths.len()) {
             runs.extend(self.runs_of_shape(of_shape)?);
         }
+        self.check_held(&runs)?;
         let folders: Vec<PathBuf> = runs.iter().map(|run| run.folder.clone()).collect();
         let of_small = runs[lengths.len()..2 * lengths.len()].to_vec();
         let Some(summaries) = run_all("pilot runs", runs)? else { return Ok(None) };
@@ -432,6 +433,22 @@ impl PilotRuns<'_> {
         }
         fit::write(&law, &observations, &law_path(self.folder))?;
         Ok(Some((law, made)))
+    }
+
+    /// Errs before any run goes on if one that is there was made otherwise.
+    fn check_held(&self, runs: &[RunOptions]) -> Result<()> {
+        for run in runs.iter().filter(|run| RunFolder::is_run(&run.folder)) {
+            let held = RunFolder::schedule_of(&run.folder)?;
+            if let Some(difference) = run.schedule.difference_from(&held) {
+                bail!(
+                    "{}: holds pilot runs of another recipe, --share, --budget or --shapes ({}: {difference}); give the same, or choose \
+                     another folder",
+                    self.folder.display(),
+                    run.schedule.name()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The runs of one shape, the longest first. Each branches off the next shorter one where its rate is stable.

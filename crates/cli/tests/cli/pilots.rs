@@ -107,6 +107,8 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
         "{again}"
     );
     let law = world.json("pilot recipe.toml --share 0.5 --sizes 2 -o pilots --resume");
+    let other = world.bad("pilot recipe.toml --share 0.4 --sizes 2 -o pilots --resume");
+    assert!(other.contains("pilots: holds pilot runs of another recipe, --share"), "{other}");
     let spent = law["compute"].as_f64().unwrap();
     assert!((spent / (0.5 * budget()) - 1.0).abs() < 0.02, "{spent} of {}", budget());
     world.good("plan --law pilots/law.json --template recipe.toml --shape 2x32x4 --operators width --stop 1.3x --context 16 -o mine.toml");
