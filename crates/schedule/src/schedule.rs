@@ -5,6 +5,7 @@ use crate::{
     Machine, Prediction, Ramp, ScheduleError, Until,
 };
 use measure::{GptShape, Parametrization};
+use serde::de::DeserializeOwned;
 use std::path::Path;
 
 /// A checked schedule: a complete run.
@@ -57,9 +58,15 @@ impl Schedule {
     /// # Errors
     /// As [`Schedule::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ScheduleError> {
-        let file: ScheduleFile = toml::from_str(text).map_err(|error| ScheduleError::Syntax {
-            path: path.to_path_buf(),
-            message: error.to_string().trim_end().to_string(),
+        let file: ScheduleFile = toml::from_str(text).map_err(|error| {
+            let mut message = error.to_string().trim_end().to_string();
+            // Of a table whose kind is one of its keys the parser tells the table's line alone.
+            let key = key_at_fault::<DataSource>(text, "data", "source")
+                .or_else(|| key_at_fault::<Parametrization>(text, "parametrization", "kind"));
+            if let Some(key) = key.filter(|key| !message.contains(&format!("`{key}`"))) {
+                message = format!("{message} ({key})");
+            }
+            ScheduleError::Syntax { path: path.to_path_buf(), message }
         })?;
         Self::check(file, path)
     }
@@ -184,6 +191,23 @@ impl Schedule {
     }
 }
 
+/// The key of a table, other than that of its kind, without which it would have another fault, or none.
+fn key_at_fault<T: DeserializeOwned>(text: &str, name: &str, kind: &str) -> Option<String> {
+    let file: toml::Table = text.parse().ok()?;
+    let table = file.get(name)?.as_table()?;
+    let fault = |table: &toml::Table| {
+        let found = toml::Value::Table(table.clone()).try_into::<T>();
+        found.err().map(|error| error.to_string())
+    };
+    let whole = fault(table)?;
+    let is_at_fault = |key: &&String| {
+        let mut without = table.clone();
+        without.remove(*key);
+        fault(&without).as_ref() != Some(&whole)
+    };
+    table.keys().filter(|key| *key != kind).find(is_at_fault).cloned()
+}
+
 /// The shape with a vocabulary of one, until the data says how large it is; its sizes are not checked.
 pub(crate) fn stage_shape(file: &ScheduleFile, stage: &StageFile) -> GptShape {
     let StageFile { n_layers, d_model, n_heads, d_head, d_ff, .. } = *stage;
@@ -301,6 +325,8 @@ until = { steps = 1200 }
             ("version = 1", "version = 2", "version = 2: this version reads version 1"),
             ("name = \"test\"", "name = \"../x\"", "name = \"../x\": must be letters"),
             ("d_model = 128", "d_model = \"wide\"", "invalid type: string \"wide\""),
+            ("strip_cr = true", "strip_cr = 5", "expected a boolean (strip_cr)"),
+            ("base_width = 64", "base_width = 1e3", "expected usize (base_width)"),
         ];
         for (good, bad, message) in cases {
             let error = parse(&GOOD.replacen(good, bad, 1)).unwrap_err().to_string();
