@@ -147,7 +147,9 @@ for case, (fitted, predicted) in CASES.items():
     path = os.path.join(work, "case.csv")
     with open(path, "w", newline="") as out:
         csv.writer(out).writerows([("n", "d", "loss", "run")] + [(*point, i) for i, point in enumerate(fitted)])
-    for form in ["kaplan-tokens", "tokens", "fixed-tokens", "mixed-tokens"]:
+    # Two sizes do not tell the exponent that tokens fits.
+    own_exponent = ["tokens"] if len({n for n, _, _ in fitted}) > 2 else []
+    for form in ["kaplan-tokens", *own_exponent, "fixed-tokens", "mixed-tokens"]:
         command = [staged, "fit", path, "--columns", "n_params=n,tokens=d,loss=loss,run=run", "--form", form,
                    "--bootstraps", "0", "--json"]
         law = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

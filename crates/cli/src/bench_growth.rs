@@ -178,11 +178,14 @@ impl GrowthBench {
             [("--narrow", &self.narrow, false), ("--shallow", &self.shallow, true)]
         {
             let small = shapes::shape(option, text, 1, schedule.context_len())?;
+            let small = GptShape { tied_head: target.tied_head, ..small };
             for case in cases().into_iter().filter(|case| case.deeper == deeper) {
                 if let Err(refusal) = case.growth.plan(&small, &target) {
                     bail!(
-                        "{option} {text}: does not grow into {target} by {}: {}",
+                        "{option} {text}: does not grow into {target} by {}: {} = {}: {}",
                         case.name,
+                        refusal.key,
+                        refusal.value,
                         refusal.expected
                     );
                 }

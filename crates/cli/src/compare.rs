@@ -163,7 +163,9 @@ pub fn print(found: &Comparison) -> Result<()> {
                 100.0 * (loss / stage.actual_loss - 1.0),
                 100.0 * error
             ),
-            (Some(_), None) if found.decays => "no end to compare a prediction with".to_string(),
+            _ if found.decays && found.predicted_saving.is_some() => {
+                "no end to compare a prediction with".to_string()
+            }
             _ => "no prediction".to_string(),
         };
         output::line(&format!(

@@ -3,7 +3,7 @@
 use crate::law::PlanningLaw;
 use crate::output;
 use anyhow::{Context, Result, bail};
-use measure::LearningCurve;
+use measure::{GptShape, LearningCurve};
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
 use scaling::plan::{Goal, Stop, least_size};
 use scaling::{Fit, StageStart, TrainingCost};
@@ -39,8 +39,8 @@ fn sizes(schedule: &Schedule) -> Vec<f64> {
 
 /// N of the smallest shape that a schedule's last one could have grown from.
 fn least_source(schedule: &Schedule) -> f64 {
-    let stages = schedule.stages();
-    least_size(&stages[stages.len() - 1].shape(1))
+    let chain: Vec<GptShape> = schedule.stages().iter().map(|stage| stage.shape(1)).collect();
+    least_size(&chain)
 }
 
 /// The law that a schedule was planned under, with its batch.

@@ -339,9 +339,10 @@ pub fn report(law: &Law) -> Result<()> {
     ))?;
     if let Some(left_out) = law.left_out {
         output::line(&format!(
-            "left out, N = {:.3e}: predicted from the smaller sizes with an error of {:.2} % on average \
+            "left out, N = {:.3e}: predicted from the smaller sizes{} with an error of {:.2} % on average \
              ({:+.2} % with signs), {:.2} % at most, over the ends of {} runs",
             left_out.n_params,
+            left_out.form.map_or(String::new(), |form| format!(" by {form}")),
             percent(left_out.mean_absolute_error),
             percent(left_out.mean_error),
             percent(left_out.largest_error),

@@ -51,6 +51,9 @@ pub fn check_target(path: &Path) -> Result<()> {
     if path.is_dir() || ends_in_slash || path.file_name().is_none() {
         bail!("{}: is a folder; name a file", path.display());
     }
+    if path.exists() && !path.is_file() {
+        bail!("{}: is no file that can be replaced; name another", path.display());
+    }
     let folder = path.ancestors().skip(1).find(|folder| folder.exists());
     if let Some(blocked) =
         folder.filter(|folder| !folder.is_dir() && !folder.as_os_str().is_empty())

@@ -441,7 +441,7 @@ impl PilotRuns<'_> {
             let held = RunFolder::schedule_of(&run.folder)?;
             if let Some(difference) = run.schedule.difference_from(&held) {
                 bail!(
-                    "{}: holds pilot runs of another recipe, --share, --budget or --shapes ({}: {difference}); give the same, or choose \
+                    "{}: holds pilot runs of another recipe, --share, --budget, --sizes, --shapes or --operators ({}: {difference}); give the same, or choose \
                      another folder",
                     self.folder.display(),
                     run.schedule.name()

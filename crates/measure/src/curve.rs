@@ -92,24 +92,31 @@ impl CurvePoint {
 }
 
 impl LearningCurve {
-    /// Reads a whole `metrics.csv`. A last row without its end is one that was being written when the run died, and is passed over.
+    /// Reads a whole `metrics.csv`. A last row without its end that is no point was being written when the run died, and is passed over.
     ///
     /// # Errors
     /// An unreadable file, or a row that is not a curve point.
     pub fn read(path: &Path) -> Result<Self, CurveError> {
         let io = |cause| CurveError::Io { path: path.to_path_buf(), cause };
-        let mut text = std::fs::read(path).map_err(io)?;
-        text.truncate(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+        let text = std::fs::read(path).map_err(io)?;
+        let is_torn = !text.ends_with(b"\n");
         let mut points = Vec::new();
         let mut rows = csv::Reader::from_reader(text.as_slice());
         let broken =
             |row: usize, reason: String| CurveError::Row { path: path.to_path_buf(), row, reason };
         let header = rows.headers().map_err(|error| broken(1, error.to_string()))?.clone();
-        for (i, row) in rows.records().enumerate() {
-            let row = row.map_err(|error| broken(i + 2, error.to_string()))?;
-            let point: CurvePoint = row
-                .deserialize(Some(&header))
-                .map_err(|error| broken(i + 2, what_is_wrong(&error, &header, &row)))?;
+        let mut records = rows.records().enumerate().peekable();
+        while let Some((i, row)) = records.next() {
+            let found: Result<CurvePoint, CurveError> = match &row {
+                Err(error) => Err(broken(i + 2, error.to_string())),
+                Ok(row) => row
+                    .deserialize(Some(&header))
+                    .map_err(|error| broken(i + 2, what_is_wrong(&error, &header, row))),
+            };
+            if found.is_err() && is_torn && records.peek().is_none() {
+                break;
+            }
+            let point = found?;
             if let Some(loss) = point.val_loss.filter(|loss| !(*loss > 0.0 && loss.is_finite())) {
                 let reason = format!("val_loss = {loss}: must be positive and finite");
                 return Err(broken(i + 2, reason));
@@ -306,6 +313,23 @@ mod tests {
         (4..=8).for_each(|step| writer.append(&point(step)).unwrap());
         write(&straight, 1..=8);
         assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&straight).unwrap());
+    }
+
+    #[test]
+    fn a_torn_last_row_is_passed_over_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        write(&path, 1..=3);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let n_read = |text: String| {
+            std::fs::write(&path, text).unwrap();
+            LearningCurve::read(&path).map(|curve| curve.points.len())
+        };
+        assert_eq!(n_read(whole.clone() + "0,4,245").unwrap(), 3);
+        // One that is whole but for its end counts.
+        assert_eq!(n_read(whole.trim_end().to_string()).unwrap(), 3);
+        assert!(n_read(whole.clone() + "0,4,245\n").is_err());
+        assert!(n_read(whole.clone() + "0,4,245\n0,5").is_err());
     }
 
     #[test]

@@ -64,6 +64,8 @@ impl Schedule {
         let placeless = |schedule: &Self| {
             let mut file = schedule.file.clone();
             without_token_path(&mut file);
+            // Of no number of the run.
+            file.pilot_compute = None;
             file
         };
         difference(&placeless(there), &placeless(self))

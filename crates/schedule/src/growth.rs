@@ -412,6 +412,11 @@ mod tests {
                 shape(4, 256, 8),
                 "growth.split_strength = 0: must be above 0",
             ),
+            (
+                Growth { split_strength: 2.5, ..width(WidthMode::Split) },
+                shape(4, 512, 16),
+                "becomes 4 times as large, at most 2.000",
+            ),
             (listed(&[0, 1, 2, 3]), shape(5, 128, 4), "needs 5 blocks"),
             (listed(&[0, 1, 2, 3, 4]), shape(5, 128, 4), "must name blocks from 0 to 3"),
             (listed(&[0, 1, 3, 2, 3]), shape(5, 128, 4), "must name each of the 4 blocks"),

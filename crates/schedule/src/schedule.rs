@@ -325,6 +325,11 @@ until = { steps = 1200 }
             ("version = 1", "version = 2", "version = 2: this version reads version 1"),
             ("name = \"test\"", "name = \"../x\"", "name = \"../x\": must be letters"),
             ("d_model = 128", "d_model = \"wide\"", "invalid type: string \"wide\""),
+            (
+                "weight_decay = 0.1",
+                "weight_decay = 125",
+                "peak = 0.008: must be below 1 / optimizer",
+            ),
             ("strip_cr = true", "strip_cr = 5", "expected a boolean (strip_cr)"),
             ("base_width = 64", "base_width = 1e3", "expected usize (base_width)"),
         ];

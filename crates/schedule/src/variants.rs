@@ -86,6 +86,10 @@ impl Schedule {
 mod tests {
     use crate::schedule::tests::{parse, second};
 
+    fn text_with_pilots(text: &str) -> String {
+        text.replace("seed = 1\n", "seed = 1\npilot_compute = 3e12\n")
+    }
+
     #[test]
     fn the_last_shape_alone_costs_what_the_file_says() {
         let text = second("n_layers = 6;d_model = 256;n_heads = 8;until = { tokens = 40960 };");
@@ -103,5 +107,11 @@ mod tests {
         assert_eq!((longer.name(), longer.n_steps()), ("test-from-scratch-x1.5", 11));
         assert!(alone.clone().with_length(-1.0).is_err());
         assert_eq!(alone.stages()[0].until().loss, Some(1.5));
+        // What pilot runs took stays with the staged run of another length, and is none of the baseline's.
+        let paid = parse(&text_with_pilots(&whole.to_toml())).unwrap();
+        let longer = paid.clone().with_length(2.0).unwrap();
+        assert_eq!(longer.pilot_compute(), Some(3e12));
+        assert_eq!(paid.from_scratch().unwrap().pilot_compute(), None);
+        assert_eq!(longer.difference_from(&whole.clone().with_length(2.0).unwrap()), None);
     }
 }

@@ -42,7 +42,9 @@ impl RunFolder {
         }
         let lock_path = root.join(LOCK_FILE);
         let ours = fs::read(&lock_path).is_ok_and(|content| content == LOCK_CONTENT);
-        if root.exists() && !ours && !Self::is_run(root) {
+        // A schedule alone may be anybody's.
+        let has_run = Self::is_run(root) && Self::events_of(root).exists();
+        if root.exists() && !ours && !has_run {
             check_empty(root)?;
         }
         let made: Vec<PathBuf> = root

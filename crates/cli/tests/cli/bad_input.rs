@@ -1,8 +1,7 @@
 //! Bad input gives one clear error and exit code 2, and nothing is lost or left behind.
 
-use super::world::{World, lossy};
+use super::world::{World, leave_no_trace, listing, lossy};
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SCHEDULE: &str = r#"
@@ -52,6 +51,17 @@ fn world() -> World {
         "source = \"text\", files = [\"good.txt\"]",
         "source = \"tokens\", file = \"cut.bin\"",
     );
+    schedule(
+        "gone.toml",
+        "source = \"text\", files = [\"good.txt\"]",
+        "source = \"tokens\", file = \"gone.bin\"",
+    );
+    schedule(
+        "language.toml",
+        "source = \"text\", files = [\"good.txt\"], validation_fraction = 0.2",
+        "source = \"synthetic\", n_words = 16, language_seed = 1",
+    );
+    world.write("schedules/schedule.toml", "my own");
     schedule("batch.toml", "tokens = 64", "tokens = 16000000000000000000");
     schedule("vast.toml", "d_model = 16\nn_heads = 2", "d_model = 100000\nn_heads = 2");
     schedule(
@@ -70,6 +80,7 @@ fn world() -> World {
     fs::create_dir_all(world.path("mine/data")).unwrap();
     world.write("mine/data/tokens.bin", "my own");
     world.write("notes.bin.json", "my own");
+    world.write("own.bin", "my own");
     copy_run(&world, "run", "flipped");
     damage(&world, "flipped/checkpoints/step-00000004/model.safetensors", |bytes| {
         let middle = bytes.len() / 2;
@@ -93,19 +104,6 @@ fn copy_run(world: &World, from: &str, to: &str) {
     let copied =
         Command::new("cp").arg("-r").args([world.path(from), world.path(to)]).status().unwrap();
     assert!(copied.success());
-}
-
-fn listing(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(listing(&path));
-        }
-        found.push(path);
-    }
-    found.sort();
-    found
 }
 
 /// Growths that cannot be, and what is said of them.
@@ -183,6 +181,11 @@ fn bad_input_is_explained_and_leaves_no_trace() {
         ("train other.toml --out new --branch-of run", "`seed = 1` there, `seed = 2` here"),
         ("train tiny.toml --out new --branch-of nowhere", "nowhere: holds no run"),
         ("train tiny.toml --out occupied", "occupied: holds thesis.tex and no run"),
+        ("train gone.toml --out new", "gone.bin: data.file of the schedule is not there"),
+        (
+            "train language.toml --seed 18446744073709551614 --out new",
+            "is that of the language's held-out sequences",
+        ),
         ("train tiny.toml --out new --text empty.txt", "empty.txt: is empty"),
         (
             "train tiny.toml --out new --text short.txt",
@@ -224,17 +227,22 @@ fn bad_input_is_explained_and_leaves_no_trace() {
         ),
         ("demo --minutes 0 --out new", "must be from 0.5 to 10000"),
     ];
-    let before = listing(world.root());
-    for (arguments, message) in cases.iter().chain(&GROWTHS) {
-        let output = world.staged(arguments);
-        let text = lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");
-        assert!(text.contains(message), "{arguments}: {text}");
-        assert_eq!(text.matches("error:").count(), 1, "{arguments}: {text}");
-        assert!(!text.contains("panicked"), "{arguments}: {text}");
-        assert!(output.stdout.is_empty(), "{arguments}");
-        assert_eq!(listing(world.root()), before, "{arguments} left something behind");
-    }
+    leave_no_trace(&world, &cases);
+    leave_no_trace(&world, &GROWTHS);
+}
+
+#[test]
+fn nothing_takes_the_place_of_what_is_not_its_own() {
+    let cases = [
+        (
+            "bench growth tiny.toml --narrow 1x12x2 --shallow 1x16x2 -o new",
+            "--narrow 1x12x2: does not grow into 1x16x2 by duplicate: growth.width = duplicate",
+        ),
+        ("plan --shape gpt2 -o /dev/null", "/dev/null: is no file that can be replaced"),
+        ("data prepare own.bin -o own.bin --force", "own.bin is a text to prepare"),
+        ("train tiny.toml --out schedules", "schedules: holds schedule.toml and no run"),
+    ];
+    leave_no_trace(&world(), &cases);
 }
 
 #[cfg(not(feature = "cuda"))]

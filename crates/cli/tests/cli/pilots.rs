@@ -111,18 +111,13 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
     assert!(other.contains("pilots: holds pilot runs of another recipe, --share"), "{other}");
     let spent = law["compute"].as_f64().unwrap();
     assert!((spent / (0.5 * budget()) - 1.0).abs() < 0.02, "{spent} of {}", budget());
-    world.good("plan --law pilots/law.json --template recipe.toml --shape 2x32x4 --operators width --stop 1.3x --context 16 -o mine.toml");
+    world.good("plan --law pilots/law.json --template recipe.toml --shape 2x32x4 --operators width --stages 2 --stop 10tpp --context 16 -o mine.toml");
     let plan = fs::read_to_string(world.path("mine.toml")).unwrap();
     assert!(plan.contains("name = \"mine\"") && plan.contains("pilot_compute = "), "{plan}");
     assert!(plan.contains("low = [") && plan.contains("high = ["));
-    // The plan's own stages are long; the run begins, and its record is that of the plan.
-    let stages = plan.matches("[[stages]]").count();
-    let short = plan.replace("[stages.until]\nsteps = ", "[stages.until]\ntokens = 640\nsteps = ");
-    world.write("mine.toml", short);
     let run = world.json("train mine.toml --out mine");
     assert_eq!(run["outcome"], "finished", "{run}");
-    assert_eq!(run["step"].as_u64(), Some(10 * stages as u64), "{run}");
-    assert_eq!(world.path("mine/growth-1.json").exists(), stages > 1);
+    assert!(world.path("mine/growth-1.json").exists(), "{plan}");
 }
 
 /// Pilot runs go on with the text that they began with, and what cannot be planned leaves nothing behind.

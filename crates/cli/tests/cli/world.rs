@@ -113,3 +113,32 @@ pub fn write_recipes(world: &World) {
     world.write("stable.toml", recipe.replace("constant", "wsd"));
     world.write("recipe.toml", recipe);
 }
+
+/// Each command errs with a code of 2 and one error in these words, and leaves nothing behind.
+pub fn leave_no_trace(world: &World, cases: &[(impl AsRef<str>, &str)]) {
+    let before = listing(world.root());
+    for (arguments, message) in cases {
+        let arguments = arguments.as_ref();
+        let output = world.staged(arguments);
+        let text = lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");
+        assert!(text.contains(message), "{arguments}: {text}");
+        assert_eq!(text.matches("error:").count(), 1, "{arguments}: {text}");
+        assert!(!text.contains("panicked"), "{arguments}: {text}");
+        assert!(output.stdout.is_empty(), "{arguments}");
+        assert_eq!(listing(world.root()), before, "{arguments} left something behind");
+    }
+}
+
+pub fn listing(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(listing(&path));
+        }
+        found.push(path);
+    }
+    found.sort();
+    found
+}

@@ -37,8 +37,8 @@ pub(crate) fn bootstrap(
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(draw);
             let weights = resample(points, &units, &needed, n_parameters, &mut rng)?;
-            let found = from_start(&problem.weighted(&weights), best);
-            found.scaled_objective.is_finite().then(|| problem.published(&found))
+            let resampled = problem.weighted(&weights);
+            resampled.law(&from_start(&resampled, best))
         })
         .collect()
 }

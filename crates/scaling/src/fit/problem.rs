@@ -83,14 +83,12 @@ impl Problem {
             return None;
         }
         let law = self.form.law(&values);
-        let points = self.ln_quantities.iter().zip(&self.ln_losses);
-        let residuals: Vec<f64> = points
-            .map(|(x, y)| {
-                let x = [0, 1].map(|k| (x[k] + self.ln_centers[k]).exp());
-                law.loss_at(&x).ln() - y
-            })
-            .collect();
-        let (found, due) = (objective(&residuals), solution.objective());
+        let points = self.ln_quantities.iter().zip(&self.ln_losses).zip(&self.weights);
+        let of_point = |((x, y), weight): ((&[f64; 2], &f64), &f64)| {
+            let x = [0, 1].map(|k| (x[k] + self.ln_centers[k]).exp());
+            weight * objective(&[law.loss_at(&x).ln() - y])
+        };
+        let (found, due) = (points.map(of_point).sum::<f64>(), solution.objective());
         ((found - due).abs() <= 1e-3 * due + 1e-12).then_some(values)
     }
 

@@ -72,6 +72,9 @@ pub struct Residuals {
 /// not tell the exponent of N in [`LawForm::Tokens`], that of [`LawForm::FixedTokens`] stands in for it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeftOut {
+    /// The form that predicted it, where that is another than the law's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<LawForm>,
     /// N of the largest size.
     pub n_params: f64,
     /// Its runs.
@@ -440,6 +443,7 @@ fn leave_largest_out(form: LawForm, points: &Points) -> Option<LeftOut> {
     let smaller: Vec<usize> =
         (0..points.runs.len()).filter(|i| !is_largest(points.ln_quantities[*i][0])).collect();
     let sizes_left = points.distinct(0) - 1;
+    let asked = form;
     let form = match form {
         LawForm::Tokens if sizes_left < form.least_values(0) => LawForm::FixedTokens,
         form => form,
@@ -467,6 +471,7 @@ fn leave_largest_out(form: LawForm, points: &Points) -> Option<LeftOut> {
         .map(|(x, y)| (law.loss_at(&[x[0].exp(), x[1].exp()]).ln() - y).exp_m1())
         .collect();
     errors.iter().all(|error| error.is_finite()).then(|| LeftOut {
+        form: (form != asked).then_some(form),
         n_params: largest.exp(),
         runs: errors.len(),
         mean_error: errors.iter().sum::<f64>() / errors.len() as f64,

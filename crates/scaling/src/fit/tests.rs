@@ -157,7 +157,9 @@ fn two_sizes_do_not_tell_the_exponent_of_a_sum() {
     assert!(Fit::new(&of_sizes(&data, 2), options(LawForm::FixedTokens)).is_ok());
     // Nor do the two that are left when the largest of three is held out: the published exponent stands in.
     let left_out = |form| Fit::new(&of_sizes(&data, 3), options(form)).unwrap().left_out.unwrap();
-    assert_eq!(left_out(LawForm::Tokens), left_out(LawForm::FixedTokens));
+    let (own, given) = (left_out(LawForm::Tokens), left_out(LawForm::FixedTokens));
+    assert_eq!((own.form, given.form), (Some(LawForm::FixedTokens), None));
+    assert_eq!(LeftOut { form: None, ..own }, given);
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(crate) fn baselines(
     let n = last.n_params() as f64;
     rules.push(Baseline::of("stacking x4 (Du et al. 2024)", stacking(cost, n, final_loss)));
     rules.push(Baseline::of("grow at 80 % of a WSD run", eighty_percent(cost, &last, final_loss)));
-    let continuous = cost.continuous_saving(least_size(&last), n, final_loss).map(|saving| {
+    let continuous = cost.continuous_saving(least_size(shapes), n, final_loss).map(|saving| {
         (
             saving,
             "endlessly many growths that preserve the dynamics: no chain at a pace up to 1 saves more"

@@ -138,7 +138,7 @@ fn build(
         Goal::Loss(_) | Goal::Stop(_) => (alone.cost <= from_scratch - path.spared)
             .then(|| format!("{} alone reaches that loss for less", alone.shape)),
     });
-    let (best_size, cheapest) = cost.cheapest_at(least_size(&last), n_last, final_loss)?;
+    let (best_size, cheapest) = cost.cheapest_at(least_size(&path.shapes), n_last, final_loss)?;
     Ok(Plan {
         saving_at_best_size: 1.0 - (from_scratch - path.spared) / cheapest,
         best_size,

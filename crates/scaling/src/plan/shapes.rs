@@ -122,10 +122,11 @@ impl Operators {
     }
 }
 
-/// N of the smallest shape that grows into `last` in width and depth, in proportion.
-pub fn least_size(last: &GptShape) -> f64 {
-    let smallest = Operators::IN_PROPORTION.sources(last).into_iter().next();
-    smallest.unwrap_or(*last).n_params() as f64
+/// N of the smallest shape that grows into the last of a chain, or of one in the chain that is smaller.
+pub fn least_size(chain: &[GptShape]) -> f64 {
+    let sources = chain.last().map(|last| Operators::ALL.sources(last)).unwrap_or_default();
+    let sizes = sources.iter().chain(chain).map(GptShape::n_params);
+    sizes.min().unwrap_or(1) as f64
 }
 
 fn heads_in_proportion(small: &GptShape, large: &GptShape) -> bool {
