@@ -109,11 +109,13 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
     if let (Some(last), false) = (found.savings.last(), sides.scratch.is_empty()) {
         let over_seeds = if last.low.is_some() { "95 % interval over the seeds " } else { "" };
         let interval = found.interval_of(last);
-        // In words where it costs more; the table has the sign.
-        let what =
-            if last.saving < 0.0 { "more of the compute spent" } else { "of the compute saved" };
+        let what = if last.saving < 0.0 {
+            "of the compute saved, so that much more spent,"
+        } else {
+            "of the compute saved"
+        };
         let exact = last.saving_exact.map_or(String::new(), |exact| {
-            format!("; {} with attention and the output head counted", percent(exact))
+            format!("{} with attention and the output head counted, ", percent(exact))
         });
         let predicted = found
             .predicted_saving
@@ -121,10 +123,9 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
         let _ = writeln!(
             text,
             "<p><span class=\"number\">{}</span> {what} at loss {:.4}, against the same shape from scratch, \
-             {over_seeds}{interval}. As savings: {}{exact}, {} with the pilot runs counted.{predicted}</p>",
-            percent(last.saving.abs()),
-            last.loss,
+             {over_seeds}{interval}; {exact}{} with the pilot runs counted.{predicted}</p>",
             percent(last.saving),
+            last.loss,
             percent(last.saving_with_pilots),
         );
     }
