@@ -223,7 +223,7 @@ impl SmoothCurve {
 
     /// The lowest loss.
     pub fn lowest_loss(&self) -> f64 {
-        self.points.iter().map(|point| point[1]).fold(f64::INFINITY, f64::min).exp()
+        self.lowest_ln_loss().exp()
     }
 
     /// The greatest compute, FLOPs.
@@ -257,10 +257,13 @@ impl SmoothCurve {
         Some((left[0] + t * (right[0] - left[0])).exp())
     }
 
+    fn lowest_ln_loss(&self) -> f64 {
+        self.points.iter().map(|point| point[1]).fold(f64::INFINITY, f64::min)
+    }
+
     /// ln of a loss, that of the first point or of the lowest one where rounding alone tells them apart: exp and ln take one off the other.
     fn at_an_end(&self, ln_loss: f64) -> f64 {
-        let lowest = self.points.iter().map(|point| point[1]).fold(f64::INFINITY, f64::min);
-        let ends = [self.points[0][1], lowest];
+        let ends = [self.points[0][1], self.lowest_ln_loss()];
         ends.into_iter().find(|end| (end - ln_loss).abs() < 1e-12).unwrap_or(ln_loss)
     }
 

@@ -1,0 +1,142 @@
+//! Whether runs can be compared, and in what they differ.
+
+use super::{Sides, listed, seeds};
+use crate::run_record::RunRecord;
+use anyhow::{Result, bail};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+impl Sides {
+    /// Errs unless the sides can be compared.
+    pub(super) fn check(&self) -> Result<()> {
+        let first = &self.staged[0];
+        let last =
+            |run: &RunRecord| run.schedule.stages().last().map(|stage| stage.shape(1).to_string());
+        for run in self.staged[1..].iter().chain(&self.scratch).chain(&self.others) {
+            check_same_data(run, first)?;
+        }
+        for run in self.scratch.iter().chain(&self.others) {
+            if let Some(start) = run.schedule.start() {
+                bail!(
+                    "{}: begins with the model of {}; a run from scratch begins with random weights",
+                    run.folder.display(),
+                    start.display()
+                );
+            }
+        }
+        for run in &self.scratch {
+            let name = run.folder.display();
+            if !run.is_from_scratch() {
+                bail!("{name}: has {} stages; a baseline has one", run.schedule.stages().len());
+            }
+            if last(run) != last(first) {
+                bail!(
+                    "{name}: trains {}, and {} ends with {}: no saving of one against the other",
+                    last(run).unwrap_or_default(),
+                    first.folder.display(),
+                    last(first).unwrap_or_default(),
+                );
+            }
+            if run.decays() != first.decays() {
+                let (decays, stays) = if run.decays() { (run, first) } else { (first, run) };
+                bail!(
+                    "{}: its learning rate decays, and that of {} does not: their losses are not comparable",
+                    decays.folder.display(),
+                    stays.folder.display()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// In what the baseline is another recipe than the staged runs, and what else is to be known beside the numbers.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let first = &self.staged[0];
+        let recipe = |run: &RunRecord| {
+            let (rate, batch) = (run.schedule.learning_rate(), run.schedule.batch());
+            [
+                ("learning_rate.peak", rate.peak.to_string()),
+                ("learning_rate.shape", format!("{:?}", rate.shape).to_lowercase()),
+                (
+                    "the decaying share of the steps (learning_rate.shape, decay_fraction)",
+                    rate.decaying_share().to_string(),
+                ),
+                ("learning_rate.final_fraction", rate.final_fraction.to_string()),
+                ("learning_rate.warmup_steps", rate.warmup_steps.to_string()),
+                ("optimizer", settings(&run.schedule.optimizer())),
+                ("parametrization", settings(&run.schedule.parametrization())),
+                ("batch.tokens", batch.final_tokens().to_string()),
+                (
+                    "batch.ramp",
+                    run.schedule.ramp().map_or("none".to_string(), |ramp| ramp.to_string()),
+                ),
+            ]
+        };
+        let mut notes = BTreeSet::new();
+        for run in &self.scratch {
+            for ((key, here), (_, there)) in recipe(run).into_iter().zip(recipe(first)) {
+                if here != there {
+                    notes.insert(format!(
+                        "{key} is {here} from scratch and {there} in the staged runs"
+                    ));
+                }
+            }
+        }
+        let all = self.staged.iter().chain(&self.scratch).chain(&self.others);
+        if let Some(run) = all.into_iter().find(|run| run.data().is_none()) {
+            notes.insert(format!(
+                "{} has no checkpoint, which would tell its data: that all runs learn from the same is taken on trust",
+                run.folder.display()
+            ));
+        }
+        let (staged, scratch) = (seeds(&self.staged), seeds(&self.scratch));
+        if !scratch.is_empty() && staged != scratch {
+            notes.insert(format!(
+                "the staged runs are of seeds {} and those from scratch of {}: the missing ones may lie elsewhere, and no interval knows of it",
+                listed(&staged),
+                listed(&scratch)
+            ));
+        }
+        if let Some(start) = first.schedule.start() {
+            notes.insert(format!(
+                "the staged runs begin with the model of {}, whose own training is not counted",
+                start.display()
+            ));
+        }
+        notes.into_iter().collect()
+    }
+}
+
+/// Settings by their keys in a schedule.
+fn settings(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Errs unless both runs learn from the same tokens and are evaluated on the same held-out ones.
+fn check_same_data(run: &RunRecord, first: &RunRecord) -> Result<()> {
+    let (name, first_name) = (run.folder.display(), first.folder.display());
+    if let (Some(here), Some(there)) = (run.data(), first.data())
+        && here != there
+    {
+        bail!(
+            "{name}: learns from {here}, and {first_name} from {there}: their losses are not comparable"
+        );
+    }
+    let of = |run: &RunRecord| {
+        let schedule = &run.schedule;
+        let held_out = schedule.data().validation_fraction();
+        [
+            ("model.context_len", schedule.context_len().to_string()),
+            ("evaluation.tokens", schedule.evaluation().tokens.to_string()),
+            ("data.validation_fraction", held_out.map_or("none".into(), |share| share.to_string())),
+        ]
+    };
+    for ((key, here), (_, there)) in of(run).into_iter().zip(of(first)) {
+        if here != there {
+            bail!(
+                "{name}: {key} = {here}, and {there} in {first_name}: their losses are not comparable"
+            );
+        }
+    }
+    Ok(())
+}

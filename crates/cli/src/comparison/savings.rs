@@ -1,0 +1,137 @@
+//! Savings at equal loss: along smoothed curves, or at ends.
+
+use super::{LeastSaving, SavingAt, Sides, mean};
+use crate::run_record::{RunRecord, by_seed};
+use anyhow::{Error, Result, bail};
+use measure::{RunEnd, Saving, SmoothCurve, least_saving_of_ends, saving_at, saving_of_ends};
+
+/// Tokens per parameter of the run from scratch at which savings are told.
+const TOKENS_PER_PARAM: [f64; 5] = [2.5, 5.0, 10.0, 20.0, 40.0];
+
+/// The slope of the authors' compute-optimal stop (Shen et al. 2022): -0.052.
+const OPTIMAL_SLOPE: f64 = -0.052;
+
+/// Why ends tell no saving, and what they tell instead.
+pub(super) struct NoSaving {
+    pub why: String,
+    pub at_least: Option<LeastSaving>,
+}
+
+impl Sides {
+    /// Along smoothed curves, at these losses beside the usual ones.
+    pub(super) fn savings(&self, losses: &[f64]) -> Result<Vec<SavingAt>> {
+        let curves = |runs: &[RunRecord]| -> Vec<SmoothCurve> {
+            runs.iter().filter_map(|run| run.smooth.clone()).collect()
+        };
+        let (staged, scratch) = (curves(&self.staged), curves(&self.scratch));
+        let ends = staged.iter().chain(&scratch).map(SmoothCurve::lowest_loss);
+        let end = ends.fold(0.0, f64::max);
+        let mut marks: Vec<(String, f64)> =
+            losses.iter().map(|loss| ("asked for".to_string(), *loss)).collect();
+        let n = self.staged[0].last_n_params() as f64;
+        for ratio in TOKENS_PER_PARAM {
+            let at = scratch.iter().map(|curve| curve.loss_at(6.0 * n * ratio * n));
+            if let Some(found) = at.collect::<Option<Vec<f64>>>() {
+                let loss = mean(&found);
+                marks.push((format!("{ratio} tokens per parameter"), loss));
+            }
+        }
+        let at_slope = scratch.iter().map(|curve| {
+            curve.compute_at_slope(OPTIMAL_SLOPE).and_then(|compute| curve.loss_at(compute))
+        });
+        if let Some(found) = at_slope.collect::<Option<Vec<f64>>>() {
+            let loss = mean(&found);
+            marks.push((format!("slope {OPTIMAL_SLOPE} from scratch"), loss));
+        }
+        marks.retain(|(at, loss)| *loss > end || at == "asked for");
+        marks.sort_by(|a, b| b.1.total_cmp(&a.1));
+        marks.push(("the lowest loss that all reach".to_string(), end));
+        let mut found = Vec::new();
+        for (at, loss) in marks {
+            match saving_at(&staged, &scratch, loss, self.pilot_compute) {
+                Some(saving) => {
+                    let computes = staged.iter().map(|curve| curve.compute_at(loss));
+                    let exact =
+                        self.saving_exact(saving.saving, saving.compute_from_scratch, computes);
+                    found.push(SavingAt::new(at, saving, exact));
+                }
+                None if at == "asked for" => bail!(
+                    "--loss {loss}: not every run reaches it after its first evaluation; they all reach {end:.4}"
+                ),
+                None => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// At the ends of the staged runs, between those from scratch.
+    pub(super) fn saving_of_ends(&self) -> Result<SavingAt, NoSaving> {
+        let staged: Result<Vec<RunEnd>> = self.staged.iter().map(RunRecord::end).collect();
+        let scratch: Result<Vec<Vec<RunEnd>>> = by_seed(&self.scratch)
+            .into_iter()
+            .map(|runs| runs.into_iter().map(RunRecord::end).collect())
+            .collect();
+        let unended = |error: Error| NoSaving { why: error.to_string(), at_least: None };
+        let (staged, scratch) = (staged.map_err(unended)?, scratch.map_err(unended)?);
+        let exact = |saving: f64, of_scratch: f64| {
+            let computes = staged.iter().map(|end| Some(end.compute));
+            self.saving_exact(saving, of_scratch, computes)
+        };
+        if let Some(found) = saving_of_ends(&staged, &scratch, self.pilot_compute) {
+            let exact = exact(found.saving, found.compute_from_scratch);
+            return Ok(SavingAt::new("the ends".to_string(), found, exact));
+        }
+        let range = |ends: &mut dyn Iterator<Item = f64>| {
+            let (low, high) = ends
+                .fold((f64::INFINITY, 0.0f64), |(low, high), loss| (low.min(loss), high.max(loss)));
+            if low < high { format!("{low:.4} to {high:.4}") } else { format!("{low:.4}") }
+        };
+        let why = format!(
+            "the staged runs end at a loss of {}, the runs from scratch at {}: for every seed, runs from scratch of \
+             several lengths (--length) must enclose the former, with a loss that falls with the length",
+            range(&mut staged.iter().map(|end| end.loss)),
+            range(&mut scratch.iter().flatten().map(|end| end.loss)),
+        );
+        let at_least = least_saving_of_ends(&staged, &scratch);
+        let at_least = at_least.map(|(compute_from_scratch, saving)| LeastSaving {
+            saving,
+            saving_exact: exact(saving, compute_from_scratch),
+            compute: (1.0 - saving) * compute_from_scratch,
+            compute_from_scratch,
+        });
+        Err(NoSaving { why, at_least })
+    }
+
+    /// A saving in exact FLOPs, from the compute of each staged run at its loss.
+    fn saving_exact(
+        &self,
+        saving: f64,
+        compute_from_scratch: f64,
+        computes: impl Iterator<Item = Option<f64>>,
+    ) -> Option<f64> {
+        let ln_ratio =
+            |(run, compute): (&RunRecord, Option<f64>)| Some(run.exact_over_6nd(compute?)?.ln());
+        let ratios: Vec<f64> =
+            self.staged.iter().zip(computes).map(ln_ratio).collect::<Option<_>>()?;
+        let staged = mean(&ratios).exp();
+        // One shape, so one ratio at every amount of compute.
+        let scratch = self.scratch.first()?.exact_over_6nd(compute_from_scratch)?;
+        Some(1.0 - (1.0 - saving) * staged / scratch)
+    }
+}
+
+impl SavingAt {
+    fn new(at: String, found: Saving, exact: Option<f64>) -> Self {
+        Self {
+            at,
+            loss: found.loss,
+            saving: found.saving,
+            low: found.interval.map(|interval| interval.low),
+            high: found.interval.map(|interval| interval.high),
+            saving_with_pilots: found.saving_with_pilots,
+            saving_exact: exact,
+            compute: found.compute,
+            compute_from_scratch: found.compute_from_scratch,
+        }
+    }
+}
