@@ -1,7 +1,9 @@
 use crate::comparison::{Comparison, Sides};
 use crate::law::{BatchChoice, PlanningLaw};
-use crate::pilot::{PilotMade, PilotRuns, branch_point, law_path, with_prepared_tokens};
-use crate::plan::{Ask, Planned, vocabulary};
+use crate::pilot::{
+    GrownPilot, PilotMade, PilotRuns, branch_point, law_path, with_prepared_tokens,
+};
+use crate::plan::{Ask, GrowBy, Planned, vocabulary};
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
 use crate::side_by_side::run_all;
@@ -216,8 +218,10 @@ impl Demo {
             recipe: &recipe,
             compute: kind.pilot_share * scratch_compute,
             shapes: pilot_shapes(&last, WIDTH, kind.pilot_sizes),
-            grow: (kind.operators != WIDTH).then_some(kind.operators),
-            grow_by: kind.grow_by,
+            grown: GrownPilot::OfTheLaw {
+                grow: (kind.operators != WIDTH).then_some(kind.operators),
+                by: kind.grow_by,
+            },
             folder: &folder.join("pilots"),
             device: DeviceChoice::Cpu,
             resume: self.resume,
@@ -410,7 +414,7 @@ fn planned(kind: &Kind, recipe: &Schedule, last: GptShape, law: PlanningLaw) -> 
             stages,
             operators: kind.operators,
             through: Vec::new(),
-            grow_by: kind.grow_by,
+            grow_by: kind.grow_by.map(GrowBy::Share),
         };
         ask.planned(recipe.clone(), law.clone(), &costs)
     };

@@ -251,12 +251,16 @@ impl PlanningLaw {
         self.fit.as_ref()?.grown.map(|grown| grown.grew)
     }
 
-    /// When the grown run grew: the tokens that its larger size takes from scratch to that loss, over those of the longest run.
+    /// When the grown run grew: the tokens that its larger size takes from scratch to that loss, over those to its end.
     pub fn growth_share(&self) -> Option<f64> {
         let fit = self.fit.as_ref()?;
-        let resumed = fit.grown?.resumed_tokens(&fit.cost()?).ok()?;
-        let tokens = fit.ranges.iter().find(|range| range.quantity == Quantity::Tokens)?;
-        Some(resumed / tokens.greatest)
+        let (grown, cost) = (fit.grown?, fit.cost()?);
+        Some(grown.resumed_tokens(&cost).ok()? / cost.tokens_at(grown.large, grown.loss).ok()?)
+    }
+
+    /// Tokens before the growth of the grown run.
+    pub fn growth_tokens(&self) -> Option<f64> {
+        Some(self.fit.as_ref()?.grown?.tokens_small)
     }
 
     /// Tokens for each of its parameters that the model which grew in the grown run had learnt from.

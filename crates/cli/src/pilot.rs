@@ -1,15 +1,16 @@
 use crate::plan::{grow_by, operators};
 use crate::progress::warned;
+use crate::run_record::run_folders;
 use crate::side_by_side::run_all;
 use crate::{fit, output, shapes, train};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::TokenFileInfo;
-use measure::{Flops, GptShape};
+use measure::{Flops, GptShape, LearningCurve};
 use model::DeviceChoice;
 use scaling::plan::{Operators, Pilot as PlannedPilot, grown_from, pilot_shapes, pilots};
-use scaling::{Fit, GrownRun, StageStart};
-use schedule::{DataSource, Growth, Schedule, StageSpec, TextData};
+use scaling::{Fit, GrownRun, StageStart, TrainingCost};
+use schedule::{DataSource, Growth, Schedule, Stage, StageSpec, TextData, Until};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,10 @@ pub struct Pilot {
     /// the plan's (plan --grow-by), since later growths have a lower pace [default: as late as the law has it]
     #[arg(long, value_name = "SHARE", value_parser = grow_by)]
     grow_by: Option<f64>,
+    /// Measure the pace after this plan's last growth instead: by the same kinds into the largest pilot shape, with the plan's
+    /// steps before and after
+    #[arg(long, value_name = "PLAN.toml", conflicts_with_all = ["grow", "grow_by"])]
+    rehearse: Option<PathBuf>,
     /// Folder of the runs and of law.json [default: runs/NAME-pilots]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -90,13 +95,77 @@ pub struct PilotRuns<'a> {
     pub compute: f64,
     /// Shapes that grow into the recipe's last one, the largest first.
     pub shapes: Vec<GptShape>,
-    /// What grows in the grown run; the next smaller shape's growth into the largest where nothing is said.
-    pub grow: Option<Operators>,
-    /// By which share of the tokens from scratch it does.
-    pub grow_by: Option<f64>,
+    pub grown: GrownPilot,
     pub folder: &'a Path,
     pub device: DeviceChoice,
     pub resume: bool,
+}
+
+/// The run that tells the pace after a growth.
+pub enum GrownPilot {
+    /// It grows where the law has it, and goes on to where the largest shape's longest run ends.
+    OfTheLaw {
+        /// What grows; the next smaller shape's growth into the largest where nothing is said.
+        grow: Option<Operators>,
+        /// By which share of the tokens from scratch it does.
+        by: Option<f64>,
+    },
+    /// It makes the steps of a plan.
+    Rehearsal(Rehearsal),
+}
+
+/// A plan's last growth.
+pub struct Rehearsal {
+    grew: Operators,
+    /// N after it over N before it.
+    factor: f64,
+    /// Steps before it.
+    before: u64,
+    /// Steps after it.
+    after: u64,
+}
+
+impl Rehearsal {
+    /// The last growth of the plan in a file, which must be one in the recipe's batches.
+    fn of(path: &Path, recipe: &Schedule) -> Result<Self> {
+        let name = path.display();
+        let plan = Schedule::read(path)?;
+        let [.., small, large] = plan.stages() else {
+            bail!("--rehearse {name}: has one stage; a rehearsal is of a growth");
+        };
+        let steps = |stage: &Stage| match stage.until() {
+            Until { steps: Some(steps), tokens: None, compute: None, loss: None, slope: None } => {
+                Ok(steps)
+            }
+            _ => bail!(
+                "--rehearse {name}: a stage ends at something else than steps (until), so they are not known before"
+            ),
+        };
+        let steps: Vec<u64> = plan.stages().iter().map(steps).collect::<Result<_>>()?;
+        let (after, all) = (steps[steps.len() - 1], steps.iter().sum::<u64>());
+        let before = all - after;
+        let tokens =
+            |schedule: &Schedule| [before, all].map(|n| schedule.batch().tokens_through(n));
+        if tokens(&plan) != tokens(recipe) {
+            bail!(
+                "--rehearse {name}: its batches are not those of the recipe, and steps tell a pace in the same batches alone"
+            );
+        }
+        let [small, large] = [small, large].map(|stage| stage.shape(1));
+        Ok(Self {
+            grew: Operators::between(&small, &large),
+            factor: large.n_params() as f64 / small.n_params() as f64,
+            before,
+            after,
+        })
+    }
+}
+
+/// Steps of a grown pilot run, and the one at which its learning rate goes on.
+struct GrownSteps {
+    before: u64,
+    after: u64,
+    resumed: u64,
 }
 
 /// A pilot run, for people.
@@ -139,6 +208,8 @@ impl Pilot {
         let grow = self.grow.map(|kind| operators("--grow", &[kind])).transpose()?;
         let asked = grow.map(|grow| format!("--grow {grow}"));
         let asked = asked.or(self.grow_by.map(|share| format!("--grow-by {share}")));
+        let asked =
+            asked.or(self.rehearse.as_ref().map(|plan| format!("--rehearse {}", plan.display())));
         if let Some(asked) = asked.filter(|_| !recipe.learning_rate().decays()) {
             bail!(
                 "{asked}: the pace after a growth is measured where the learning rate decays, and that of the recipe does not"
@@ -151,6 +222,10 @@ impl Pilot {
                 self.schedule.display()
             );
         }
+        let grown = match &self.rehearse {
+            Some(plan) => GrownPilot::Rehearsal(Rehearsal::of(plan, &recipe)?),
+            None => GrownPilot::OfTheLaw { grow, by: self.grow_by },
+        };
         let device: DeviceChoice = self.device.parse()?;
         // Before tokens are made, which may take long.
         device.open(recipe.machine().precision)?;
@@ -158,8 +233,7 @@ impl Pilot {
             recipe: &recipe,
             compute: self.share * budget,
             shapes,
-            grow,
-            grow_by: self.grow_by,
+            grown,
             folder: &folder,
             device,
             resume: self.resume,
@@ -379,10 +453,16 @@ impl PilotRuns<'_> {
             );
         }
         let (largest, next) = (&planned[0].shape, planned[lengths.len()].shape);
-        let grown_from = match self.grow {
+        let (asked, kinds, factor) = match &self.grown {
+            GrownPilot::OfTheLaw { grow, .. } => ("--grow", *grow, None),
+            GrownPilot::Rehearsal(plan) => ("--rehearse", Some(plan.grew), Some(plan.factor)),
+        };
+        let grown_from = match kinds {
             None => next,
-            Some(grow) => grown_from(largest, grow).with_context(|| {
-                format!("--grow {grow}: no shape grows so into {largest}, the largest pilot shape")
+            Some(kinds) => grown_from(largest, kinds, factor).with_context(|| {
+                format!(
+                    "{asked}: no shape grows in {kinds} into {largest}, the largest pilot shape"
+                )
             })?,
         };
         Ok((planned, grown_from))
@@ -425,7 +505,8 @@ impl PilotRuns<'_> {
                     grew: Operators::between(small, &large.shape),
                 });
                 let grown = PilotMade::new(&folder, &large.shape, summary)?;
-                law.compute = law.compute.map(|compute| compute + grown.compute);
+                let earlier = self.earlier_grown_runs(&folders, &folder)?;
+                law.compute = law.compute.map(|compute| compute + grown.compute + earlier);
                 made.push(grown);
             } else {
                 law.warnings.push(without_grown_run(&law, small, large));
@@ -433,6 +514,19 @@ impl PilotRuns<'_> {
         }
         fit::write(&law, &observations, &law_path(self.folder))?;
         Ok(Some((law, made)))
+    }
+
+    /// Compute of grown runs that were made here before, FLOPs: they have been paid for too.
+    fn earlier_grown_runs(&self, from_scratch: &[PathBuf], grown: &Path) -> Result<f64> {
+        let runs = run_folders(self.folder)?;
+        let earlier =
+            runs.iter().filter(|run| !from_scratch.contains(run) && run.as_path() != grown);
+        let compute = earlier.map(|run| {
+            let curve = LearningCurve::read(&RunFolder::metrics_of(run))?;
+            let spent = curve.points.last().map_or(0.0, |point| point.compute_flops);
+            Ok(spent - shared_with(run)?)
+        });
+        compute.sum()
     }
 
     /// Errs before any run goes on if one that is there was made otherwise.
@@ -478,8 +572,7 @@ impl PilotRuns<'_> {
         Ok(shortest_first)
     }
 
-    /// The run that tells the pace after a growth: at the law's best point from one pilot shape to the next, to where the larger
-    /// one's longest run ends. `None` where that growth has no such point.
+    /// The run that tells the pace after a growth. `None` where the law has no such point for one.
     fn grown_run(
         &self,
         law: &Fit,
@@ -487,9 +580,40 @@ impl PilotRuns<'_> {
         large: &PlannedPilot,
         of_small: &[RunOptions],
     ) -> Result<Option<RunOptions>> {
-        let (n_small, n_large) = (small.n_params() as f64, large.shape.n_params() as f64);
-        let Some(mut cost) = law.cost() else { return Ok(None) };
-        if let Some(share) = self.grow_by {
+        let Some(cost) = law.cost() else { return Ok(None) };
+        let (steps, how) = match &self.grown {
+            GrownPilot::OfTheLaw { by, .. } => {
+                let how = by.map_or(String::new(), |share| format!("-by-{share}"));
+                (self.grown_by_the_law(cost, small, large, *by)?, how)
+            }
+            GrownPilot::Rehearsal(plan) => {
+                let how = format!("-rehearsed-{}-{}", plan.before, plan.after);
+                (Some(self.rehearsed(&cost, small, large, plan)?), how)
+            }
+        };
+        let Some(GrownSteps { before, after, resumed }) = steps else { return Ok(None) };
+        let growth = Growth { resumed_step: Some(resumed), ..Growth::default() };
+        let stages = vec![
+            StageSpec::new(small, before, None),
+            StageSpec::new(&large.shape, after, Some(growth)),
+        ];
+        let schedule = of_small[0].schedule.clone().with_stages(stages)?;
+        let schedule = schedule.named(&format!("pilot-{small}-to-{}{how}", large.shape))?;
+        let branch_of = branch_point(of_small, &schedule);
+        Ok(Some(self.run(schedule, branch_of)))
+    }
+
+    /// Grown at the law's best point, by a share of the tokens at the latest, to where the larger shape's longest run ends. `None` where
+    /// the growth has no such point.
+    fn grown_by_the_law(
+        &self,
+        mut cost: TrainingCost,
+        small: &GptShape,
+        large: &PlannedPilot,
+        by: Option<f64>,
+    ) -> Result<Option<GrownSteps>> {
+        let [n_small, n_large] = [small, &large.shape].map(|shape| shape.n_params() as f64);
+        if let Some(share) = by {
             cost = cost.with_growths_by(n_large, share * large.tokens)?;
         }
         let Ok(growth) = cost.growth_point(StageStart::Scratch, n_small, n_large) else {
@@ -503,16 +627,24 @@ impl PilotRuns<'_> {
         let first = self.steps(cost.tokens_at(n_small, growth.loss)?);
         let before = self.recipe.batch().tokens_through(first) as f64;
         let last = self.steps(before + large.tokens - resumed).saturating_sub(first).max(1);
-        let growth = Growth { resumed_step: Some(self.steps(resumed)), ..Growth::default() };
-        let stages = vec![
-            StageSpec::new(small, first, None),
-            StageSpec::new(&large.shape, last, Some(growth)),
-        ];
-        let schedule = of_small[0].schedule.clone().with_stages(stages)?;
-        let by = self.grow_by.map_or(String::new(), |share| format!("-by-{share}"));
-        let schedule = schedule.named(&format!("pilot-{small}-to-{}{by}", large.shape))?;
-        let branch_of = branch_point(of_small, &schedule);
-        Ok(Some(self.run(schedule, branch_of)))
+        Ok(Some(GrownSteps { before: first, after: last, resumed: self.steps(resumed) }))
+    }
+
+    /// A plan's steps, resumed where the larger pilot shape has the loss of the growth under the law.
+    fn rehearsed(
+        &self,
+        cost: &TrainingCost,
+        small: &GptShape,
+        large: &PlannedPilot,
+        plan: &Rehearsal,
+    ) -> Result<GrownSteps> {
+        let [n_small, n_large] = [small, &large.shape].map(|shape| shape.n_params() as f64);
+        let tokens = self.recipe.batch().tokens_through(plan.before) as f64;
+        let resumed = cost
+            .loss_after(n_small, None, tokens)
+            .and_then(|loss| cost.tokens_at(n_large, loss))
+            .context("--rehearse: the pilot runs' law has no such growth")?;
+        Ok(GrownSteps { before: plan.before, after: plan.after, resumed: self.steps(resumed) })
     }
 
     fn steps(&self, tokens: f64) -> u64 {
@@ -540,9 +672,14 @@ pub fn branch_point(runs: &[RunOptions], schedule: &Schedule) -> Option<PathBuf>
     shared.max_by_key(|(_, step)| *step).map(|(run, _)| run.folder.clone())
 }
 
+/// Compute that a run has from the one that it branched off from, FLOPs.
+fn shared_with(folder: &Path) -> Result<f64> {
+    Ok(RunFolder::branch_of(folder)?.map_or(0.0, |branch| branch.compute_flops))
+}
+
 impl PilotMade {
     fn new(folder: &Path, shape: &GptShape, summary: &RunSummary) -> Result<Self> {
-        let shared = RunFolder::branch_of(folder)?.map_or(0.0, |branch| branch.compute_flops);
+        let shared = shared_with(folder)?;
         Ok(Self {
             folder: folder.to_path_buf(),
             n_params: shape.n_params(),

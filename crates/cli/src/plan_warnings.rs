@@ -1,7 +1,7 @@
 //! What a plan's numbers hang on, beside its law.
 
 use crate::law::PaceSource;
-use crate::plan::Planned;
+use crate::plan::{Planned, share_at_growth};
 use crate::plan_report::{percent, saving_exact, steps};
 use measure::Flops;
 use scaling::plan::{LEAST_SAVING, Operators, Stage};
@@ -168,14 +168,11 @@ fn of_whole_steps(planned: &Planned) -> Vec<String> {
 fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
     let measured = planned.law.grew().filter(|_| planned.pace_from == PaceSource::Measured);
     let Some(measured) = measured else { return Vec::new() };
-    let plan = &planned.plan;
-    let last = &plan.stages[plan.stages.len() - 1];
-    let from_scratch = plan.compute_from_scratch / (6.0 * last.n_params);
-    let share = last.tokens_before / from_scratch;
+    let share = share_at_growth(&planned.plan).unwrap_or(0.0);
     let later = planned.law.growth_share().filter(|one| share > LATER * one).map(|measured| {
         format!(
             "the pace was measured after a growth at {} of the tokens from scratch, and the last growth here comes at {}: late ones were \
-             measured to be slower (docs/SAVINGS.md); grow earlier (--grow-by) or measure it as late (staged pilot --grow-by)",
+             measured to be slower (docs/SAVINGS.md); grow earlier (--grow-by) or measure it as late (staged pilot --rehearse)",
             percent(measured),
             percent(share)
         )
@@ -208,6 +205,6 @@ fn of_settled_models(planned: &Planned) -> Option<String> {
     Some(format!(
         "the pace was measured after the growth of a model that had had {measured:.1} tokens a parameter, and the growth into stage {into} is of \
          one that has had {most:.1}: growths of more settled models were measured to be slower (docs/SAVINGS.md); grow earlier (--grow-by) or \
-         measure it in longer pilot runs (staged pilot --share)"
+         measure it as late (staged pilot --rehearse)"
     ))
 }

@@ -103,7 +103,7 @@ impl TrainingCost {
     }
 
     /// The best loss at which to grow `small`, that began so, into `large`: both have the same marginal compute, unless that
-    /// is below the least loss of a growth.
+    /// is below the least loss at which `small` grows.
     ///
     /// # Errors
     /// Sizes that do not grow, or no such loss.
@@ -121,7 +121,7 @@ impl TrainingCost {
         let loss = self.root_in_excess("the growth point", small, |loss| {
             ln_marginal(small, loss) - ln_marginal(large, loss) + ln_paces
         })?;
-        self.growth_at(start, small, large, loss.max(self.least_growth_loss))
+        self.growth_at(start, small, large, loss.max(self.least_growth_loss(small)?))
     }
 
     /// A chain of sizes, each growth at its best loss, to a final loss.

@@ -1,6 +1,6 @@
 //! Pilot runs, the pace after a growth, and plans under their law, as a user makes them.
 
-use super::world::{World, lossy, world, write_recipes};
+use super::world::{World, leave_no_trace, lossy, world, write_recipes};
 use serde_json::Value;
 use std::fs;
 
@@ -83,6 +83,70 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
     assert!(
         fs::read_to_string(world.path("by_feed-forward.toml")).unwrap().contains("d_ff = "),
         "a thin stage"
+    );
+}
+
+/// With its steps, by its kind of growth, between pilot shapes; and a plan can keep to that growth.
+#[test]
+fn a_plan_is_rehearsed_in_small() {
+    let world = world();
+    write_recipes(&world);
+    let pilots = "pilot stable.toml --share 0.5 --sizes 2 -o pilots";
+    let first = world.json(pilots);
+    let plan = "plan --law pilots/law.json --shape 2x32x4 --stop 2tpp --stages 2 --operators feed-forward --template stable.toml";
+    let planned = world.json(&format!("{plan} --pace 1 -o mine.toml"));
+    let steps = |plan: &Value, stage: usize| plan["stages"][stage]["steps"].as_u64().unwrap();
+    let [before, after] = [0, 1].map(|stage| steps(&planned, stage));
+    let law = world.json(&format!("{pilots} --resume --rehearse mine.toml"));
+    let run = format!("pilot-2x16x2-f16-to-2x16x2-rehearsed-{before}-{after}");
+    assert!(world.path("pilots").join(&run).join("growth-1.json").exists(), "{law}");
+    let grown = &law["grown"];
+    let tokens = |key: &str| grown[key].as_f64().unwrap() as u64;
+    assert_eq!([tokens("tokens_small"), tokens("tokens_large")], [64 * before, 64 * after]);
+    assert_eq!(grown["grew"]["feed_forward"], true, "{grown}");
+    assert_eq!(law["parameters"], first["parameters"]);
+    // The grown run before it has been paid for too.
+    let paid = |run: &str| {
+        let text = fs::read_to_string(world.path("pilots").join(run).join("metrics.csv")).unwrap();
+        compute_of(&text)
+    };
+    let more = law["compute"].as_f64().unwrap() - first["compute"].as_f64().unwrap();
+    assert!((more / paid(&run) - 1.0).abs() < 1e-9, "{more}");
+    // A plan at the measured pace that grows no later, and one that is free to.
+    let again = world.json(&format!("{plan} --grow-by measured -o held.toml"));
+    assert_eq!(again["pace_from"], "measured");
+    assert!(steps(&again, 0) <= before, "{again}");
+    let held = fs::read_to_string(world.path("held.toml")).unwrap();
+    assert!(held.contains("\ngrow_by = 0."), "{held}");
+    let larger_batch = fs::read_to_string(world.path("mine.toml")).unwrap();
+    world.write("larger.toml", larger_batch.replace("tokens = 64\n", "tokens = 128\n"));
+    world.write(
+        "until_loss.toml",
+        larger_batch.replacen(
+            "[stages.until]\nsteps = ",
+            "[stages.until]\nloss = 2.0\nsteps = ",
+            1,
+        ),
+    );
+    leave_no_trace(
+        &world,
+        &[
+            (format!("{pilots} --resume --rehearse stable.toml"), "stable.toml: has one stage"),
+            (format!("{pilots} --resume --rehearse larger.toml"), "its batches are not those of"),
+            (
+                format!("{pilots} --resume --rehearse until_loss.toml"),
+                "ends at something else than steps",
+            ),
+            (format!("{plan} --grow-by measurd"), "must be above 0 and at most 1, or \"measured\""),
+            (
+                format!("{plan} --grow-by measured --law chinchilla").replacen(
+                    "--law pilots/law.json ",
+                    "",
+                    1,
+                ),
+                "--grow-by measured: chinchilla has no grown run",
+            ),
+        ],
     );
 }
 
