@@ -34,7 +34,10 @@ mod shapes;
 mod side_by_side;
 mod train;
 
+use clap::error::ContextKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::error::Error;
+use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 use std::process::ExitCode;
 
 /// Bad input, and anything else that keeps a command from its result.
@@ -91,8 +94,33 @@ fn arguments() -> Arguments {
     fn with_negative_numbers(command: clap::Command) -> clap::Command {
         command.allow_negative_numbers(true).mut_subcommands(with_negative_numbers)
     }
-    let command = with_negative_numbers(Arguments::command());
-    Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    let matches = with_negative_numbers(Arguments::command()).try_get_matches();
+    let found = matches.and_then(|matches| Arguments::from_arg_matches(&matches));
+    found.unwrap_or_else(|error| in_words(error).exit())
+}
+
+/// An error with what would be right where a library says of a number only what it is not.
+fn in_words(error: clap::Error) -> clap::Error {
+    let Some(due) = error.source().and_then(due) else { return error };
+    let told = |kind| error.get(kind).map_or(String::new(), ToString::to_string);
+    let [value, option] = [ContextKind::InvalidValue, ContextKind::InvalidArg].map(told);
+    clap::Error::raw(error.kind(), format!("invalid value '{value}' for '{option}': {due}\n"))
+}
+
+/// What a number must be that was refused for this.
+fn due(source: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = source.downcast_ref::<ParseIntError>() {
+        return Some(match error.kind() {
+            IntErrorKind::PosOverflow => format!("must be at most {}", u64::MAX),
+            _ => "must be a whole number, 0 at least".to_string(),
+        });
+    }
+    if source.is::<ParseFloatError>() {
+        return Some("must be a number".to_string());
+    }
+    let text = source.to_string();
+    let (least, most) = text.split_once(" is not in ")?.1.split_once("..=")?;
+    Some(format!("must be from {least} to {most}"))
 }
 
 fn main() -> ExitCode {

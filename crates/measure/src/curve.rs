@@ -1,4 +1,4 @@
-use csv::StringRecord;
+use csv::{DeserializeErrorKind, StringRecord};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -239,7 +239,12 @@ fn what_is_wrong(error: &csv::Error, header: &StringRecord, row: &StringRecord) 
     let csv::ErrorKind::Deserialize { err, .. } = error.kind() else { return error.to_string() };
     let Some(at) = err.field().map(|field| field as usize) else { return err.kind().to_string() };
     let of = |record: &StringRecord| record.get(at).unwrap_or("").to_string();
-    format!("{} = {}: {}", of(header), of(row), err.kind())
+    let due = match err.kind() {
+        DeserializeErrorKind::ParseInt(_) => "must be a whole number".to_string(),
+        DeserializeErrorKind::ParseFloat(_) => "must be a number".to_string(),
+        other => other.to_string(),
+    };
+    format!("{} = {}: {due}", of(header), of(row))
 }
 
 fn encode(points: &[CurvePoint], header: bool) -> Vec<u8> {
