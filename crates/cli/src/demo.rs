@@ -3,7 +3,7 @@ use crate::law::{BatchChoice, PlanningLaw};
 use crate::pilot::{
     GrownPilot, PilotMade, PilotRuns, branch_point, law_path, with_prepared_tokens,
 };
-use crate::plan::{Ask, GrowBy, Planned, vocabulary};
+use crate::plan::{Ask, Planned, vocabulary};
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
 use crate::side_by_side::run_all;
@@ -43,7 +43,7 @@ struct Kind {
     learns: &'static str,
 }
 
-/// Few tokens, since staging saves nothing beyond the step in the language's curve (docs/SAVINGS.md).
+/// Few tokens, since staging saves nothing beyond the step in the language's curve (docs/savings/synthetic.md).
 const SYNTHETIC: Kind = Kind {
     recipe: (include_str!("../../../schedules/demo.toml"), "schedules/demo.toml"),
     flops_per_minute: 1.9e12,
@@ -57,7 +57,7 @@ const SYNTHETIC: Kind = Kind {
 };
 
 /// Less compute, since further runs from scratch follow; more tokens and a larger share for pilot runs, since shorter ones
-/// say too little; and one growth, of feed-forward layers and early: others save less or cost more (docs/SAVINGS.md).
+/// say too little; and one growth, of feed-forward layers and early: others save less or cost more (docs/savings/demo_on_text.md).
 const TEXT: Kind = Kind {
     recipe: (include_str!("../../../schedules/demo_text.toml"), "schedules/demo_text.toml"),
     flops_per_minute: 0.7e12,
@@ -414,7 +414,7 @@ fn planned(kind: &Kind, recipe: &Schedule, last: GptShape, law: PlanningLaw) -> 
             stages,
             operators: kind.operators,
             through: Vec::new(),
-            grow_by: kind.grow_by.map(GrowBy::Share),
+            grow_by: kind.grow_by,
         };
         ask.planned(recipe.clone(), law.clone(), &costs)
     };

@@ -350,16 +350,22 @@ pub fn report(law: &Law) -> Result<()> {
         ))?;
     }
     if let Some(grown) = law.grown {
-        let ratio = law.cost().and_then(|cost| grown.pace(&cost).ok());
+        let told = law.cost().and_then(|cost| {
+            let (pace, saving) = (grown.pace(&cost).ok()?, grown.saving(&cost).ok()?);
+            Some(format!(
+                "pace {pace:.2}, {:.1} % of its compute from scratch saved",
+                percent(saving)
+            ))
+        });
         output::line(&format!(
-            "growth ({}) from N = {:.3e} to {:.3e} after {:.3e} tokens: {:.4} after {:.3e} more, pace {}",
+            "growth ({}) from N = {:.3e} to {:.3e} after {:.3e} tokens: {:.4} after {:.3e} more, {}",
             grown.grew,
             grown.small,
             grown.large,
             grown.tokens_small,
             grown.loss,
             grown.tokens_large,
-            ratio.map_or("unknown".into(), |ratio| format!("{ratio:.2}")),
+            told.unwrap_or_else(|| "pace unknown".into()),
         ))?;
     }
     law.warnings.iter().for_each(|warning| output::note(&format!("warning: {warning}")));

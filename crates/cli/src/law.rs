@@ -251,22 +251,16 @@ impl PlanningLaw {
         self.fit.as_ref()?.grown.map(|grown| grown.grew)
     }
 
-    /// When the grown run grew: the tokens that its larger size takes from scratch to that loss, over those to its end.
-    pub fn growth_share(&self) -> Option<f64> {
+    /// What the grown run saved at its size.
+    pub fn grown_saving(&self) -> Option<f64> {
         let fit = self.fit.as_ref()?;
-        let (grown, cost) = (fit.grown?, fit.cost()?);
-        Some(grown.resumed_tokens(&cost).ok()? / cost.tokens_at(grown.large, grown.loss).ok()?)
+        fit.grown?.saving(&fit.cost()?).ok()
     }
 
-    /// Tokens before the growth of the grown run.
-    pub fn growth_tokens(&self) -> Option<f64> {
-        Some(self.fit.as_ref()?.grown?.tokens_small)
-    }
-
-    /// Tokens for each of its parameters that the model which grew in the grown run had learnt from.
-    pub fn growth_tokens_per_param(&self) -> Option<f64> {
+    /// Tokens before and after the growth of the grown run.
+    pub fn growth_tokens(&self) -> Option<[f64; 2]> {
         let grown = self.fit.as_ref()?.grown?;
-        Some(grown.tokens_small / grown.small)
+        Some([grown.tokens_small, grown.tokens_large])
     }
 
     /// By what factor a size lies far beyond the data of the law.

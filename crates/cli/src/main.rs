@@ -111,7 +111,7 @@ fn in_words(error: clap::Error) -> clap::Error {
 fn due(source: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = source.downcast_ref::<ParseIntError>() {
         return Some(match error.kind() {
-            IntErrorKind::PosOverflow => format!("must be at most {}", u64::MAX),
+            IntErrorKind::PosOverflow => "is too large".to_string(),
             _ => "must be a whole number, 0 at least".to_string(),
         });
     }

@@ -69,8 +69,8 @@ pub struct Pilot {
     /// the plan's (plan --grow-by), since later growths have a lower pace [default: as late as the law has it]
     #[arg(long, value_name = "SHARE", value_parser = grow_by)]
     grow_by: Option<f64>,
-    /// Measure the pace after this plan's last growth instead: by the same kinds into the largest pilot shape, with the plan's
-    /// steps before and after
+    /// Measure the pace after the growth of this plan of two stages instead, which was made with the recipe as its template: by the
+    /// same kinds into the largest pilot shape, near its factor in N, with its steps before and after
     #[arg(long, value_name = "PLAN.toml", conflicts_with_all = ["grow", "grow_by"])]
     rehearse: Option<PathBuf>,
     /// Folder of the runs and of law.json [default: runs/NAME-pilots]
@@ -79,7 +79,7 @@ pub struct Pilot {
     /// cpu, cuda or cuda:NUMBER
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Go on with pilot runs that were stopped
+    /// Go on with pilot runs that were stopped, or make another grown run (--grow, --rehearse) beside those that are there
     #[arg(long)]
     resume: bool,
     /// Print the law as JSON
@@ -114,7 +114,7 @@ pub enum GrownPilot {
     Rehearsal(Rehearsal),
 }
 
-/// A plan's last growth.
+/// The growth of a plan of two stages.
 pub struct Rehearsal {
     grew: Operators,
     /// N after it over N before it.
@@ -123,15 +123,19 @@ pub struct Rehearsal {
     before: u64,
     /// Steps after it.
     after: u64,
+    growth: Growth,
 }
 
 impl Rehearsal {
-    /// The last growth of the plan in a file, which must be one in the recipe's batches.
+    /// That of the plan in a file, which must be one by the recipe.
     fn of(path: &Path, recipe: &Schedule) -> Result<Self> {
         let name = path.display();
         let plan = Schedule::read(path)?;
-        let [.., small, large] = plan.stages() else {
-            bail!("--rehearse {name}: has one stage; a rehearsal is of a growth");
+        let [first, last] = plan.stages() else {
+            bail!(
+                "--rehearse {name}: a rehearsal is of a plan of two stages, and this has {} (staged plan --stages 2)",
+                plan.stages().len()
+            );
         };
         let steps = |stage: &Stage| match stage.until() {
             Until { steps: Some(steps), tokens: None, compute: None, loss: None, slope: None } => {
@@ -141,25 +145,41 @@ impl Rehearsal {
                 "--rehearse {name}: a stage ends at something else than steps (until), so they are not known before"
             ),
         };
-        let steps: Vec<u64> = plan.stages().iter().map(steps).collect::<Result<_>>()?;
-        let (after, all) = (steps[steps.len() - 1], steps.iter().sum::<u64>());
-        let before = all - after;
-        let tokens =
-            |schedule: &Schedule| [before, all].map(|n| schedule.batch().tokens_through(n));
-        if tokens(&plan) != tokens(recipe) {
+        let (before, after) = (steps(first)?, steps(last)?);
+        let [small, large] = [first, last].map(|stage| stage.shape(1));
+        let alike = |schedule: &Schedule| {
+            schedule.clone().with_stages(vec![StageSpec::new(&large, after, None)])
+        };
+        if let Some(difference) = alike(&plan)?.difference_in_kind(&alike(recipe)?, false) {
             bail!(
-                "--rehearse {name}: its batches are not those of the recipe, and steps tell a pace in the same batches alone"
+                "--rehearse {name}: is no plan by this recipe, {} ({difference}); plan with it as the --template",
+                recipe.name()
             );
         }
-        let [small, large] = [small, large].map(|stage| stage.shape(1));
-        Ok(Self {
-            grew: Operators::between(&small, &large),
-            factor: large.n_params() as f64 / small.n_params() as f64,
-            before,
-            after,
+        let grew = Operators::between(&small, &large);
+        if grew.kinds().is_empty() {
+            bail!("--rehearse {name}: pilot shapes do not grow as {small} does into {large}");
+        }
+        let factor = large.n_params() as f64 / small.n_params() as f64;
+        Ok(Self { grew, factor, before, after, growth: last.growth().clone() })
+    }
+
+    /// What is to be said where pilot shapes grow by another factor.
+    fn of_another_factor(&self, small: &GptShape, large: &GptShape) -> Option<String> {
+        let factor = large.n_params() as f64 / small.n_params() as f64;
+        let is_other = (factor / self.factor).ln().abs() > MOST_OTHER_FACTOR.ln();
+        is_other.then(|| {
+            format!(
+                "the pace is that of a growth by {factor:.2} in N, and the plan grows by {:.2}: by more, growths were measured to be slower \
+                 (docs/savings/synthetic.md)",
+                self.factor
+            )
         })
     }
 }
+
+/// How much another factor in N a rehearsal may have than its plan before it is said.
+const MOST_OTHER_FACTOR: f64 = 1.2;
 
 /// Steps of a grown pilot run, and the one at which its learning rate goes on.
 struct GrownSteps {
@@ -488,14 +508,25 @@ impl PilotRuns<'_> {
         let (mut law, observations) = fit::fit_runs(&folders, ends_count, BOOTSTRAPS)?;
         if ends_count {
             let (large, small) = (&planned[0], &grown_from);
-            if let Some(run) = self.grown_run(&law, small, large, &of_small)? {
+            let run = self.grown_run(&law, small, large, &of_small)?;
+            let earlier = self.earlier_grown_runs(run.as_ref().map(|run| run.folder.as_path()))?;
+            law.compute = law.compute.map(|compute| compute + earlier);
+            if let Some(run) = run {
                 let folder = run.folder.clone();
                 let at_growth = run.schedule.stages()[0].until().steps.unwrap_or(0);
+                let tokens_small = self.recipe.batch().tokens_through(at_growth);
+                if let GrownPilot::Rehearsal(plan) = &self.grown {
+                    output::note(&format!(
+                        "a rehearsal of {} steps, {}",
+                        output::count(plan.before + plan.after),
+                        Flops(run.schedule.most_compute())
+                    ));
+                    law.warnings.extend(plan.of_another_factor(small, &large.shape));
+                }
                 let Some(summaries) = run_all("a grown pilot run", vec![run])? else {
                     return Ok(None);
                 };
                 let summary = &summaries[0];
-                let tokens_small = self.recipe.batch().tokens_through(at_growth);
                 law.grown = Some(GrownRun {
                     small: small.n_params() as f64,
                     tokens_small: tokens_small as f64,
@@ -505,8 +536,7 @@ impl PilotRuns<'_> {
                     grew: Operators::between(small, &large.shape),
                 });
                 let grown = PilotMade::new(&folder, &large.shape, summary)?;
-                let earlier = self.earlier_grown_runs(&folders, &folder)?;
-                law.compute = law.compute.map(|compute| compute + grown.compute + earlier);
+                law.compute = law.compute.map(|compute| compute + grown.compute);
                 made.push(grown);
             } else {
                 law.warnings.push(without_grown_run(&law, small, large));
@@ -516,17 +546,18 @@ impl PilotRuns<'_> {
         Ok(Some((law, made)))
     }
 
-    /// Compute of grown runs that were made here before, FLOPs: they have been paid for too.
-    fn earlier_grown_runs(&self, from_scratch: &[PathBuf], grown: &Path) -> Result<f64> {
-        let runs = run_folders(self.folder)?;
-        let earlier =
-            runs.iter().filter(|run| !from_scratch.contains(run) && run.as_path() != grown);
-        let compute = earlier.map(|run| {
-            let curve = LearningCurve::read(&RunFolder::metrics_of(run))?;
-            let spent = curve.points.last().map_or(0.0, |point| point.compute_flops);
-            Ok(spent - shared_with(run)?)
-        });
-        compute.sum()
+    /// Compute of other grown runs that were made here before, FLOPs: they have been paid for too.
+    fn earlier_grown_runs(&self, this: Option<&Path>) -> Result<f64> {
+        let mut compute = 0.0;
+        for run in run_folders(self.folder)?.iter().filter(|run| this != Some(run)) {
+            let metrics = RunFolder::metrics_of(run);
+            if RunFolder::schedule_of(run)?.stages().len() > 1 && metrics.exists() {
+                let points = LearningCurve::read(&metrics)?.points;
+                compute += points.last().map_or(0.0, |point| point.compute_flops);
+                compute -= shared_with(run)?;
+            }
+        }
+        Ok(compute)
     }
 
     /// Errs before any run goes on if one that is there was made otherwise.
@@ -592,7 +623,11 @@ impl PilotRuns<'_> {
             }
         };
         let Some(GrownSteps { before, after, resumed }) = steps else { return Ok(None) };
-        let growth = Growth { resumed_step: Some(resumed), ..Growth::default() };
+        let growth = match &self.grown {
+            GrownPilot::OfTheLaw { .. } => Growth::default(),
+            GrownPilot::Rehearsal(plan) => plan.growth.clone(),
+        };
+        let growth = Growth { resumed_step: Some(resumed), ..growth };
         let stages = vec![
             StageSpec::new(small, before, None),
             StageSpec::new(&large.shape, after, Some(growth)),

@@ -81,10 +81,9 @@ pub struct Plan {
     #[arg(long, value_name = "PACE", value_parser = pace)]
     pace: Option<f64>,
     /// Grow for the last time at the loss that the last shape has after this share of its tokens from scratch, or above, however much later the law would:
-    /// what comes in needs time to learn before the rate decays. Or "measured": after no more tokens than the growth whose pace the
-    /// pilot runs tell. For a shape that is given [default: as late as the law has it]
-    #[arg(long, value_name = "SHARE", value_parser = GrowBy::of, requires = "shape")]
-    grow_by: Option<GrowBy>,
+    /// what comes in needs time to learn before the rate decays. For a shape that is given [default: as late as the law has it]
+    #[arg(long, value_name = "SHARE", value_parser = grow_by, requires = "shape")]
+    grow_by: Option<f64>,
     /// Find the growth points between measured curves instead, smallest model first
     #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "stop", "law", "stages",
         "operators", "through", "batch", "throughput", "pace", "grow_by", "vocab", "context", "head_size", "aspect", "template", "out", "figure"])]
@@ -124,50 +123,22 @@ pub struct Ask {
     pub operators: Operators,
     /// Shapes before the last one, where they are given.
     pub through: Vec<GptShape>,
-    pub grow_by: Option<GrowBy>,
-}
-
-/// How late a plan may grow.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum GrowBy {
-    /// By this share of the last shape's tokens from scratch.
-    Share(f64),
-    /// After no more tokens than the growth whose pace was measured.
-    Measured,
-}
-
-impl GrowBy {
-    fn of(text: &str) -> Result<Self, String> {
-        if text == "measured" {
-            return Ok(Self::Measured);
-        }
-        let share = grow_by(text).map_err(|due| format!("{due}, or \"measured\""))?;
-        Ok(Self::Share(share))
-    }
+    /// Share of the last shape's tokens from scratch by which the last growth comes.
+    pub grow_by: Option<f64>,
 }
 
 impl Ask {
     /// The best plan under a law, as a schedule that is the template's but for stages and batch.
     pub fn planned(self, template: Schedule, law: PlanningLaw, costs: &Costs) -> Result<Planned> {
-        let (cost, share) = match self.grow_by {
-            Some(GrowBy::Share(share)) => (costs.cost.clone(), Some(share)),
-            Some(GrowBy::Measured) => {
-                let tokens = law.growth_tokens().with_context(|| {
-                    format!("--grow-by measured: {} has no grown run (staged pilot)", law.name)
-                })?;
-                (costs.cost.clone().with_growths_within(tokens)?, None)
-            }
-            None => (costs.cost.clone(), None),
-        };
         let request = Request {
-            cost,
+            cost: costs.cost.clone(),
             resampled: costs.resampled.clone(),
             goal: self.goal,
             last: self.last,
             stages: self.stages,
             operators: self.operators,
             through: self.through,
-            grow_by: share,
+            grow_by: self.grow_by,
         };
         // A schedule's batch is of whole sequences.
         let context_len = template.context_len() as f64;
@@ -178,13 +149,9 @@ impl Ask {
             BatchChoice::Fixed(_) => BatchChoice::Fixed(plan.batch_tokens),
             other => other,
         };
-        let share = match self.grow_by {
-            Some(GrowBy::Measured) => share_at_growth(&plan),
-            _ => share,
-        };
-        let schedule = schedule(template, &plan, &law, &batch.to_string(), share)?;
+        let schedule = schedule(template, &plan, &law, &batch.to_string(), request.grow_by)?;
         // Growths are as late as each policy has them.
-        let policies = if self.grow_by.is_none() { costs.policies.clone() } else { Vec::new() };
+        let policies = if request.grow_by.is_none() { costs.policies.clone() } else { Vec::new() };
         let pace_from = costs.pace_from;
         Ok(Planned { plan, schedule, law, policies, pace_from, assumes_gpt2: false })
     }
@@ -435,13 +402,6 @@ pub fn vocabulary(schedule: &Schedule) -> Result<usize> {
             TokenFileInfo::of(&tokens.file)?.map_or(GPT2_VOCABULARY, |info| info.n_vocab)
         }
     })
-}
-
-/// The share of the last shape's tokens from scratch at which a plan grows for the last time, if it does.
-pub fn share_at_growth(plan: &StagedPlan) -> Option<f64> {
-    let (last, before) = plan.stages.split_last()?;
-    let from_scratch = plan.compute_from_scratch / (6.0 * last.n_params);
-    (!before.is_empty()).then(|| last.tokens_before / from_scratch)
 }
 
 /// The schedule that runs a plan.

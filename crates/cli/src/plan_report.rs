@@ -24,6 +24,7 @@ pub fn json(planned: &Planned) -> Value {
     value["saving_exact"] = json!(saving_exact(&planned.plan));
     value["warnings"] = json!(warnings(planned));
     value["pace_from"] = json!(planned.pace_from);
+    value["grown_run_saving"] = json!(grown_saving(planned));
     value["other_policies"] = json!(other_policies(planned));
     for (i, stage) in planned.plan.stages.iter().enumerate() {
         let (steps, resumed) = steps(&planned.schedule, i);
@@ -88,6 +89,12 @@ fn pace(planned: &Planned) -> Option<String> {
     (planned.plan.stages.len() > 1).then(|| {
         format!("Pace {pace:.2}, {from}: of a grown model, over that of one from scratch at the same loss")
     })
+}
+
+/// What the run saved that the pace is of, where the plan grows as one did.
+fn grown_saving(planned: &Planned) -> Option<f64> {
+    let counts = planned.pace_from == PaceSource::Measured && planned.plan.stages.len() > 1;
+    planned.law.grown_saving().filter(|_| counts)
 }
 
 /// The first lines of a planned schedule.
@@ -201,6 +208,12 @@ fn summary(planned: &Planned) -> Result<()> {
     }
     if let Some(pace) = pace(planned) {
         output::line(&pace)?;
+    }
+    if let Some(saving) = grown_saving(planned) {
+        output::line(&format!(
+            "That run saved {} of its own last shape's compute from scratch, under the law",
+            percent(saving)
+        ))?;
     }
     if let Some(alone) = &plan.without_growth {
         let cost = if plan.seconds.is_some() {

@@ -240,7 +240,7 @@ fn what_is_wrong(error: &csv::Error, header: &StringRecord, row: &StringRecord) 
     let Some(at) = err.field().map(|field| field as usize) else { return err.kind().to_string() };
     let of = |record: &StringRecord| record.get(at).unwrap_or("").to_string();
     let due = match err.kind() {
-        DeserializeErrorKind::ParseInt(_) => "must be a whole number".to_string(),
+        DeserializeErrorKind::ParseInt(_) => "must be a whole number, 0 at least".to_string(),
         DeserializeErrorKind::ParseFloat(_) => "must be a number".to_string(),
         other => other.to_string(),
     };

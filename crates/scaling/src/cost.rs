@@ -16,9 +16,7 @@ pub struct TrainingCost {
     /// Pace of a grown model over that of one from scratch at the same loss.
     grown_pace: f64,
     /// Loss below which no model grows, nats per token.
-    least_growth_loss: f64,
-    /// Tokens from scratch after which no model grows.
-    most_growth_tokens: f64,
+    pub(crate) least_growth_loss: f64,
 }
 
 /// How a stage began.
@@ -46,22 +44,18 @@ enum CostedLaw {
 impl TrainingCost {
     /// A law in tokens: C = 6 N D at any batch.
     pub fn tokens(law: TokenLaw) -> Self {
-        Self::of(CostedLaw::Tokens(law))
+        Self {
+            law: CostedLaw::Tokens(law),
+            throughput: None,
+            grown_pace: 1.0,
+            least_growth_loss: 0.0,
+        }
     }
 
     /// A law in steps, how the batch that pays off depends on the loss, and the batch that is used.
     pub fn steps(law: StepLaw, critical: CriticalBatch, policy: BatchPolicy) -> Self {
-        Self::of(CostedLaw::Steps { law, critical, policy })
-    }
-
-    fn of(law: CostedLaw) -> Self {
-        Self {
-            law,
-            throughput: None,
-            grown_pace: 1.0,
-            least_growth_loss: 0.0,
-            most_growth_tokens: f64::INFINITY,
-        }
+        let law = CostedLaw::Steps { law, critical, policy };
+        Self { law, throughput: None, grown_pace: 1.0, least_growth_loss: 0.0 }
     }
 
     /// The same in seconds at a measured speed: every amount of compute becomes one of time.
@@ -87,29 +81,6 @@ impl TrainingCost {
     pub fn with_growths_by(mut self, n_params: f64, tokens: f64) -> Result<Self, ScalingError> {
         self.least_growth_loss = self.loss_after(n_params, None, tokens)?;
         Ok(self)
-    }
-
-    /// The same where no model grows below the loss that its size has after these tokens from scratch: those after which a grown
-    /// model's pace was measured, say.
-    ///
-    /// # Errors
-    /// No tokens at all.
-    pub fn with_growths_within(mut self, tokens: f64) -> Result<Self, ScalingError> {
-        positive("tokens", tokens)?;
-        self.most_growth_tokens = tokens;
-        Ok(self)
-    }
-
-    /// The loss below which a size does not grow; 0 where it may at any.
-    ///
-    /// # Errors
-    /// A law that has no loss after the most tokens before a growth.
-    pub(crate) fn least_growth_loss(&self, n_params: f64) -> Result<f64, ScalingError> {
-        if self.most_growth_tokens.is_infinite() {
-            return Ok(self.least_growth_loss);
-        }
-        let within = self.loss_after(n_params, None, self.most_growth_tokens)?;
-        Ok(within.max(self.least_growth_loss))
     }
 
     /// The pace of a stage over that of a model from scratch at the same loss.

@@ -71,6 +71,15 @@ impl GrownRun {
         Ok(progress / self.tokens_large)
     }
 
+    /// What it saved of the larger size's compute from scratch to its end under a law.
+    ///
+    /// # Errors
+    /// A final loss at or below the larger size's asymptote.
+    pub fn saving(&self, cost: &TrainingCost) -> Result<f64, ScalingError> {
+        let spent = self.tokens_small * self.small + self.tokens_large * self.large;
+        Ok(1.0 - spent / (self.large * cost.tokens_at(self.large, self.loss)?))
+    }
+
     /// The tokens from scratch after which the larger size has the loss of the growth under a law.
     ///
     /// # Errors
@@ -103,7 +112,7 @@ impl TrainingCost {
     }
 
     /// The best loss at which to grow `small`, that began so, into `large`: both have the same marginal compute, unless that
-    /// is below the least loss at which `small` grows.
+    /// is below the least loss of a growth.
     ///
     /// # Errors
     /// Sizes that do not grow, or no such loss.
@@ -121,7 +130,7 @@ impl TrainingCost {
         let loss = self.root_in_excess("the growth point", small, |loss| {
             ln_marginal(small, loss) - ln_marginal(large, loss) + ln_paces
         })?;
-        self.growth_at(start, small, large, loss.max(self.least_growth_loss(small)?))
+        self.growth_at(start, small, large, loss.max(self.least_growth_loss))
     }
 
     /// A chain of sizes, each growth at its best loss, to a final loss.

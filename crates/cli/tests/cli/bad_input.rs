@@ -173,7 +173,7 @@ fn bad_input_is_explained_and_leaves_no_trace() {
             "train tiny.toml --seed x",
             "invalid value 'x' for '--seed <SEED>': must be a whole number",
         ),
-        ("train tiny.toml --seed 99999999999999999999", "must be at most 18446744073709551615"),
+        ("train tiny.toml --seed 99999999999999999999", "'--seed <SEED>': is too large"),
         ("plan --shape gpt2 --aspect x", "'--aspect <ASPECT>': must be a number"),
         ("train tiny.toml --out run", "run: already holds a run; add --resume"),
         (

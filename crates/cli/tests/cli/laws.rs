@@ -309,7 +309,10 @@ fn bad_plans_and_figures_are_explained_and_leave_no_trace() {
             "plan --curves big again.csv",
             "again.csv: row 4: step = 30: must be above 30, that of the row before",
         ),
-        ("plan --curves big wrong.csv", "wrong.csv: row 3: step = NaN: must be a whole number"),
+        (
+            "plan --curves big wrong.csv",
+            "wrong.csv: row 3: step = NaN: must be a whole number, 0 at least",
+        ),
         (
             "plan --shape gpt2 --stop 50",
             "50.000 nats per token, above the 10.825 of a model that knows nothing",

@@ -237,6 +237,12 @@ proptest! {
         let run = GrownRun { small, tokens_small, large, tokens_large, loss, grew };
         let found = run.pace(&law).unwrap();
         prop_assert!((found / ratio - 1.0).abs() < 1e-8, "{found} {ratio}");
+        // Its saving is that of the two stages at this pace.
+        let from_scratch = law.compute_at(large, loss).unwrap();
+        let growth = cost.growth_at(StageStart::Scratch, small, large, grown_at).unwrap();
+        let due = cost.net_spared(growth.spared, from_scratch) / from_scratch;
+        let found = run.saving(&law).unwrap();
+        prop_assert!((found - due).abs() < 1e-8, "{found} {due}");
     }
 
     #[test]

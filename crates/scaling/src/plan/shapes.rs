@@ -29,7 +29,7 @@ pub struct Operators {
 const BINS_PER_OCTAVE: f64 = 5.0;
 
 /// Parts of the feed-forward layer that may be there or not. Thinner layers lose more than a law in N says: at a quarter the loss was
-/// 1.6 % higher, at a sixteenth 4.1 % (docs/SAVINGS.md).
+/// 1.6 % higher, at a sixteenth 4.1 % (docs/savings/dickens.md).
 const FF_SLICES: usize = 4;
 
 /// N of the smallest shape of a chain over that of its last.

@@ -310,28 +310,6 @@ fn a_growth_comes_by_the_share_that_is_asked_for() {
     assert_eq!(Plan::new(&budget, |_, _| 1e6), Err(PlanError::GrowByWithoutEnd));
 }
 
-#[test]
-fn no_model_grows_after_more_tokens_than_it_may() {
-    let goal = Goal::Stop(Stop::TokensPerParam(20.0));
-    let base = request(chinchilla(), goal, FinalShape::Given(gpt2_large()));
-    let of = |cost, stages| plan(&Request { cost, stages, ..base.clone() });
-    let free = of(chinchilla(), 2..=2);
-    let tokens = 0.5 * free.stages[0].tokens;
-    let within = |tokens| chinchilla().with_growths_within(tokens).unwrap();
-    let bound = of(within(tokens), 2..=2);
-    assert!(bound.stages[0].tokens <= tokens * (1.0 + 1e-9), "{:?}", bound.stages);
-    assert!(0.0 < bound.saving && bound.saving < free.saving);
-    assert!((bound.final_loss / free.final_loss - 1.0).abs() < 1e-12);
-    assert_eq!(of(within(1e3 * tokens), 2..=2).stages, free.stages);
-    // In a chain no size has had more from scratch than that at its growth's loss.
-    let chain = of(within(tokens), 4..=4);
-    for stage in &chain.stages[..3] {
-        let alone = chinchilla().tokens_at(stage.n_params, stage.loss_end).unwrap();
-        assert!(alone <= tokens * (1.0 + 1e-9), "{stage:?}");
-    }
-    assert!(chinchilla().with_growths_within(0.0).is_err());
-}
-
 /// Where size hardly counts, every growth would come better later.
 #[test]
 fn a_smaller_model_that_is_cheaper_to_the_end_is_named() {
