@@ -1,20 +1,23 @@
+mod grown;
+mod text;
+
+pub use grown::GrownPilot;
+pub use text::with_prepared_tokens;
+
 use crate::plan::{grow_by, operators};
-use crate::progress::warned;
-use crate::run_record::run_folders;
 use crate::side_by_side::run_all;
-use crate::{fit, output, shapes, train};
+use crate::{fit, output, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use corpus::TokenFileInfo;
-use measure::{Flops, GptShape, LearningCurve};
+use grown::{Rehearsal, without_grown_run};
+use measure::{Flops, GptShape};
 use model::DeviceChoice;
 use scaling::plan::{Operators, Pilot as PlannedPilot, grown_from, pilot_shapes, pilots};
-use scaling::{Fit, GrownRun, StageStart, TrainingCost};
-use schedule::{DataSource, Growth, Schedule, Stage, StageSpec, TextData, Until};
-use serde::{Deserialize, Serialize};
-use std::fmt;
+use scaling::{Fit, GrownRun};
+use schedule::{Schedule, StageSpec};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
-use trainer::{Event, RunFolder, RunOptions, RunSummary, open_corpus, prepare_text};
+use trainer::{RunFolder, RunOptions, RunSummary};
 
 /// Evaluations of a pilot run: they are not counted as compute, but take time.
 const EVALUATIONS: u64 = 24;
@@ -99,93 +102,6 @@ pub struct PilotRuns<'a> {
     pub folder: &'a Path,
     pub device: DeviceChoice,
     pub resume: bool,
-}
-
-/// The run that tells the pace after a growth.
-pub enum GrownPilot {
-    /// It grows where the law has it, and goes on to where the largest shape's longest run ends.
-    OfTheLaw {
-        /// What grows; the next smaller shape's growth into the largest where nothing is said.
-        grow: Option<Operators>,
-        /// By which share of the tokens from scratch it does.
-        by: Option<f64>,
-    },
-    /// It makes the steps of a plan.
-    Rehearsal(Rehearsal),
-}
-
-/// The growth of a plan of two stages.
-pub struct Rehearsal {
-    grew: Operators,
-    /// N after it over N before it.
-    factor: f64,
-    /// Steps before it.
-    before: u64,
-    /// Steps after it.
-    after: u64,
-    growth: Growth,
-}
-
-impl Rehearsal {
-    /// That of the plan in a file, which must be one by the recipe.
-    fn of(path: &Path, recipe: &Schedule) -> Result<Self> {
-        let name = path.display();
-        let plan = Schedule::read(path)?;
-        let [first, last] = plan.stages() else {
-            bail!(
-                "--rehearse {name}: a rehearsal is of a plan of two stages, and this has {} (staged plan --stages 2)",
-                plan.stages().len()
-            );
-        };
-        let steps = |stage: &Stage| match stage.until() {
-            Until { steps: Some(steps), tokens: None, compute: None, loss: None, slope: None } => {
-                Ok(steps)
-            }
-            _ => bail!(
-                "--rehearse {name}: a stage ends at something else than steps (until), so they are not known before"
-            ),
-        };
-        let (before, after) = (steps(first)?, steps(last)?);
-        let [small, large] = [first, last].map(|stage| stage.shape(1));
-        let alike = |schedule: &Schedule| {
-            schedule.clone().with_stages(vec![StageSpec::new(&large, after, None)])
-        };
-        if let Some(difference) = alike(&plan)?.difference_in_kind(&alike(recipe)?, false) {
-            bail!(
-                "--rehearse {name}: is no plan by this recipe, {} ({difference}); plan with it as the --template",
-                recipe.name()
-            );
-        }
-        let grew = Operators::between(&small, &large);
-        if grew.kinds().is_empty() {
-            bail!("--rehearse {name}: pilot shapes do not grow as {small} does into {large}");
-        }
-        let factor = large.n_params() as f64 / small.n_params() as f64;
-        Ok(Self { grew, factor, before, after, growth: last.growth().clone() })
-    }
-
-    /// What is to be said where pilot shapes grow by another factor.
-    fn of_another_factor(&self, small: &GptShape, large: &GptShape) -> Option<String> {
-        let factor = large.n_params() as f64 / small.n_params() as f64;
-        let is_other = (factor / self.factor).ln().abs() > MOST_OTHER_FACTOR.ln();
-        is_other.then(|| {
-            format!(
-                "the pace is that of a growth by {factor:.2} in N, and the plan grows by {:.2}: by more, growths were measured to be slower \
-                 (docs/savings/synthetic.md)",
-                self.factor
-            )
-        })
-    }
-}
-
-/// How much another factor in N a rehearsal may have than its plan before it is said.
-const MOST_OTHER_FACTOR: f64 = 1.2;
-
-/// Steps of a grown pilot run, and the one at which its learning rate goes on.
-struct GrownSteps {
-    before: u64,
-    after: u64,
-    resumed: u64,
 }
 
 /// A pilot run, for people.
@@ -337,115 +253,9 @@ impl Pilot {
 /// Steps of a pilot run, at most.
 const MOST_STEPS: f64 = 1e7;
 
-/// Why no growth was made.
-fn without_grown_run(law: &Fit, small: &GptShape, large: &PlannedPilot) -> String {
-    let [n_small, n_large] = [small, &large.shape].map(|shape| shape.n_params() as f64);
-    let small_is_cheaper = law.cost().is_some_and(|cost| {
-        let compute = |n, loss| cost.compute_at(n, loss).unwrap_or(f64::INFINITY);
-        let end = cost.loss_after(n_large, None, large.tokens);
-        end.is_ok_and(|loss| compute(n_small, loss) < compute(n_large, loss))
-    });
-    let large = large.shape;
-    if small_is_cheaper {
-        format!(
-            "{small} alone takes less compute to where {large} ends under the law, so a growth would come best after that, and \
-             none was made: the pace of a grown model is not known; --grow-by measures an earlier one"
-        )
-    } else {
-        format!(
-            "no growth from {small} to {large} pays under the law, so none was made: the pace of a grown model is not known"
-        )
-    }
-}
-
 /// Where the law of pilot runs is written.
 pub fn law_path(folder: &Path) -> PathBuf {
     folder.join("law.json")
-}
-
-/// The same recipe with its text made into one token file for all runs, in `folder`/data.
-pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Result<Schedule> {
-    let DataSource::Text(text) = recipe.data() else { return Ok(recipe) };
-    let tokens = RunFolder::tokens_of(folder);
-    if tokens.exists() && !resume {
-        bail!(
-            "{}: already holds runs; add --resume to go on, or choose another folder",
-            folder.display()
-        );
-    }
-    let record = TextRecord::of(text)?;
-    let path = tokens.with_file_name("text.json");
-    if tokens.exists() && path.exists() {
-        let held: TextRecord = serde_json::from_slice(&std::fs::read(&path)?)
-            .with_context(|| path.display().to_string())?;
-        if held != record {
-            bail!(
-                "{}: holds runs on {held}, not on {record}; choose another folder",
-                folder.display()
-            );
-        }
-    } else {
-        output::write_file(&path, &serde_json::to_string_pretty(&record)?)?;
-    }
-    let is_new = !tokens.exists();
-    let warn = &mut |event: &Event| {
-        if let Some(text) = warned(event) {
-            output::note(&text);
-        }
-    };
-    let prepared = prepare_text(&recipe, folder, resume, warn, train::stop_on_signals()?);
-    if let Err(error) = prepared.and_then(|()| open_corpus(&recipe, folder).map(drop)) {
-        if is_new {
-            // What was made for nothing goes again; the first error says more than one about tidying up.
-            let [info, tokenizer] =
-                [TokenFileInfo::path_for, TokenFileInfo::tokenizer_path_for].map(|of| of(&tokens));
-            for made in [&path, &tokens, &info, &tokenizer] {
-                let _ = std::fs::remove_file(made);
-            }
-            let _ = std::fs::remove_dir(path.parent().unwrap_or(folder));
-            let _ = std::fs::remove_dir(folder);
-        }
-        return Err(error).context(record.to_string());
-    }
-    Ok(recipe.with_tokens(tokens)?)
-}
-
-/// The text that a token file for several runs was made of.
-#[derive(PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TextRecord {
-    /// Names, without folders, and sizes in bytes.
-    files: Vec<(String, u64)>,
-    tokenizer: String,
-    strip_cr: bool,
-    lossy: bool,
-}
-
-impl TextRecord {
-    fn of(text: &TextData) -> Result<Self> {
-        let file = |path: &PathBuf| {
-            let size = std::fs::metadata(path);
-            let size = size.with_context(|| format!("{} cannot be read", path.display()))?.len();
-            let name = path.file_name().unwrap_or(path.as_os_str());
-            Ok((name.to_string_lossy().into_owned(), size))
-        };
-        Ok(Self {
-            files: text.files.iter().map(file).collect::<Result<_>>()?,
-            tokenizer: text.tokenizer.clone(),
-            strip_cr: text.strip_cr,
-            lossy: text.lossy,
-        })
-    }
-}
-
-impl fmt::Display for TextRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, size) in &self.files {
-            write!(f, "{name} ({size} bytes), ")?;
-        }
-        let Self { tokenizer, strip_cr, lossy, .. } = self;
-        write!(f, "tokenizer = {tokenizer}, strip_cr = {strip_cr}, lossy = {lossy}")
-    }
 }
 
 impl PilotRuns<'_> {
@@ -546,20 +356,6 @@ impl PilotRuns<'_> {
         Ok(Some((law, made)))
     }
 
-    /// Compute of other grown runs that were made here before, FLOPs: they have been paid for too.
-    fn earlier_grown_runs(&self, this: Option<&Path>) -> Result<f64> {
-        let mut compute = 0.0;
-        for run in run_folders(self.folder)?.iter().filter(|run| this != Some(run)) {
-            let metrics = RunFolder::metrics_of(run);
-            if RunFolder::schedule_of(run)?.stages().len() > 1 && metrics.exists() {
-                let points = LearningCurve::read(&metrics)?.points;
-                compute += points.last().map_or(0.0, |point| point.compute_flops);
-                compute -= shared_with(run)?;
-            }
-        }
-        Ok(compute)
-    }
-
     /// Errs before any run goes on if one that is there was made otherwise.
     fn check_held(&self, runs: &[RunOptions]) -> Result<()> {
         for run in runs.iter().filter(|run| RunFolder::is_run(&run.folder)) {
@@ -601,85 +397,6 @@ impl PilotRuns<'_> {
         }
         shortest_first.reverse();
         Ok(shortest_first)
-    }
-
-    /// The run that tells the pace after a growth. `None` where the law has no such point for one.
-    fn grown_run(
-        &self,
-        law: &Fit,
-        small: &GptShape,
-        large: &PlannedPilot,
-        of_small: &[RunOptions],
-    ) -> Result<Option<RunOptions>> {
-        let Some(cost) = law.cost() else { return Ok(None) };
-        let (steps, how) = match &self.grown {
-            GrownPilot::OfTheLaw { by, .. } => {
-                let how = by.map_or(String::new(), |share| format!("-by-{share}"));
-                (self.grown_by_the_law(cost, small, large, *by)?, how)
-            }
-            GrownPilot::Rehearsal(plan) => {
-                let how = format!("-rehearsed-{}-{}", plan.before, plan.after);
-                (Some(self.rehearsed(&cost, small, large, plan)?), how)
-            }
-        };
-        let Some(GrownSteps { before, after, resumed }) = steps else { return Ok(None) };
-        let growth = match &self.grown {
-            GrownPilot::OfTheLaw { .. } => Growth::default(),
-            GrownPilot::Rehearsal(plan) => plan.growth.clone(),
-        };
-        let growth = Growth { resumed_step: Some(resumed), ..growth };
-        let stages = vec![
-            StageSpec::new(small, before, None),
-            StageSpec::new(&large.shape, after, Some(growth)),
-        ];
-        let schedule = of_small[0].schedule.clone().with_stages(stages)?;
-        let schedule = schedule.named(&format!("pilot-{small}-to-{}{how}", large.shape))?;
-        let branch_of = branch_point(of_small, &schedule);
-        Ok(Some(self.run(schedule, branch_of)))
-    }
-
-    /// Grown at the law's best point, by a share of the tokens at the latest, to where the larger shape's longest run ends. `None` where
-    /// the growth has no such point.
-    fn grown_by_the_law(
-        &self,
-        mut cost: TrainingCost,
-        small: &GptShape,
-        large: &PlannedPilot,
-        by: Option<f64>,
-    ) -> Result<Option<GrownSteps>> {
-        let [n_small, n_large] = [small, &large.shape].map(|shape| shape.n_params() as f64);
-        if let Some(share) = by {
-            cost = cost.with_growths_by(n_large, share * large.tokens)?;
-        }
-        let Ok(growth) = cost.growth_point(StageStart::Scratch, n_small, n_large) else {
-            return Ok(None);
-        };
-        let resumed = cost.tokens_at(n_large, growth.loss)?;
-        if resumed >= large.tokens {
-            return Ok(None);
-        }
-        // Of a ramped batch the second stage has what lies behind the first.
-        let first = self.steps(cost.tokens_at(n_small, growth.loss)?);
-        let before = self.recipe.batch().tokens_through(first) as f64;
-        let last = self.steps(before + large.tokens - resumed).saturating_sub(first).max(1);
-        Ok(Some(GrownSteps { before: first, after: last, resumed: self.steps(resumed) }))
-    }
-
-    /// A plan's steps, resumed where the larger pilot shape has the loss of the growth under the law.
-    fn rehearsed(
-        &self,
-        cost: &TrainingCost,
-        small: &GptShape,
-        large: &PlannedPilot,
-        plan: &Rehearsal,
-    ) -> Result<GrownSteps> {
-        let [n_small, n_large] = [small, &large.shape].map(|shape| shape.n_params() as f64);
-        let tokens = self.recipe.batch().tokens_through(plan.before) as f64;
-        let resumed = cost
-            .loss_after(n_small, None, tokens)
-            .and_then(|loss| cost.tokens_at(n_large, loss))
-            .context("--rehearse: the pilot runs' law has no such growth")?;
-        Ok(GrownSteps { before: plan.before, after: plan.after, resumed: self.steps(resumed) })
     }
 
     fn steps(&self, tokens: f64) -> u64 {

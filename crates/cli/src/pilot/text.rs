@@ -1,0 +1,96 @@
+//! One token file for runs on one text.
+
+use crate::progress::warned;
+use crate::{output, train};
+use anyhow::{Context, Result, bail};
+use corpus::TokenFileInfo;
+use schedule::{DataSource, Schedule, TextData};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use trainer::{Event, RunFolder, open_corpus, prepare_text};
+
+/// The same recipe with its text made into one token file for all runs, in `folder`/data.
+pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Result<Schedule> {
+    let DataSource::Text(text) = recipe.data() else { return Ok(recipe) };
+    let tokens = RunFolder::tokens_of(folder);
+    if tokens.exists() && !resume {
+        bail!(
+            "{}: already holds runs; add --resume to go on, or choose another folder",
+            folder.display()
+        );
+    }
+    let record = TextRecord::of(text)?;
+    let path = tokens.with_file_name("text.json");
+    if tokens.exists() && path.exists() {
+        let held: TextRecord = serde_json::from_slice(&std::fs::read(&path)?)
+            .with_context(|| path.display().to_string())?;
+        if held != record {
+            bail!(
+                "{}: holds runs on {held}, not on {record}; choose another folder",
+                folder.display()
+            );
+        }
+    } else {
+        output::write_file(&path, &serde_json::to_string_pretty(&record)?)?;
+    }
+    let is_new = !tokens.exists();
+    let warn = &mut |event: &Event| {
+        if let Some(text) = warned(event) {
+            output::note(&text);
+        }
+    };
+    let prepared = prepare_text(&recipe, folder, resume, warn, train::stop_on_signals()?);
+    if let Err(error) = prepared.and_then(|()| open_corpus(&recipe, folder).map(drop)) {
+        if is_new {
+            // What was made for nothing goes again; the first error says more than one about tidying up.
+            let [info, tokenizer] =
+                [TokenFileInfo::path_for, TokenFileInfo::tokenizer_path_for].map(|of| of(&tokens));
+            for made in [&path, &tokens, &info, &tokenizer] {
+                let _ = std::fs::remove_file(made);
+            }
+            let _ = std::fs::remove_dir(path.parent().unwrap_or(folder));
+            let _ = std::fs::remove_dir(folder);
+        }
+        return Err(error).context(record.to_string());
+    }
+    Ok(recipe.with_tokens(tokens)?)
+}
+
+/// The text that a token file for several runs was made of.
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TextRecord {
+    /// Names, without folders, and sizes in bytes.
+    files: Vec<(String, u64)>,
+    tokenizer: String,
+    strip_cr: bool,
+    lossy: bool,
+}
+
+impl TextRecord {
+    fn of(text: &TextData) -> Result<Self> {
+        let file = |path: &PathBuf| {
+            let size = std::fs::metadata(path);
+            let size = size.with_context(|| format!("{} cannot be read", path.display()))?.len();
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            Ok((name.to_string_lossy().into_owned(), size))
+        };
+        Ok(Self {
+            files: text.files.iter().map(file).collect::<Result<_>>()?,
+            tokenizer: text.tokenizer.clone(),
+            strip_cr: text.strip_cr,
+            lossy: text.lossy,
+        })
+    }
+}
+
+impl fmt::Display for TextRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, size) in &self.files {
+            write!(f, "{name} ({size} bytes), ")?;
+        }
+        let Self { tokenizer, strip_cr, lossy, .. } = self;
+        write!(f, "tokenizer = {tokenizer}, strip_cr = {strip_cr}, lossy = {lossy}")
+    }
+}
