@@ -1,8 +1,6 @@
 use crate::comparison::{Comparison, Sides};
 use crate::law::{BatchChoice, PlanningLaw};
-use crate::pilot::{
-    GrownPilot, PilotMade, PilotRuns, branch_point, law_path, with_prepared_tokens,
-};
+use crate::pilot::{PilotMade, PilotRuns, branch_point, law_path, with_prepared_tokens};
 use crate::plan::{Ask, Planned, vocabulary};
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
@@ -218,10 +216,8 @@ impl Demo {
             recipe: &recipe,
             compute: kind.pilot_share * scratch_compute,
             shapes: pilot_shapes(&last, WIDTH, kind.pilot_sizes),
-            grown: GrownPilot::OfTheLaw {
-                grow: (kind.operators != WIDTH).then_some(kind.operators),
-                by: kind.grow_by,
-            },
+            grow: (kind.operators != WIDTH).then_some(kind.operators),
+            grow_by: kind.grow_by,
             folder: &folder.join("pilots"),
             device: DeviceChoice::Cpu,
             resume: self.resume,

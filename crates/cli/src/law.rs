@@ -257,10 +257,18 @@ impl PlanningLaw {
         fit.grown?.saving(&fit.cost()?).ok()
     }
 
-    /// Tokens before and after the growth of the grown run.
-    pub fn growth_tokens(&self) -> Option<[f64; 2]> {
+    /// When the grown run grew: the tokens that its larger size takes from scratch to that loss, over those of the longest run.
+    pub fn growth_share(&self) -> Option<f64> {
+        let fit = self.fit.as_ref()?;
+        let resumed = fit.grown?.resumed_tokens(&fit.cost()?).ok()?;
+        let tokens = fit.ranges.iter().find(|range| range.quantity == Quantity::Tokens)?;
+        Some(resumed / tokens.greatest)
+    }
+
+    /// Tokens for each of its parameters that the model which grew in the grown run had learnt from.
+    pub fn growth_tokens_per_param(&self) -> Option<f64> {
         let grown = self.fit.as_ref()?.grown?;
-        Some([grown.tokens_small, grown.tokens_large])
+        Some(grown.tokens_small / grown.small)
     }
 
     /// By what factor a size lies far beyond the data of the law.

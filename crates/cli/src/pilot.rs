@@ -1,7 +1,6 @@
 mod grown;
 mod text;
 
-pub use grown::GrownPilot;
 pub use text::with_prepared_tokens;
 
 use crate::plan::{grow_by, operators};
@@ -9,7 +8,7 @@ use crate::side_by_side::run_all;
 use crate::{fit, output, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use grown::{Rehearsal, without_grown_run};
+use grown::without_grown_run;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
 use scaling::plan::{Operators, Pilot as PlannedPilot, grown_from, pilot_shapes, pilots};
@@ -72,17 +71,13 @@ pub struct Pilot {
     /// the plan's (plan --grow-by), since later growths have a lower pace [default: as late as the law has it]
     #[arg(long, value_name = "SHARE", value_parser = grow_by)]
     grow_by: Option<f64>,
-    /// Measure the pace after the growth of this plan of two stages instead, which was made with the recipe as its template: by the
-    /// same kinds into the largest pilot shape, near its factor in N, with its steps before and after
-    #[arg(long, value_name = "PLAN.toml", conflicts_with_all = ["grow", "grow_by"])]
-    rehearse: Option<PathBuf>,
     /// Folder of the runs and of law.json [default: runs/NAME-pilots]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// cpu, cuda or cuda:NUMBER
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Go on with pilot runs that were stopped, or make another grown run (--grow, --rehearse) beside those that are there
+    /// Go on with pilot runs that were stopped, or make another grown run (--grow, --grow-by) beside those that are there
     #[arg(long)]
     resume: bool,
     /// Print the law as JSON
@@ -98,7 +93,10 @@ pub struct PilotRuns<'a> {
     pub compute: f64,
     /// Shapes that grow into the recipe's last one, the largest first.
     pub shapes: Vec<GptShape>,
-    pub grown: GrownPilot,
+    /// What grows in the grown run; the next smaller shape's growth into the largest where nothing is said.
+    pub grow: Option<Operators>,
+    /// By which share of the tokens from scratch it does.
+    pub grow_by: Option<f64>,
     pub folder: &'a Path,
     pub device: DeviceChoice,
     pub resume: bool,
@@ -144,8 +142,6 @@ impl Pilot {
         let grow = self.grow.map(|kind| operators("--grow", &[kind])).transpose()?;
         let asked = grow.map(|grow| format!("--grow {grow}"));
         let asked = asked.or(self.grow_by.map(|share| format!("--grow-by {share}")));
-        let asked =
-            asked.or(self.rehearse.as_ref().map(|plan| format!("--rehearse {}", plan.display())));
         if let Some(asked) = asked.filter(|_| !recipe.learning_rate().decays()) {
             bail!(
                 "{asked}: the pace after a growth is measured where the learning rate decays, and that of the recipe does not"
@@ -158,10 +154,6 @@ impl Pilot {
                 self.schedule.display()
             );
         }
-        let grown = match &self.rehearse {
-            Some(plan) => GrownPilot::Rehearsal(Rehearsal::of(plan, &recipe)?),
-            None => GrownPilot::OfTheLaw { grow, by: self.grow_by },
-        };
         let device: DeviceChoice = self.device.parse()?;
         // Before tokens are made, which may take long.
         device.open(recipe.machine().precision)?;
@@ -169,7 +161,8 @@ impl Pilot {
             recipe: &recipe,
             compute: self.share * budget,
             shapes,
-            grown,
+            grow,
+            grow_by: self.grow_by,
             folder: &folder,
             device,
             resume: self.resume,
@@ -283,16 +276,10 @@ impl PilotRuns<'_> {
             );
         }
         let (largest, next) = (&planned[0].shape, planned[lengths.len()].shape);
-        let (asked, kinds, factor) = match &self.grown {
-            GrownPilot::OfTheLaw { grow, .. } => ("--grow", *grow, None),
-            GrownPilot::Rehearsal(plan) => ("--rehearse", Some(plan.grew), Some(plan.factor)),
-        };
-        let grown_from = match kinds {
+        let grown_from = match self.grow {
             None => next,
-            Some(kinds) => grown_from(largest, kinds, factor).with_context(|| {
-                format!(
-                    "{asked}: no shape grows in {kinds} into {largest}, the largest pilot shape"
-                )
+            Some(grow) => grown_from(largest, grow).with_context(|| {
+                format!("--grow {grow}: no shape grows so into {largest}, the largest pilot shape")
             })?,
         };
         Ok((planned, grown_from))
@@ -325,14 +312,6 @@ impl PilotRuns<'_> {
                 let folder = run.folder.clone();
                 let at_growth = run.schedule.stages()[0].until().steps.unwrap_or(0);
                 let tokens_small = self.recipe.batch().tokens_through(at_growth);
-                if let GrownPilot::Rehearsal(plan) = &self.grown {
-                    output::note(&format!(
-                        "a rehearsal of {} steps, {}",
-                        output::count(plan.before + plan.after),
-                        Flops(run.schedule.most_compute())
-                    ));
-                    law.warnings.extend(plan.of_another_factor(small, &large.shape));
-                }
                 let Some(summaries) = run_all("a grown pilot run", vec![run])? else {
                     return Ok(None);
                 };

@@ -13,8 +13,11 @@ const MOST_ROUNDING: f64 = 0.03;
 /// How far a loss under another batch may be off before it is said.
 const MOST_OFF: f64 = 0.005;
 
-/// How many times as many tokens before a growth as the measured one had, or as few after it, are so many that it is said.
-const OTHER_TOKENS: f64 = 1.5;
+/// How much later than the grown pilot run's a growth may come, in shares of the tokens from scratch, before it is said.
+const LATER: f64 = 1.2;
+
+/// How many times as many tokens a parameter as the one in the grown pilot run a model that grows may have had before it is said.
+const MORE_SETTLED: f64 = 1.5;
 
 /// All that there is to warn of.
 pub fn warnings(planned: &Planned) -> Vec<String> {
@@ -57,7 +60,7 @@ fn of_a_missing_pace(planned: &Planned) -> Option<String> {
     let assumed = planned.pace_from == PaceSource::Assumed && planned.plan.stages.len() > 1;
     let widens = growths(planned).any(|grew| grew.width.is_some());
     let so_far = if widens {
-        "; growths in width had 0.4 to 0.7 of the pace from scratch on a text, where the rate decays (docs/savings/dickens.md)"
+        "; growths in width had 0.4 to 0.7 of the pace from scratch on a text, where the rate decays (docs/SAVINGS.md)"
     } else {
         ""
     };
@@ -161,10 +164,22 @@ fn of_whole_steps(planned: &Planned) -> Vec<String> {
     short.into_iter().chain(rounded).collect()
 }
 
-/// A growth that is later or nearer to the end than the one whose pace was measured, or of another kind.
+/// A growth that is later than the one whose pace was measured, or of another kind.
 fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
     let measured = planned.law.grew().filter(|_| planned.pace_from == PaceSource::Measured);
     let Some(measured) = measured else { return Vec::new() };
+    let plan = &planned.plan;
+    let last = &plan.stages[plan.stages.len() - 1];
+    let from_scratch = plan.compute_from_scratch / (6.0 * last.n_params);
+    let share = last.tokens_before / from_scratch;
+    let later = planned.law.growth_share().filter(|one| share > LATER * one).map(|measured| {
+        format!(
+            "the pace was measured after a growth at {} of the tokens from scratch, and the last growth here comes at {}: late ones were \
+             measured to be slower (docs/SAVINGS.md); grow earlier (--grow-by) or measure it as late (staged pilot --grow-by)",
+            percent(measured),
+            percent(share)
+        )
+    });
     let grew = growths(planned).flat_map(|grew| grew.kinds());
     let other: BTreeSet<&str> = grew.filter(|kind| !measured.kinds().contains(kind)).collect();
     let other = (!other.is_empty()).then(|| {
@@ -173,33 +188,26 @@ fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
             Vec::from_iter(other).join(" and "),
         )
     });
-    of_other_tokens(planned).into_iter().chain(other).collect()
+    later.into_iter().chain(of_settled_models(planned)).chain(other).collect()
 }
 
-/// A last growth after many more tokens than the one whose pace was measured, or with many fewer to follow.
-fn of_other_tokens(planned: &Planned) -> Vec<String> {
-    let (Some([before, after]), Some((last, earlier))) =
-        (planned.law.growth_tokens(), planned.plan.stages.split_last())
-    else {
-        return Vec::new();
-    };
-    if earlier.is_empty() {
-        return Vec::new();
-    }
-    let had: f64 = earlier.iter().map(|stage| stage.tokens).sum();
-    let remedy =
-        "were measured to be slower (docs/savings/); measure this one (staged pilot --rehearse)";
-    let late = (had > OTHER_TOKENS * before).then(|| {
-        format!(
-            "the pace was measured after a growth at {before:.2e} tokens, and the last growth here comes at {had:.2e}: late ones {remedy}, or grow \
-             earlier (--grow-by)"
-        )
+/// Growths of models that have had many more tokens a parameter than the one whose growth was measured.
+fn of_settled_models(planned: &Planned) -> Option<String> {
+    let measured = planned.law.growth_tokens_per_param()?;
+    let stages = &planned.plan.stages;
+    let (_, before_growth) = stages.split_last()?;
+    let mut tokens = 0.0;
+    let per_param = before_growth.iter().map(|stage| {
+        tokens += stage.tokens;
+        tokens / stage.n_params
     });
-    let short = (OTHER_TOKENS * last.tokens < after).then(|| {
-        format!(
-            "the pace was measured over {after:.2e} tokens, and {:.2e} follow the last growth here: growths with little time before the rate decays {remedy}",
-            last.tokens
-        )
-    });
-    late.into_iter().chain(short).collect()
+    let (into, most) = (2..)
+        .zip(per_param)
+        .max_by(|a: &(usize, f64), b| a.1.total_cmp(&b.1))
+        .filter(|(_, most)| *most > MORE_SETTLED * measured)?;
+    Some(format!(
+        "the pace was measured after the growth of a model that had had {measured:.1} tokens a parameter, and the growth into stage {into} is of \
+         one that has had {most:.1}: growths of more settled models were measured to be slower (docs/SAVINGS.md); grow earlier (--grow-by) or \
+         measure it in longer pilot runs (staged pilot --share)"
+    ))
 }

@@ -64,12 +64,10 @@ pub fn pilots(
     shapes.iter().flat_map(runs).collect()
 }
 
-/// The shape that a grown pilot run begins with, of those that grow so, by every kind that is named, into the largest pilot shape:
-/// near its parameters over a factor, a quarter where none is given, as the next pilot shape is. `None` where none grows so.
-pub fn grown_from(large: &GptShape, operators: Operators, factor: Option<f64>) -> Option<GptShape> {
-    let by_all = |shape: &GptShape| Operators::between(shape, large).kinds() == operators.kinds();
-    let sources = operators.sources(large).into_iter().filter(by_all);
-    nearest(sources, large.n_params() as f64 / factor.unwrap_or(SIZE_RATIO))
+/// The shape that a grown pilot run begins with, of those that grow so into the largest pilot shape: near a quarter of its
+/// parameters, as the next pilot shape is. `None` where none grows so.
+pub fn grown_from(large: &GptShape, operators: Operators) -> Option<GptShape> {
+    nearest(operators.sources(large).into_iter(), large.n_params() as f64 / SIZE_RATIO)
 }
 
 #[cfg(test)]
