@@ -9,7 +9,7 @@ use crate::{fit, output, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use grown::without_grown_run;
-use measure::{Flops, GptShape};
+use measure::{Flops, GptShape, LearningCurve};
 use model::DeviceChoice;
 use scaling::plan::{Operators, Pilot as PlannedPilot, grown_from, pilot_shapes, pilots};
 use scaling::{Fit, GrownRun};
@@ -305,17 +305,14 @@ impl PilotRuns<'_> {
         let (mut law, observations) = fit::fit_runs(&folders, ends_count, BOOTSTRAPS)?;
         if ends_count {
             let (large, small) = (&planned[0], &grown_from);
-            let run = self.grown_run(&law, small, large, &of_small)?;
-            let earlier = self.earlier_grown_runs(run.as_ref().map(|run| run.folder.as_path()))?;
-            law.compute = law.compute.map(|compute| compute + earlier);
-            if let Some(run) = run {
+            if let Some(run) = self.grown_run(&law, small, large, &of_small)? {
                 let folder = run.folder.clone();
                 let at_growth = run.schedule.stages()[0].until().steps.unwrap_or(0);
-                let tokens_small = self.recipe.batch().tokens_through(at_growth);
                 let Some(summaries) = run_all("a grown pilot run", vec![run])? else {
                     return Ok(None);
                 };
                 let summary = &summaries[0];
+                let tokens_small = self.recipe.batch().tokens_through(at_growth);
                 law.grown = Some(GrownRun {
                     small: small.n_params() as f64,
                     tokens_small: tokens_small as f64,
@@ -324,12 +321,12 @@ impl PilotRuns<'_> {
                     loss: summary.val_loss.context("the grown pilot run has no held-out loss")?,
                     grew: Operators::between(small, &large.shape),
                 });
-                let grown = PilotMade::new(&folder, &large.shape, summary)?;
-                law.compute = law.compute.map(|compute| compute + grown.compute);
-                made.push(grown);
+                made.push(PilotMade::new(&folder, &large.shape, summary)?);
             } else {
                 law.warnings.push(without_grown_run(&law, small, large));
             }
+            let of_grown_runs = self.compute_of_grown_runs()?;
+            law.compute = law.compute.map(|compute| compute + of_grown_runs);
         }
         fit::write(&law, &observations, &law_path(self.folder))?;
         Ok(Some((law, made)))
@@ -403,19 +400,20 @@ pub fn branch_point(runs: &[RunOptions], schedule: &Schedule) -> Option<PathBuf>
     shared.max_by_key(|(_, step)| *step).map(|(run, _)| run.folder.clone())
 }
 
-/// Compute that a run has from the one that it branched off from, FLOPs.
-fn shared_with(folder: &Path) -> Result<f64> {
-    Ok(RunFolder::branch_of(folder)?.map_or(0.0, |branch| branch.compute_flops))
+/// 6 N D of a run's own, FLOPs: without what it has from the run that it branched off from.
+fn own_compute(folder: &Path) -> Result<f64> {
+    let points = LearningCurve::read(&RunFolder::metrics_of(folder))?.points;
+    let spent = points.last().map_or(0.0, |point| point.compute_flops);
+    Ok(spent - RunFolder::branch_of(folder)?.map_or(0.0, |branch| branch.compute_flops))
 }
 
 impl PilotMade {
     fn new(folder: &Path, shape: &GptShape, summary: &RunSummary) -> Result<Self> {
-        let shared = shared_with(folder)?;
         Ok(Self {
             folder: folder.to_path_buf(),
             n_params: shape.n_params(),
             tokens: summary.tokens,
-            compute: summary.compute_flops - shared,
+            compute: own_compute(folder)?,
             loss: summary.val_loss,
         })
     }

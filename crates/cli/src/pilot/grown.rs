@@ -1,25 +1,22 @@
 //! The pilot run that grows: where, and what it tells.
 
-use super::{PilotRuns, branch_point, shared_with};
+use super::{PilotRuns, branch_point, own_compute};
 use crate::run_record::run_folders;
 use anyhow::Result;
-use measure::{GptShape, LearningCurve};
+use measure::GptShape;
 use scaling::plan::Pilot as PlannedPilot;
 use scaling::{Fit, StageStart};
 use schedule::{Growth, StageSpec};
-use std::path::Path;
 use trainer::{RunFolder, RunOptions};
 
 impl PilotRuns<'_> {
-    /// Compute of other grown runs that were made here before, FLOPs: they have been paid for too.
-    pub(super) fn earlier_grown_runs(&self, this: Option<&Path>) -> Result<f64> {
+    /// Compute of all grown runs that were made here, FLOPs: earlier ones have been paid for too.
+    pub(super) fn compute_of_grown_runs(&self) -> Result<f64> {
         let mut compute = 0.0;
-        for run in run_folders(self.folder)?.iter().filter(|run| this != Some(run)) {
-            let metrics = RunFolder::metrics_of(run);
-            if RunFolder::schedule_of(run)?.stages().len() > 1 && metrics.exists() {
-                let points = LearningCurve::read(&metrics)?.points;
-                compute += points.last().map_or(0.0, |point| point.compute_flops);
-                compute -= shared_with(run)?;
+        for run in run_folders(self.folder)? {
+            let grew = RunFolder::schedule_of(&run)?.stages().len() > 1;
+            if grew && RunFolder::metrics_of(&run).exists() {
+                compute += own_compute(&run)?;
             }
         }
         Ok(compute)
