@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Measures what staged training saves on a CUDA device, for two models on one text:
+#
+#     scripts/gpu_savings.sh STAGED DEVICE TEXT OUT
+#
+# 59 M parameters in bf16 through a BPE (schedules/h200_*.toml): from scratch at three learning rates, the best rate at
+# four lengths; growths in depth and in width by hand; and one planned under the law of pilot runs of one and three layers.
+# 3 M parameters on bytes (schedules/bytes_3m_baseline.toml): from scratch at four lengths, at two other rates, and a
+# growth of feed-forward layers planned under the law of pilot runs.
+#
+# SEEDS ("1 2 3"), RATES of the former ("0.004 0.008 0.016") and MODELS ("59m 3m", made side by side) are environment
+# variables. Goes on where it was stopped. TEXT is some 10 MB. The curves come out as OUT/curves.csv. Exit code 1 where a
+# run or a comparison fails.
+set -euo pipefail
+staged=$(realpath "$1")
+device=$2
+text=$(realpath "$3")
+mkdir -p "$4"
+read -ra seeds <<< "${SEEDS:-1 2 3}"
+read -ra rates <<< "${RATES:-0.004 0.008 0.016}"
+read -ra models <<< "${MODELS:-59m 3m}"
+schedules=$(realpath "$(dirname "$0")/../schedules")
+cd "$4"
+say() { printf '%5d s  %s\n' $SECONDS "$*"; }
+
+# train SCHEDULE FOLDER OPTION...: a run that is there already is not made again.
+train() {
+    mkdir -p "$(dirname "$2")"
+    "$staged" train "$1" --text "$text" --device "$device" --out "$2" "${@:3}" --resume > "${2//\//-}.log" 2>&1 ||
+        { tail -n 3 "${2//\//-}.log" >&2; return 1; }
+    say "$2: $(tail -n 1 "$2/metrics.csv" | awk -F, '{ printf "step %d, %.3e FLOPs, %.4f nats", $2, $4, $6 }')"
+}
+# from_scratch RECIPE FOLDER SEED LENGTH...: each branches off the one before.
+from_scratch() {
+    local recipe=$1 folder=$2 seed=$3 previous=
+    for length in "${@:4}"; do
+        train "$recipe" "$folder/$seed-x$length" --seed "$seed" --length "$length" ${previous:+--branch-of "$previous"}
+        previous=$folder/$seed-x$length
+    done
+}
+# staged_runs SCHEDULE FOLDER SEED...
+staged_runs() {
+    for seed in "${@:3}"; do train "$1" "$2/$seed" --seed "$seed"; done
+}
+# planned RECIPE SHAPE STOP FOLDER SHARE GROWTH PILOT-OPTION...: pilot runs, a plan under their law, and runs of it.
+planned() {
+    if [ ! -e "$4.toml" ]; then
+        "$staged" pilot "$1" --text "$text" --device "$device" -o "$4-pilots" --resume --share "$5" --grow "$6" --grow-by 0.35 \
+            "${@:7}" > "$4-pilots.log" 2>&1 || { tail -n 3 "$4-pilots.log" >&2; return 1; }
+        "$staged" plan --law "$4-pilots/law.json" --template "$1" --shape "$2" --stop "$3" --operators "$6" --stages 2 \
+            --grow-by 0.35 -o "$4.toml" > "$4-plan.log" 2>&1 || { tail -n 3 "$4-plan.log" >&2; return 1; }
+        say "$4.toml"
+    fi
+    staged_runs "$4.toml" "$4" "${seeds[@]}"
+}
+# All of these in the background; fails if one does.
+waiting=()
+beside() { "$@" & waiting+=($!); }
+all_made() {
+    local failed=0
+    for pid in "${waiting[@]}"; do wait "$pid" || failed=1; done
+    waiting=()
+    return $failed
+}
+
+of_59m() {
+    local rate name best
+    for rate in "${rates[@]}"; do
+        for name in baseline depth width; do
+            sed "s/^peak = .*/peak = $rate/" "$schedules/h200_$name.toml" > "59m-$name-$rate.toml"
+        done
+        beside from_scratch "59m-baseline-$rate.toml" "59m-scratch-$rate" "${seeds[0]}" 0.5
+    done
+    all_made
+    best=$(for rate in "${rates[@]}"; do echo "$(tail -n 1 "59m-scratch-$rate/${seeds[0]}-x0.5/metrics.csv" | cut -d, -f6) $rate"; done | sort -g | head -n 1 | cut -d' ' -f2)
+    say "59m: peak $best"
+    ln -sfn "59m-scratch-$best" 59m-scratch
+    for seed in "${seeds[@]}"; do
+        beside from_scratch "59m-baseline-$best.toml" "59m-scratch-$best" "$seed" 0.5 0.75 1 1.3
+    done
+    beside planned "59m-baseline-$best.toml" 12x640x10 0.16667tpp 59m-planned 0.6 depth --shapes 3x640x10,1x640x10
+    beside staged_runs "59m-depth-$best.toml" 59m-depth "${seeds[@]}"
+    beside staged_runs "59m-width-$best.toml" 59m-width "${seeds[@]}"
+    all_made
+}
+of_3m() {
+    local rate
+    for seed in "${seeds[@]}"; do
+        beside from_scratch "$schedules/bytes_3m_baseline.toml" 3m-scratch "$seed" 0.5 0.75 1 1.15
+    done
+    beside planned "$schedules/bytes_3m_baseline.toml" 4x256x4 10tpp 3m-planned 0.3 feed-forward
+    for rate in 0.002 0.008; do
+        sed "s/^peak = .*/peak = $rate/" "$schedules/bytes_3m_baseline.toml" > "3m-baseline-$rate.toml"
+        beside from_scratch "3m-baseline-$rate.toml" "3m-scratch-$rate" "${seeds[0]}" 0.5
+    done
+    all_made
+}
+
+failed=
+of_each=()
+for model in "${models[@]}"; do
+    "of_$model" & of_each+=($!)
+done
+for pid in "${of_each[@]}"; do wait "$pid" || failed=runs; done
+
+# Every evaluation of every run, for notebooks-data/.
+{
+    echo which,seed,stage,step,tokens,compute_flops,val_loss
+    for metrics in 59m-*/*/metrics.csv 3m-*/*/metrics.csv; do
+        which=${metrics%/*/metrics.csv}
+        [ -e "$metrics" ] && [ ! -L "$which" ] || continue
+        run=${metrics%/metrics.csv}
+        run=${run##*/}
+        case $which in
+            *-pilots) which=$which/$run seed=1 ;;
+            *) seed=${run%%-*} which=$which${run#"${run%%-*}"} ;;
+        esac
+        awk -F, -v which="$which" -v seed="$seed" 'NR > 1 && $6 != "" { print which "," seed "," $1 "," $2 "," $3 "," $4 "," $6 }' "$metrics"
+    done
+} > curves.csv
+for model in "${models[@]}"; do
+    for run in "$model"-planned "$model"-depth "$model"-width; do
+        [ -d "$run" ] || continue
+        echo "== $run"
+        "$staged" compare "$run" "$model-scratch" || failed=$run
+    done
+done
+[ -z "$failed" ] || { echo "failed: $failed" >&2; exit 1; }
