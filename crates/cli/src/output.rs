@@ -22,14 +22,8 @@ pub fn write_file(path: &Path, text: &str) -> Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("{} cannot be made", folder.display()))?;
     }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let written = std::fs::write(&partial, text).and_then(|()| std::fs::rename(&partial, path));
-    if written.is_err() {
-        // The first error says more than one about tidying up.
-        let _ = std::fs::remove_file(&partial);
-    }
-    written.with_context(|| format!("{} cannot be written", path.display()))
+    measure::write_whole(path, text.as_bytes())
+        .with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// Errs unless the name of a run's folder, which its schedule and record hold, is UTF-8.

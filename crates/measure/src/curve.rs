@@ -1,3 +1,4 @@
+use crate::whole_file::write_whole;
 use csv::{DeserializeErrorKind, StringRecord};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -194,14 +195,8 @@ impl CurveWriter {
 
     fn with_rows(path: &Path, rows: &[CurvePoint]) -> Result<Self, CurveError> {
         let io = |cause| CurveError::Io { path: path.to_path_buf(), cause };
-        let fresh = path.with_extension("csv.partial");
-        let mut file = File::create(&fresh).map_err(io)?;
-        file.write_all(&encode(rows, true)).map_err(io)?;
-        file.sync_data().map_err(io)?;
-        std::fs::rename(&fresh, path).map_err(io)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(io)?;
-        folder.sync_all().map_err(io)?;
+        write_whole(path, &encode(rows, true)).map_err(io)?;
+        let file = File::options().append(true).open(path).map_err(io)?;
         Ok(Self { path: path.to_path_buf(), file })
     }
 

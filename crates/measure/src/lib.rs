@@ -10,6 +10,7 @@ mod parametrization;
 mod precision;
 mod shape;
 mod smooth;
+mod whole_file;
 
 pub use comparison::{
     Interval, RunEnd, Saving, dynamics_ratio, least_saving_of_ends, saving_at, saving_of_ends,
@@ -20,3 +21,4 @@ pub use parametrization::Parametrization;
 pub use precision::Precision;
 pub use shape::{GptShape, ShapeError};
 pub use smooth::{Slope, SmoothCurve, slope_at_end};
+pub use whole_file::write_whole;

@@ -164,13 +164,7 @@ impl RunFolder {
     /// Writes a whole file, or none.
     fn write(&self, name: &str, content: &[u8]) -> Result<(), TrainError> {
         let path = self.root.join(name);
-        let partial = self.root.join(format!("{name}.partial"));
-        let mut file = File::create(&partial).map_err(TrainError::io(&partial))?;
-        file.write_all(content).map_err(TrainError::io(&partial))?;
-        file.sync_all().map_err(TrainError::io(&partial))?;
-        fs::rename(&partial, &path).map_err(TrainError::io(&path))?;
-        let folder = File::open(&self.root).map_err(TrainError::io(&self.root))?;
-        folder.sync_all().map_err(TrainError::io(&self.root))
+        measure::write_whole(&path, content).map_err(TrainError::io(&path))
     }
 
     /// Whether the run began earlier, so that what is in the folder is its own.

@@ -1,0 +1,48 @@
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes a whole file under another name, `PATH.partial`, forces it to the disk and renames it, so that neither a failure nor a
+/// loss of power leaves half of it.
+///
+/// # Errors
+/// The file cannot be written; what was there before is as it was.
+pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let written = File::create(&partial).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)
+    });
+    if written.is_err() {
+        // The first error says more than one about tidying up.
+        let _ = fs::remove_file(&partial);
+    }
+    written?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one");
+        write_whole(&path, b"first").unwrap();
+        write_whole(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        // A folder of that name cannot be replaced by a file.
+        let taken = folder.path().join("taken");
+        fs::create_dir_all(taken.join("within")).unwrap();
+        write_whole(&taken, b"third").unwrap_err();
+        assert!(taken.join("within").is_dir());
+        let left: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+        write_whole(&folder.path().join("nowhere/one"), b"").unwrap_err();
+    }
+}
