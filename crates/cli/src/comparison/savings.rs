@@ -81,16 +81,10 @@ impl Sides {
             let exact = exact(found.saving, found.compute_from_scratch);
             return Ok(SavingAt::new("the ends".to_string(), found, exact));
         }
-        let range = |ends: &mut dyn Iterator<Item = f64>| {
-            let (low, high) = ends
-                .fold((f64::INFINITY, 0.0f64), |(low, high), loss| (low.min(loss), high.max(loss)));
-            if low < high { format!("{low:.4} to {high:.4}") } else { format!("{low:.4}") }
-        };
         let why = format!(
-            "the staged runs end at a loss of {}, the runs from scratch at {}: for every seed, runs from scratch of \
-             several lengths (--length) must enclose the former, with a loss that falls with the length",
-            range(&mut staged.iter().map(|end| end.loss)),
-            range(&mut scratch.iter().flatten().map(|end| end.loss)),
+            "the staged runs end at a loss of {}; {}",
+            range(&staged),
+            self.missing(&staged, &scratch).join("; ")
         );
         let at_least = least_saving_of_ends(&staged, &scratch);
         let at_least = at_least.map(|(compute_from_scratch, saving)| LeastSaving {
@@ -100,6 +94,30 @@ impl Sides {
             compute_from_scratch,
         });
         Err(NoSaving { why, at_least })
+    }
+
+    /// What each seed's runs from scratch lack to enclose the staged runs.
+    fn missing(&self, staged: &[RunEnd], scratch: &[Vec<RunEnd>]) -> Vec<String> {
+        let (low, high) = lowest_and_highest(staged);
+        let told = |(runs, ends): (Vec<&RunRecord>, &Vec<RunEnd>)| {
+            let (seed, (lowest, highest)) = (runs[0].schedule.seed(), lowest_and_highest(ends));
+            let falls = ends.windows(2).all(|pair| pair[1].loss < pair[0].loss);
+            let lacks = match (lowest <= low, highest >= high) {
+                (true, true) if falls => return None,
+                (true, true) => "not every longer one ends lower".to_string(),
+                (false, true) => {
+                    format!("none ends as low: make a longer one (--seed {seed} --length)")
+                }
+                (true, false) => {
+                    format!("none ends as high: make a shorter one (--seed {seed} --length)")
+                }
+                (false, false) => format!(
+                    "none ends as low or as high: make a longer and a shorter one (--seed {seed} --length)"
+                ),
+            };
+            Some(format!("of seed {seed}'s from scratch, which end at {}, {lacks}", range(ends)))
+        };
+        by_seed(&self.scratch).into_iter().zip(scratch).filter_map(told).collect()
     }
 
     /// A saving in exact FLOPs, from the compute of each staged run at its loss.
@@ -118,6 +136,16 @@ impl Sides {
         let scratch = self.scratch.first()?.exact_over_6nd(compute_from_scratch)?;
         Some(1.0 - (1.0 - saving) * staged / scratch)
     }
+}
+
+fn lowest_and_highest(ends: &[RunEnd]) -> (f64, f64) {
+    let losses = || ends.iter().map(|end| end.loss);
+    (losses().fold(f64::INFINITY, f64::min), losses().fold(0.0, f64::max))
+}
+
+fn range(ends: &[RunEnd]) -> String {
+    let (low, high) = lowest_and_highest(ends);
+    if low < high { format!("{low:.4} to {high:.4}") } else { format!("{low:.4}") }
 }
 
 impl SavingAt {

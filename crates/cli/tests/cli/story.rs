@@ -165,7 +165,11 @@ fn decayed_runs_are_compared_by_their_ends() {
 
     let one_length = world.json("compare staged scratch/60");
     assert_eq!(one_length["savings"].as_array().unwrap().len(), 0);
-    assert!(one_length["no_saving"].as_str().unwrap().contains("several lengths"));
+    let why = one_length["no_saving"].as_str().unwrap();
+    assert!(why.contains("none ends as low: make a longer one (--seed 1 --length)"), "{why}");
+    let longest = world.json("compare staged scratch/240");
+    let why = longest["no_saving"].as_str().unwrap();
+    assert!(why.contains("none ends as high: make a shorter one (--seed 1 --length)"), "{why}");
     // Lower than any end from scratch, with a third of the longest run's compute.
     let mut low = rows.clone();
     low.last_mut().unwrap().2 = loss(per_step * 300.0);
