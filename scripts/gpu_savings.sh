@@ -9,8 +9,8 @@
 # growth of feed-forward layers planned under the law of pilot runs.
 #
 # SEEDS ("1 2 3"), RATES of the former ("0.004 0.008 0.016") and MODELS ("59m 3m", made side by side) are environment
-# variables. Goes on where it was stopped. TEXT is some 10 MB. The curves come out as OUT/curves.csv. Exit code 1 where a
-# run or a comparison fails.
+# variables. Ends its runs with their state saved on Ctrl-C or SIGTERM; the same command goes on from there. TEXT is some
+# 10 MB. The curves come out as OUT/curves.csv. More than ten minutes for two seeds on an H200. Exit code 1 where a run fails.
 set -euo pipefail
 staged=$(realpath "$1")
 device=$2
@@ -21,6 +21,12 @@ read -ra rates <<< "${RATES:-0.004 0.008 0.016}"
 read -ra models <<< "${MODELS:-59m 3m}"
 schedules=$(realpath "$(dirname "$0")/../schedules")
 cd "$4"
+for model in "${models[@]}"; do
+    [[ $model == 59m || $model == 3m ]] || { echo "MODELS: $model: must be 59m or 3m" >&2; exit 2; }
+done
+# Each shell waits for what it began, to which the signal goes too.
+trap 'trap "" TERM; kill -TERM 0; wait; exit 130' INT TERM
+stoppable() { trap 'wait; exit 143' TERM; "$@"; }
 say() { printf '%5d s  %s\n' $SECONDS "$*"; }
 
 # train SCHEDULE FOLDER OPTION...: a run that is there already is not made again.
@@ -28,6 +34,7 @@ train() {
     mkdir -p "$(dirname "$2")"
     "$staged" train "$1" --text "$text" --device "$device" --out "$2" "${@:3}" --resume > "${2//\//-}.log" 2>&1 ||
         { tail -n 3 "${2//\//-}.log" >&2; return 1; }
+    tail -n 1 "$2/events.jsonl" | grep -q '"outcome":"finished"' || { echo "$2: stopped" >&2; return 1; }
     say "$2: $(tail -n 1 "$2/metrics.csv" | awk -F, '{ printf "step %d, %.3e FLOPs, %.4f nats", $2, $4, $6 }')"
 }
 # from_scratch RECIPE FOLDER SEED LENGTH...: each branches off the one before.
@@ -47,6 +54,7 @@ planned() {
     if [ ! -e "$4.toml" ]; then
         "$staged" pilot "$1" --text "$text" --device "$device" -o "$4-pilots" --resume --share "$5" --grow "$6" --grow-by 0.35 \
             "${@:7}" > "$4-pilots.log" 2>&1 || { tail -n 3 "$4-pilots.log" >&2; return 1; }
+        [ -e "$4-pilots/law.json" ] || { echo "$4-pilots: stopped" >&2; return 1; }
         "$staged" plan --law "$4-pilots/law.json" --template "$1" --shape "$2" --stop "$3" --operators "$6" --stages 2 \
             --grow-by 0.35 -o "$4.toml" > "$4-plan.log" 2>&1 || { tail -n 3 "$4-plan.log" >&2; return 1; }
         say "$4.toml"
@@ -55,7 +63,7 @@ planned() {
 }
 # All of these in the background; fails if one does.
 waiting=()
-beside() { "$@" & waiting+=($!); }
+beside() { stoppable "$@" & waiting+=($!); }
 all_made() {
     local failed=0
     for pid in "${waiting[@]}"; do wait "$pid" || failed=1; done
@@ -99,7 +107,7 @@ of_3m() {
 failed=
 of_each=()
 for model in "${models[@]}"; do
-    "of_$model" & of_each+=($!)
+    stoppable "of_$model" & of_each+=($!)
 done
 for pid in "${of_each[@]}"; do wait "$pid" || failed=runs; done
 

@@ -1,6 +1,6 @@
 use crate::output;
 use anyhow::{Context, Result, bail};
-use corpus::Tokenizer;
+use corpus::{Corpus, Tokenizer};
 use measure::Precision;
 use model::{DeviceChoice, Gpt};
 use schedule::{DataSource, Schedule};
@@ -86,6 +86,19 @@ impl OpenedCheckpoint {
     }
 }
 
+/// Errs if a run's data is not what its checkpoint learnt from any more.
+pub fn check_data(info: &CheckpointInfo, corpus: &Corpus, root: &Path) -> Result<()> {
+    let (there, here) = (&info.origin.data, corpus.identity());
+    if *there != here {
+        bail!(
+            "{}: the run's data is {here} now, and the checkpoint's {there}, so its held-out tokens are others; put the token file \
+             back as it was",
+            root.display()
+        );
+    }
+    Ok(())
+}
+
 /// The tokenizer of a checkpoint that lies in no run, where it has one.
 fn own_tokenizer(path: &Path, info: &CheckpointInfo) -> Result<Option<Tokenizer>> {
     let due = &info.origin.vocabulary;
@@ -141,8 +154,13 @@ pub fn tokenizer_along(run: Option<&Path>, checkpoint: &Checkpoint) -> Option<To
 pub fn locate(path: &Path) -> Result<(PathBuf, Option<PathBuf>)> {
     if path.join("state.json").exists() {
         let whole = path.canonicalize().with_context(|| path.display().to_string())?;
-        let root = whole.parent().and_then(Path::parent).map(Path::to_path_buf);
-        let run = root.filter(|root| RunFolder::is_run(root));
+        // A schedule elsewhere above may be anybody's.
+        let lies_in = |root: &&Path| {
+            RunFolder::is_run(root)
+                && whole.parent() == Some(RunFolder::checkpoints_of(root).as_path())
+        };
+        let root = whole.parent().and_then(Path::parent);
+        let run = root.filter(lies_in).map(Path::to_path_buf);
         Ok((path.to_path_buf(), run))
     } else if RunFolder::is_run(path) {
         Ok((newest(path)?.path().to_path_buf(), Some(path.to_path_buf())))

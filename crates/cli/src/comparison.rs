@@ -192,6 +192,8 @@ impl Sides {
         } else {
             (self.savings(losses)?, None)
         };
+        let mut notes = self.notes();
+        notes.extend(savings.last().and_then(|last| self.before_the_last_growth(last)));
         let (no_saving, at_least) =
             none.map_or((None, None), |none| (Some(none.why), none.at_least));
         Ok(Comparison {
@@ -205,9 +207,24 @@ impl Sides {
             no_saving,
             at_least,
             decays: self.decays(),
-            notes: self.notes(),
+            notes,
             growths: (1..n_stages).filter_map(|stage| self.growth(stage)).collect(),
             stages: (0..n_stages).filter_map(|stage| self.stage(stage)).collect(),
+        })
+    }
+
+    /// That a saving is the smaller model's alone.
+    fn before_the_last_growth(&self, saving: &SavingAt) -> Option<String> {
+        let before = self.staged[0].schedule.stages().len().checked_sub(2)?;
+        let grown = |run: &RunRecord| Some(run.end_of(before)?.compute_flops);
+        let grew: Option<Vec<f64>> = self.staged.iter().map(grown).collect();
+        let is_late = grew.is_some_and(|grew| saving.compute > mean(&grew));
+        (!is_late).then(|| {
+            format!(
+                "at a loss of {:.4}, the lowest that all runs reach, the staged ones have not grown for the last time: the saving there is \
+                 that of a smaller model; train on what ends above",
+                saving.loss
+            )
         })
     }
 

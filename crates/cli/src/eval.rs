@@ -1,4 +1,4 @@
-use crate::checkpoint::{OpenedCheckpoint, RunOfCheckpoint};
+use crate::checkpoint::{OpenedCheckpoint, RunOfCheckpoint, check_data};
 use crate::output;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -116,6 +116,7 @@ impl Eval {
         };
         let corpus = open_corpus(schedule, root)?;
         opened.check_vocabulary("the run's data", &corpus.vocabulary())?;
+        check_data(&opened.info, &corpus, root)?;
         let n_tokens = self.n_tokens.unwrap_or(schedule.evaluation().tokens);
         let set = EvaluationSet::new(&corpus, n_tokens, context_len);
         Ok(set)

@@ -72,10 +72,9 @@ pub fn learning_curves(schedule: &Schedule) -> Result<Figure> {
     let mut layers = Vec::new();
     let lowest = cost.loss_at_compute(last, most)?;
     let highest = cost.loss_at_compute(sizes[0], least)?;
+    let smallest = least_source(schedule);
     let frontier: Vec<(f64, f64)> = spread(highest, lowest)
-        .filter_map(|loss| {
-            Some((cost.cheapest_at(least_source(schedule), last, loss).ok()?.1, loss))
-        })
+        .filter_map(|loss| Some((cost.cheapest_at(smallest, last, loss).ok()?.1, loss)))
         .filter(|point| point.0 >= least && point.0 <= most)
         .collect();
     layers.push(Layer::Line {
@@ -176,17 +175,12 @@ pub fn saving_by_stop(schedule: &Schedule) -> Result<Figure> {
         let name = format!("{} stages, from {}", chain.len(), size(chain[0]));
         layers.push(Layer::line(saving(chain), Color::Series(sizes.len() - 2 - k), &name));
     }
+    let smallest = least_source(schedule);
     let few: Vec<f64> = stops.iter().step_by(8).copied().collect();
     let continuous: Vec<(f64, f64)> = few
         .iter()
         .filter_map(|stop| {
-            Some((
-                *stop,
-                100.0
-                    * cost
-                        .continuous_saving(least_source(schedule), last, stop * asymptote)
-                        .ok()?,
-            ))
+            Some((*stop, 100.0 * cost.continuous_saving(smallest, last, stop * asymptote).ok()?))
         })
         .collect();
     let highest = continuous.iter().map(|point| point.1).fold(0.0, f64::max);
@@ -289,7 +283,9 @@ pub fn fit_quality(fit: &Fit, points: &Path) -> Result<Figure> {
     let x = |row: &[f64; 4]| if two { row[1] } else { row[0] };
     let mut sizes: Vec<f64> = rows.iter().map(|row| row[0]).collect();
     sizes.sort_by(f64::total_cmp);
-    sizes.dedup();
+    // Columns may be rounded, and the fit takes such sizes for one.
+    let same = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-4;
+    sizes.dedup_by(|b, a| same(*a, *b));
     // With many sizes a few lines of the law stand for all.
     let shown: Vec<f64> = if two && sizes.len() > 6 {
         (0..6).map(|i| sizes[i * (sizes.len() - 1) / 5]).collect()
@@ -305,7 +301,7 @@ pub fn fit_quality(fit: &Fit, points: &Path) -> Result<Figure> {
     let mut layers = Vec::new();
     let radius = if rows.len() > 500 { 1.2 } else { 2.5 };
     for (i, n) in sizes.iter().enumerate().filter(|_| few) {
-        let of_size = rows.iter().filter(|row| row[0] == *n).map(|row| (x(row), row[2]));
+        let of_size = rows.iter().filter(|row| same(row[0], *n)).map(|row| (x(row), row[2]));
         let points = of_size.collect();
         layers.push(Layer::Points { points, color: Color::Series(i), radius, label: None });
     }
@@ -329,7 +325,11 @@ pub fn fit_quality(fit: &Fit, points: &Path) -> Result<Figure> {
     let off = |row: &[f64; 4]| 100.0 * (row[3] / row[2] - 1.0);
     let residuals = if few {
         let colored = |(i, n): (usize, &f64)| Layer::Points {
-            points: rows.iter().filter(|row| row[0] == *n).map(|row| (x(row), off(row))).collect(),
+            points: rows
+                .iter()
+                .filter(|row| same(row[0], *n))
+                .map(|row| (x(row), off(row)))
+                .collect(),
             color: Color::Series(i),
             radius,
             label: None,

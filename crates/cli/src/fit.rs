@@ -28,7 +28,7 @@ pub struct Fit {
     /// Only the last point of each run
     #[arg(long)]
     last_only: bool,
-    /// Leave out this share of each run at its start
+    /// Leave out this share of each run at its start, of what --stable-only leaves of it
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     skip: f64,
     /// Only points at the highest learning rate of their run

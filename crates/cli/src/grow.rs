@@ -1,4 +1,4 @@
-use crate::checkpoint::{locate, tokenizer_along};
+use crate::checkpoint::{check_data, locate, tokenizer_along};
 use crate::{output, train};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -138,7 +138,7 @@ impl Grow {
         let seed = growth_seed(self.seed, from.info().position.growths());
         let operator = GrowthOperator::new(before, to, parametrization, &growth, seed)
             .map_err(|error| anyhow::anyhow!("{}", in_words_of_the_command(&error.to_string())))?;
-        let batch = if self.no_check { None } else { Some(self.batch(&before, run.as_deref())?) };
+        let batch = if self.no_check { None } else { Some(self.batch(&from, run.as_deref())?) };
         let tokenizer = tokenizer_along(run.as_deref(), &from);
         let tokenizer = tokenizer.as_ref().map(Tokenizer::to_json).transpose()?.flatten();
         let began = Instant::now();
@@ -183,7 +183,7 @@ impl Grow {
             report.checked_on = Some(on);
         }
         let json = serde_json::to_string_pretty(&report)?;
-        output::write_file(&self.out.join("growth.json"), &json)?;
+        output::write_file(&self.out.join("growth.json"), &json).inspect_err(|_| discard())?;
         if self.json { output::json(&report) } else { print(&report) }
     }
 
@@ -312,10 +312,12 @@ impl Grow {
     }
 
     /// What the loss is measured on: held-out tokens of the run if the checkpoint is in one.
-    fn batch(&self, shape: &GptShape, run: Option<&Path>) -> Result<(EvaluationSet, String)> {
+    fn batch(&self, from: &Checkpoint, run: Option<&Path>) -> Result<(EvaluationSet, String)> {
+        let shape = from.info().shape;
         let (set, on) = if let Some(run) = run {
             let schedule = RunFolder::schedule_of(run)?;
             let corpus = open_corpus(&schedule, run)?;
+            check_data(from.info(), &corpus, run)?;
             let n = (CHECK_SEQUENCES * shape.context_len) as u64;
             let set = EvaluationSet::new(&corpus, n, shape.context_len);
             (set, format!("{} held-out tokens of the run", output::count(n)))

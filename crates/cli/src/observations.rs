@@ -236,6 +236,10 @@ impl Source {
             let number = |key: &str| -> Result<Option<f64>> {
                 let Some(column) = columns.by_name.get(key) else { return Ok(None) };
                 let text = row.get(*column).unwrap_or("");
+                // Of columns that nobody named, a form may use some only.
+                if text.trim().is_empty() && self.columns.is_none() && key != "loss" {
+                    return Ok(None);
+                }
                 let label = header.get(*column).unwrap_or("");
                 let value: f64 = text.trim().parse().map_err(|_| {
                     anyhow::anyhow!("{name}: line {}: {label} = {text:?}: not a number", i + 2)
@@ -281,6 +285,7 @@ impl Source {
                     columns.by_name.insert(key, at);
                 }
             }
+            columns.run.extend(header.iter().position(|one| one == "run"));
             if !columns.by_name.contains_key("loss") {
                 let known = header.iter().collect::<Vec<_>>().join(", ");
                 bail!(

@@ -268,9 +268,12 @@ impl PilotRuns<'_> {
             bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
         }
         let shortest = planned.iter().map(|pilot| self.steps(pilot.tokens)).min().unwrap_or(0);
-        if shortest < LEAST_STEPS {
+        // At a constant rate a law takes the points after the warm-up.
+        let warmup = if rate.decays() { 0 } else { rate.warmup_steps };
+        let least = warmup.saturating_add(LEAST_STEPS);
+        if shortest < least {
             bail!(
-                "{} is too little for pilot runs: the shortest would have {shortest} steps, and a law needs {LEAST_STEPS} at least; \
+                "{} is too little for pilot runs: the shortest would have {shortest} steps, and a law needs {least} at least; \
                  give them more (--share, --budget; of a demo --minutes)",
                 Flops(self.compute)
             );

@@ -95,12 +95,12 @@ pub struct Plan {
     /// Positions in a sequence [default: that of the template, else of the law's runs, else 1024]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     context: Option<u64>,
-    /// Width of a head, where the shape is free
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
-    head_size: u64,
-    /// d_model over n_layers, where the shape is free
-    #[arg(long, default_value_t = 64.0)]
-    aspect: f64,
+    /// Width of a head, where the shape is free [default: 64]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024), conflicts_with = "shape")]
+    head_size: Option<u64>,
+    /// d_model over n_layers, where the shape is free [default: 64]
+    #[arg(long, conflicts_with = "shape")]
+    aspect: Option<f64>,
     /// A schedule that everything but the stages and the batch is taken from
     #[arg(long, value_name = "SCHEDULE.toml")]
     template: Option<PathBuf>,
@@ -334,8 +334,9 @@ impl Plan {
         if text == "optimal" {
             return Ok(Stop::ComputeOptimal);
         }
-        let number = |text: &str| {
-            let found = text.parse::<f64>().ok().filter(|found| *found > 0.0 && found.is_finite());
+        let number = |digits: &str| {
+            let found =
+                digits.parse::<f64>().ok().filter(|found| *found > 0.0 && found.is_finite());
             found.with_context(|| {
                 format!("--stop {text}: must be a multiple as 1.1x, tokens per parameter as 20tpp, optimal, or a loss")
             })
@@ -356,14 +357,15 @@ impl Plan {
     }
 
     fn last(&self, n_vocab: usize, context_len: usize) -> Result<FinalShape> {
-        if !(self.aspect > 0.0 && self.aspect.is_finite()) {
-            bail!("--aspect {}: must be positive", self.aspect);
+        let aspect = self.aspect.unwrap_or(64.0);
+        if !(1.0..=10_000.0).contains(&aspect) {
+            bail!("--aspect {aspect}: must be from 1 to 10000");
         }
         Ok(match &self.shape {
             Some(text) => FinalShape::Given(shapes::shape("--shape", text, n_vocab, context_len)?),
             None => FinalShape::Best(Family {
-                d_head: self.head_size as usize,
-                aspect: self.aspect,
+                d_head: self.head_size.unwrap_or(64) as usize,
+                aspect,
                 n_vocab,
                 context_len,
             }),

@@ -114,19 +114,23 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
         } else {
             "of the compute saved"
         };
-        let exact = last.saving_exact.map_or(String::new(), |exact| {
-            format!("{} with attention and the output head counted, ", percent(exact))
-        });
+        let exact = last
+            .saving_exact
+            .map(|exact| format!("{} with attention and the output head counted", percent(exact)));
         let predicted = found
             .predicted_saving
             .map_or(String::new(), |saving| format!(" The plan predicted {}.", percent(saving)));
+        let with_pilots = (found.pilot_compute > 0.0)
+            .then(|| format!("{} with the pilot runs counted", percent(last.saving_with_pilots)));
+        let counted: Vec<String> = exact.into_iter().chain(with_pilots).collect();
+        let counted =
+            if counted.is_empty() { String::new() } else { format!("; {}", counted.join(", ")) };
         let _ = writeln!(
             text,
             "<p><span class=\"number\">{}</span> {what} at loss {:.4}, against the same shape from scratch, \
-             {over_seeds}{interval}; {exact}{} with the pilot runs counted.{predicted}</p>",
+             {over_seeds}{interval}{counted}.{predicted}</p>",
             percent(last.saving),
             last.loss,
-            percent(last.saving_with_pilots),
         );
     }
     if let Some(stage) = found.stages.last() {

@@ -72,7 +72,9 @@ impl Train {
             schedule = schedule.with_seed(seed);
         }
         let (warmup, n_steps) = (schedule.learning_rate().warmup_steps, schedule.n_steps());
-        if warmup >= n_steps {
+        // With a decay the rate is below its peak in the last step.
+        let decays = schedule.learning_rate().decays();
+        if warmup > n_steps || (decays && warmup == n_steps) {
             output::note(&format!(
                 "warning: learning_rate.warmup_steps = {warmup}: the run has {n_steps} steps, so the rate never comes to its peak"
             ));
@@ -90,7 +92,7 @@ impl Train {
         let mut before = 0;
         for (k, stage) in schedule.stages().iter().enumerate() {
             let (own, rewarmup) = (schedule.steps_of(k, before), stage.growth().rewarmup_steps);
-            if k > 0 && rewarmup >= own {
+            if k > 0 && (rewarmup > own || (decays && rewarmup == own)) {
                 output::note(&format!(
                     "warning: stages[{k}].growth.rewarmup_steps = {rewarmup}: the stage has {own} steps, so the rate never comes back to \
                      its peak"

@@ -1,5 +1,5 @@
 use crate::text::{Cleaning, Piece, TextOptions, TextPieces};
-use crate::token_file::{TokenFileWriter, write_whole};
+use crate::token_file::TokenFileWriter;
 use crate::{CorpusError, TokenFileInfo, Tokenizer};
 use rayon::prelude::*;
 use std::ops::ControlFlow;
@@ -69,17 +69,16 @@ pub fn prepare(
             return Err(CorpusError::file(path, "is empty: no text"));
         }
     }
-    if let Some(json) = tokenizer.to_json()? {
-        write_whole(&TokenFileInfo::tokenizer_path_for(output), json.as_bytes())?;
-    }
-    let info = writer.finish(TokenFileInfo {
+    let json = tokenizer.to_json()?;
+    let info = TokenFileInfo {
         tokenizer: tokenizer_name.to_string(),
         vocabulary: tokenizer.vocabulary()?,
         n_vocab,
         n_tokens: 0,
         n_text_bytes,
         xxh3: String::new(),
-    })?;
+    };
+    let info = writer.finish(info, json.as_deref())?;
     Ok(Prepared { path: output.to_path_buf(), info })
 }
 
@@ -96,7 +95,11 @@ pub fn encode_text(
     for piece in TextPieces::open(path, text_options(tokenizer, cleaning))? {
         let piece = piece?;
         n_bytes += piece.bytes.len() as u64;
-        tokens.extend(tokenizer.encode(&piece.bytes)?);
+        let encoded = tokenizer.encode(&piece.bytes).map_err(|error| match error {
+            CorpusError::Choice(reason) => CorpusError::file(path, reason),
+            other => other,
+        })?;
+        tokens.extend(encoded);
     }
     Ok((tokens, n_bytes))
 }

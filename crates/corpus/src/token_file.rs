@@ -289,8 +289,12 @@ impl TokenFileWriter {
         self.file.write_all(encoded).map_err(CorpusError::io(&self.partial))
     }
 
-    /// Finishes header and JSON, and gives the file its name.
-    pub fn finish(mut self, info: TokenFileInfo) -> Result<TokenFileInfo, CorpusError> {
+    /// Finishes the header, writes the JSON and the tokenizer beside it, and gives all of them their names once all are on the disk.
+    pub fn finish(
+        mut self,
+        info: TokenFileInfo,
+        tokenizer_json: Option<&str>,
+    ) -> Result<TokenFileInfo, CorpusError> {
         let count = self.n_tokens as u32;
         let (magic, version) = self.layout.magic();
         let header: Vec<u8> =
@@ -305,7 +309,16 @@ impl TokenFileWriter {
         let info_path = TokenFileInfo::path_for(&self.path);
         let text = serde_json::to_vec_pretty(&info)
             .map_err(|error| CorpusError::file(&info_path, error.to_string()))?;
-        write_whole(&info_path, &text)?;
+        let tokenizer = tokenizer_json
+            .map(|json| {
+                Partial::write(&TokenFileInfo::tokenizer_path_for(&self.path), json.as_bytes())
+            })
+            .transpose()?;
+        let json = Partial::write(&info_path, &text)?;
+        if let Some(tokenizer) = tokenizer {
+            tokenizer.place()?;
+        }
+        json.place()?;
         std::fs::rename(&self.partial, &self.path).map_err(io())?;
         // Its name, and those of the files beside it.
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -332,21 +345,34 @@ fn read_info(path: &Path) -> Result<TokenFileInfo, CorpusError> {
         .map_err(|error| CorpusError::file(path, format!("not a token file's record: {error}")))
 }
 
-/// Writes a small file under another name, forces it to the disk and renames it.
-pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), CorpusError> {
-    let partial = with_suffix(path, ".partial");
-    let write = || {
-        let mut file = File::create(&partial)?;
-        file.write_all(content)?;
-        file.sync_all()
-    };
-    let written = write().map_err(CorpusError::io(&partial));
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = std::fs::remove_file(&partial);
+/// A small file under another name, on the disk; it goes again unless it is given its name.
+struct Partial {
+    partial: PathBuf,
+    path: PathBuf,
+}
+
+impl Partial {
+    fn write(path: &Path, content: &[u8]) -> Result<Self, CorpusError> {
+        let file = Self { partial: with_suffix(path, ".partial"), path: path.to_path_buf() };
+        let write = || {
+            let mut to = File::create(&file.partial)?;
+            to.write_all(content)?;
+            to.sync_all()
+        };
+        write().map_err(CorpusError::io(&file.partial))?;
+        Ok(file)
     }
-    written?;
-    std::fs::rename(&partial, path).map_err(CorpusError::io(path))
+
+    fn place(self) -> Result<(), CorpusError> {
+        std::fs::rename(&self.partial, &self.path).map_err(CorpusError::io(&self.path))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Gone already where it has its name.
+        let _ = std::fs::remove_file(&self.partial);
+    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -376,7 +402,7 @@ mod tests {
         for part in tokens.chunks(7) {
             writer.append(&TokenFileWriter::encode(n_vocab, part)).unwrap();
         }
-        writer.finish(info(n_vocab)).unwrap();
+        writer.finish(info(n_vocab), None).unwrap();
     }
 
     /// The layout of `dev/data/data_common.py` of llm.c, byte for byte.

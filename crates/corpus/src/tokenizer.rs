@@ -110,7 +110,13 @@ impl Tokenizer {
         if info.vocabulary == "bytes" {
             Ok(Some(Self::bytes()))
         } else if json.exists() {
-            Self::from_file(&json).map(Some)
+            let found = Self::from_file(&json)?;
+            let (due, vocabulary) = (&info.vocabulary, found.vocabulary()?);
+            if !crate::is_unknown(due) && *due != vocabulary {
+                let reason = format!("its vocabulary is {vocabulary}, the token file's {due}");
+                return Err(CorpusError::file(&json, reason));
+            }
+            Ok(Some(found))
         } else {
             Ok(None)
         }

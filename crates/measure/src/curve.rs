@@ -118,8 +118,8 @@ impl LearningCurve {
                 break;
             }
             let point = found?;
-            if let Some(loss) = point.val_loss.filter(|loss| !(*loss > 0.0 && loss.is_finite())) {
-                let reason = format!("val_loss = {loss}: must be positive and finite");
+            if let Some(loss) = point.val_loss.filter(|loss| !(*loss >= 0.0 && loss.is_finite())) {
+                let reason = format!("val_loss = {loss}: must be finite and not negative");
                 return Err(broken(i + 2, reason));
             }
             if let Some(before) =

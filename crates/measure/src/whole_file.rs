@@ -6,7 +6,7 @@ use std::path::Path;
 /// loss of power leaves half of it.
 ///
 /// # Errors
-/// The file cannot be written; what was there before is as it was.
+/// The file cannot be written; what was there before is as it was then. Or its name cannot be forced to the disk.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
@@ -21,7 +21,11 @@ pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     }
     written?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    match File::open(folder.unwrap_or(Path::new("."))) {
+        // A folder may be open for writing alone.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        folder => folder?.sync_all(),
+    }
 }
 
 #[cfg(test)]

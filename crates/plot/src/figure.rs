@@ -138,8 +138,11 @@ impl Figure {
             let made = std::fs::File::create(&partial).map_err(|error| refused(&error));
             made.and_then(|_| draw::png(self, &partial))
         };
-        let renamed =
-            drawn.and_then(|()| std::fs::rename(&partial, path).map_err(|error| refused(&error)));
+        let placed = || {
+            std::fs::File::open(&partial)?.sync_all()?;
+            std::fs::rename(&partial, path)
+        };
+        let renamed = drawn.and_then(|()| placed().map_err(|error| refused(&error)));
         if renamed.is_err() {
             // The first error says more than one about tidying up.
             let _ = std::fs::remove_file(&partial);

@@ -1,4 +1,5 @@
 use crate::file::{ScheduleFile, StageFile};
+use crate::learning_rate::default_decay_fraction;
 use crate::schedule::stage_shape;
 use crate::{
     AdamWSettings, DataSource, DecayShape, LearningRate, MomentRule, Prediction, ScheduleError,
@@ -184,6 +185,9 @@ impl Checker<'_> {
         self.positive("learning_rate.peak", rate.peak)?;
         self.fraction("learning_rate.final_fraction", rate.final_fraction)?;
         self.fraction("learning_rate.decay_fraction", rate.decay_fraction)?;
+        let only_wsd = "only shape = \"wsd\" decays over a share of the run";
+        let fits = rate.shape == DecayShape::Wsd || rate.decay_fraction == default_decay_fraction();
+        self.require(fits, "learning_rate.decay_fraction", rate.decay_fraction, only_wsd)?;
         let falls = rate.shape != DecayShape::Constant;
         let expected = "a constant learning rate has no final fraction";
         let fits = falls || rate.final_fraction == 0.0;

@@ -34,7 +34,7 @@ pub struct LearningRate {
     pub decay_fraction: f64,
 }
 
-fn default_decay_fraction() -> f64 {
+pub(crate) fn default_decay_fraction() -> f64 {
     0.2
 }
 

@@ -187,7 +187,7 @@ impl Schedule {
 
     /// 6 N D of the pilot runs that it was planned with, FLOPs.
     pub fn pilot_compute(&self) -> Option<f64> {
-        self.prediction().map_or(self.file.pilot_compute, |plan| plan.pilot_compute)
+        self.prediction().and_then(|plan| plan.pilot_compute).or(self.file.pilot_compute)
     }
 }
 

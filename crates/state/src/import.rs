@@ -68,7 +68,7 @@ pub struct ImportedVocabulary<'a> {
 /// folder that appears only once it is whole. `versions` goes into its record. Returns the shape.
 ///
 /// # Errors
-/// A model that is none of GPT-2's architecture or of another vocabulary, the key named; a tensor that is missing, of other dimensions,
+/// A model that is none of GPT-2's architecture or of another vocabulary, the key or the line named; a tensor that is missing, of other dimensions,
 /// not known or not finite; the target exists; a file cannot be read or written.
 pub fn import(
     folder: &Path,
@@ -129,7 +129,7 @@ fn read_config(path: &Path) -> Result<(GptShape, f64), StateError> {
     };
     let model_type = json["model_type"].as_str().unwrap_or("nothing").to_string();
     due("model_type", model_type, &["gpt2"])?;
-    let config: Config = serde_json::from_value(json).map_err(|e| broken(e.to_string()))?;
+    let config: Config = serde_json::from_slice(&text).map_err(|e| broken(e.to_string()))?;
     due("activation_function", config.activation_function, &["gelu_new", "gelu_pytorch_tanh"])?;
     due("scale_attn_weights", config.scale_attn_weights.to_string(), &["true"])?;
     let by_layer = config.scale_attn_by_inverse_layer_idx;

@@ -53,7 +53,7 @@ pub fn run_tokenizer(schedule: &Schedule, root: &Path) -> Result<Option<Tokenize
     Ok(Tokenizer::of_token_file(path, file.info())?)
 }
 
-/// Makes the token file of a run on text, unless `begun` says that the file there is the run's own.
+/// Makes the token file of a run on text, unless `begun` says that the file there is the run's own. Whether it was made.
 ///
 /// # Errors
 /// Text that cannot be used; `stop` was set.
@@ -63,11 +63,11 @@ pub fn prepare_text(
     begun: bool,
     observe: &mut dyn FnMut(&Event),
     stop: &AtomicBool,
-) -> Result<(), TrainError> {
-    let DataSource::Text(text) = schedule.data() else { return Ok(()) };
+) -> Result<bool, TrainError> {
+    let DataSource::Text(text) = schedule.data() else { return Ok(false) };
     let output = RunFolder::tokens_of(root);
     if begun && output.exists() {
-        return Ok(());
+        return Ok(false);
     }
     if text.files.is_empty() {
         let reason = "data.files = []: name text files there or with --text FILE...".to_string();
@@ -92,7 +92,7 @@ pub fn prepare_text(
             ControlFlow::Continue(())
         }
     })?;
-    Ok(())
+    Ok(true)
 }
 
 /// What is to be said of a BPE that has fewer tokens than were asked for.

@@ -47,6 +47,11 @@ impl RunFolder {
         if root.exists() && !ours && !has_run {
             check_empty(root)?;
         }
+        let of_a_run = [Self::checkpoints_of(root), Self::metrics_of(root), Self::events_of(root)];
+        if ours && !Self::is_run(root) && of_a_run.iter().any(|path| path.exists()) {
+            let reason = "its schedule.toml is gone, without which nothing tells what was run; put it back, or choose another --out";
+            return Err(TrainError::folder(root, reason));
+        }
         let made: Vec<PathBuf> = root
             .ancestors()
             .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
@@ -76,13 +81,14 @@ impl RunFolder {
         Ok(Self { root: root.to_path_buf(), made, begun, _lock: lock, events: None })
     }
 
-    /// Makes the folder this run's: writes the schedule and opens the list of events.
+    /// Makes the folder this run's: writes the schedule of a new one and opens the list of events.
     ///
     /// # Errors
     /// The file system refuses.
     pub fn begin(&mut self, schedule: &Schedule) -> Result<(), TrainError> {
-        // Also of a run that goes on: its token file may lie elsewhere now.
-        self.write_schedule(schedule)?;
+        if !self.begun {
+            self.write_schedule(schedule)?;
+        }
         let path = self.root.join(EVENTS_FILE);
         let torn = fs::read(&path).is_ok_and(|text| !text.is_empty() && !text.ends_with(b"\n"));
         let mut events = OpenOptions::new()
@@ -97,7 +103,8 @@ impl RunFolder {
         Ok(())
     }
 
-    fn write_schedule(&self, schedule: &Schedule) -> Result<(), TrainError> {
+    /// Writes the schedule, also of a run that goes on, once it is found to be the same: its token file may lie elsewhere now.
+    pub(crate) fn write_schedule(&self, schedule: &Schedule) -> Result<(), TrainError> {
         self.write(SCHEDULE_FILE, schedule.to_toml().as_bytes())
     }
 
@@ -187,15 +194,25 @@ impl RunFolder {
         if self.begun {
             return;
         }
-        // Only empty folders can be removed this way.
-        let tokens = Self::tokens_of(&self.root);
-        let _ = fs::remove_file(TokenFileInfo::path_for(&tokens));
-        let _ = fs::remove_file(TokenFileInfo::tokenizer_path_for(&tokens));
-        let _ = fs::remove_file(tokens);
+        Self::remove_tokens(&self.root);
         let _ = fs::remove_file(self.root.join(LOCK_FILE));
+        // Only empty folders can be removed this way.
         let _ = fs::remove_dir(self.data());
         for folder in &self.made {
             let _ = fs::remove_dir(folder);
+        }
+    }
+
+    /// Removes the tokens that were made of text, whole or not.
+    pub(crate) fn remove_tokens(root: &Path) {
+        let tokens = Self::tokens_of(root);
+        let (info, tokenizer) =
+            (TokenFileInfo::path_for(&tokens), TokenFileInfo::tokenizer_path_for(&tokens));
+        for path in [info, tokenizer, tokens] {
+            let mut partial = path.clone().into_os_string();
+            partial.push(".partial");
+            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(partial);
         }
     }
 

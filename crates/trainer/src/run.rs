@@ -69,7 +69,7 @@ pub fn train(
             return Err(error);
         }
     };
-    let Beginning { corpus, origin, start, common, first } = begun;
+    let Beginning { corpus, made_tokens, origin, start, common, first } = begun;
     folder.begin(&options.schedule)?;
     if common.is_none() && CheckpointStore::reader(&folder.checkpoints()).is_empty()? {
         folder.forget_branch()?;
@@ -83,12 +83,20 @@ pub fn train(
         tell_skipped(&mut folder, observe, skipped)?;
         tell(&mut folder, observe, &Event::Branched(branch))?;
     }
-    Run::open(options, folder, corpus, origin, device, first, observe)?.finish(observe, stop)
+    let goes_on = folder.begun();
+    let opened = Run::open(options, folder, corpus, origin, device, first, observe);
+    if opened.is_err() && goes_on && made_tokens {
+        // Of a text that is another now: they would pass for the run's own.
+        RunFolder::remove_tokens(&options.folder);
+    }
+    opened?.finish(observe, stop)
 }
 
 /// What a run begins with.
 struct Beginning {
     corpus: Corpus,
+    /// Whether its tokens were made of text just now.
+    made_tokens: bool,
     origin: Origin,
     /// The model that is there.
     start: Option<Start>,
@@ -116,7 +124,7 @@ impl Beginning {
         if let Some(source) = branch_of {
             check_same_start(source, RunFolder::start_of(source)?.as_ref(), here)?;
         }
-        prepare_text(schedule, &options.folder, folder.begun(), observe, stop)?;
+        let made_tokens = prepare_text(schedule, &options.folder, folder.begun(), observe, stop)?;
         let corpus = open_corpus(schedule, &options.folder)?;
         let n_vocab = corpus.n_vocab();
         for stage in schedule.stages() {
@@ -134,7 +142,14 @@ impl Beginning {
             }
             (None, None) => (None, None),
         };
-        Ok(Self { corpus, origin, start: model.map(|model| model.start), common, first })
+        Ok(Self {
+            corpus,
+            made_tokens,
+            origin,
+            start: model.map(|model| model.start),
+            common,
+            first,
+        })
     }
 }
 
@@ -225,6 +240,9 @@ impl<'a> Run<'a> {
                 first.unwrap_or_else(|| Learner::initial_state(schedule, &corpus, origin.clone()))
             }
         };
+        if folder.begun() {
+            folder.write_schedule(schedule)?;
+        }
         let (metrics, curve) = CurveWriter::resume(&folder.metrics(), state.position.step)?;
         let last_point = curve.points.last().cloned();
         let clock = Clock {
@@ -370,6 +388,8 @@ impl<'a> Run<'a> {
         let until = self.learner.stage().until();
         let by_loss = until.loss.zip(self.last_val_loss()).is_some_and(|(goal, loss)| loss <= goal);
         let by_slope = match until.slope {
+            // The logarithm of a loss of 0, which a text of one letter comes to, has no slope.
+            Some(_) if self.evaluated.iter().any(|(_, loss)| *loss <= 0.0) => false,
             Some(goal) => slope_at_end(&self.evaluated, LEAST_EVALUATIONS)?
                 .is_some_and(|slope| slope.value - SURE * slope.standard_error >= goal),
             None => false,

@@ -103,7 +103,10 @@ impl Sides {
             let (seed, (lowest, highest)) = (runs[0].schedule.seed(), lowest_and_highest(ends));
             let falls = ends.windows(2).all(|pair| pair[1].loss < pair[0].loss);
             let lacks = match (lowest <= low, highest >= high) {
-                (true, true) if falls => return None,
+                (true, true) if falls && ends.len() > 1 => return None,
+                (true, true) if falls => format!(
+                    "there is one length only: make a longer and a shorter one (--seed {seed} --length)"
+                ),
                 (true, true) => "not every longer one ends lower".to_string(),
                 (false, true) => {
                     format!("none ends as low: make a longer one (--seed {seed} --length)")

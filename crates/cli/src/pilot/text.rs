@@ -40,7 +40,8 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
             output::note(&text);
         }
     };
-    let prepared = prepare_text(&recipe, folder, resume, warn, train::stop_on_signals()?);
+    let prepared =
+        prepare_text(&recipe, folder, resume, warn, train::stop_on_signals()?).map(|_| ());
     if let Err(error) = prepared.and_then(|()| open_corpus(&recipe, folder).map(drop)) {
         if is_new {
             // What was made for nothing goes again; the first error says more than one about tidying up.

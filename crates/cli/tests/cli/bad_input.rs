@@ -341,6 +341,43 @@ fn a_run_does_not_go_on_with_other_data() {
     let text = lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     assert!(text.contains("the data is tokens"), "{text}");
+    assert!(world.bad("eval book").contains("its held-out tokens are others"));
+    let elsewhere = SCHEDULE.replace(
+        "source = \"text\", files = [\"good.txt\"]",
+        "source = \"tokens\", file = \"elsewhere.bin\"",
+    );
+    world.write("elsewhere.toml", elsewhere);
+    world.good("data prepare good.txt -o elsewhere.bin");
+    let held = fs::read(world.path("book/schedule.toml")).unwrap();
+    world.bad("train elsewhere.toml --out book --resume");
+    assert_eq!(fs::read(world.path("book/schedule.toml")).unwrap(), held);
+    // Nor are tokens of a text that is another now left in a run that lost its own.
+    fs::remove_dir_all(world.path("run/data")).unwrap();
+    assert!(world.bad("train tiny.toml --out run --resume").contains("the data is tokens"));
+    assert!(!world.path("run/data/tokens.bin").exists());
+}
+
+#[test]
+fn a_run_without_its_schedule_is_no_new_one() {
+    let world = world();
+    fs::remove_file(world.path("run/schedule.toml")).unwrap();
+    let before = listing(&world.path("run"));
+    for arguments in ["train tiny.toml --out run", "train other.toml --out run --text gone.txt"] {
+        let text = world.bad(arguments);
+        assert!(text.contains("run: its schedule.toml is gone"), "{text}");
+        assert_eq!(listing(&world.path("run")), before, "{arguments}");
+    }
+}
+
+#[test]
+fn a_schedule_above_a_checkpoint_may_be_anybodys() {
+    let world = world();
+    fs::create_dir_all(world.path("project/models")).unwrap();
+    fs::copy(world.path("tiny.toml"), world.path("project/schedule.toml")).unwrap();
+    world.good("grow run --width 2 -o project/models/wide");
+    let text = world.bad("eval project/models/wide");
+    assert!(text.contains("lies in no run"), "{text}");
+    world.good("grow project/models/wide --depth 2 -o project/models/deep");
 }
 
 #[test]

@@ -290,7 +290,7 @@ fn bad_plans_and_figures_are_explained_and_leave_no_trace() {
     let world = world();
     let cases = [
         ("plan -o new.toml", "what is to be reached?"),
-        ("plan --budget 1e6 -o new.toml", "too small for the smallest shape, 1x64x1"),
+        ("plan --budget 1e6 -o new.toml", "too small: the best shape for it, 1x64x1"),
         (
             "plan --budget 1e5 --law kaplan-authors --batch 524288 -o new.toml",
             "the law has no loss for so little",
@@ -302,8 +302,8 @@ fn bad_plans_and_figures_are_explained_and_leave_no_trace() {
         ("plan --budget 1e19 --batch 1e20", "must be a number of tokens up to 1073741824"),
         ("plan --pf-days -1", "--pf-days -1e0: must be positive"),
         ("plan --target-loss -1", "--target-loss -1: must be positive"),
-        ("plan --shape gpt2 --stop -5tpp", "--stop -5: must be a multiple as 1.1x"),
-        ("plan --shape gpt2 --stop nanx", "--stop nan: must be a multiple as 1.1x"),
+        ("plan --shape gpt2 --stop -5tpp", "--stop -5tpp: must be a multiple as 1.1x"),
+        ("plan --shape gpt2 --stop nanx", "--stop nanx: must be a multiple as 1.1x"),
         ("plan --curves big no_loss.csv", "no_loss.csv: row 3: val_loss = NaN: must be"),
         (
             "plan --curves big again.csv",
@@ -413,4 +413,22 @@ fn options_that_would_do_nothing_and_broken_laws_are_refused() {
         assert!(text.contains(message), "{arguments}: {text}");
     }
     assert_eq!(fs::read(world.path("small/metrics.csv")).unwrap(), curve);
+}
+
+#[test]
+fn a_column_of_runs_and_empty_cells_are_known_without_being_named() {
+    let world = World::empty();
+    let mut table = "run,n_params,tokens,steps,loss\n".to_string();
+    for (run, n) in [1e7, 3e7, 9e7].into_iter().enumerate() {
+        for j in 0..6 {
+            let tokens = 1e9 * 2f64.powi(j);
+            writeln!(table, "{run},{n:e},{tokens:e},,{}", loss_at(n, tokens)).unwrap();
+        }
+    }
+    world.write("runs.csv", table);
+    let text = world.good("fit runs.csv --form kaplan-tokens --bootstraps 0 -o law.json");
+    assert!(text.contains("18 points of 3 runs"), "{text}");
+    let late =
+        world.good("fit runs.csv --form kaplan-tokens --skip 0.1 --bootstraps 0 -o late.json");
+    assert!(late.contains("12 points of 3 runs"), "{late}");
 }

@@ -56,6 +56,14 @@ fn a_staged_run_is_compared_drawn_and_reported() {
         found["notes"],
         json!(["learning_rate.peak is 0.02 from scratch and 0.01 in the staged runs"])
     );
+    // What a run saves that has not grown yet is the smaller model's.
+    let rows = fs::read_to_string(world.path("staged/1/metrics.csv")).unwrap();
+    let schedule = fs::read_to_string(world.path("staged/1/schedule.toml")).unwrap();
+    let early: Vec<&str> = rows.lines().take(51).collect();
+    world.write("early/schedule.toml", schedule);
+    world.write("early/metrics.csv", early.join("\n") + "\n");
+    let notes = world.json("compare early scratch")["notes"].to_string();
+    assert!(notes.contains("have not grown for the last time"), "{notes}");
     let growth = &found["growths"][0];
     let (before, after) = (growth["loss_before"].as_f64(), growth["loss_after"].as_f64());
     assert!((before.unwrap() - after.unwrap()).abs() < 1e-5);

@@ -176,17 +176,8 @@ fn a_law_that_no_numbers_hold_is_refused() {
         .enumerate()
         .map(|(run, (n, tokens))| Observation { run, ..flat(n, tokens) })
         .collect();
-    match Fit::new(&data, options(LawForm::KaplanTokens)) {
-        Err(error) => assert!(error.to_string().contains("no numbers hold"), "{error}"),
-        Ok(fit) => {
-            let residuals = data.iter().map(|one| {
-                let at = [one.n_params.unwrap(), one.tokens.unwrap()];
-                (fit.fitted().loss_at(&at) / one.loss).ln()
-            });
-            let largest = residuals.map(f64::abs).fold(0.0, f64::max);
-            assert!(largest < 0.02 && fit.left_out.is_none_or(|one| one.largest_error < 0.02));
-        }
-    }
+    let refused = Fit::new(&data, options(LawForm::KaplanTokens)).unwrap_err().to_string();
+    assert!(refused.contains("no numbers hold"), "{refused}");
 }
 
 #[test]

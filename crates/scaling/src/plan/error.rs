@@ -13,13 +13,13 @@ pub enum PlanError {
     Law(#[from] ScalingError),
     /// A goal that no shape of the family meets.
     #[error(
-        "{goal}: too small for the smallest shape, {shape} with N = {n_params:.3e}, which is predicted to \
+        "{goal}: too small: the best shape for it, {shape} with N = {n_params:.3e}, is predicted to \
              end at {loss:.3} nats per token, above the {untrained:.3} of a model that knows nothing"
     )]
     BudgetTooSmall {
         /// The budget, with its unit.
         goal: String,
-        /// The smallest shape.
+        /// The shape that ends lowest.
         shape: GptShape,
         /// Its N.
         n_params: f64,
@@ -88,11 +88,13 @@ pub enum PlanError {
     },
     /// Given shapes that make no chain.
     #[error(
-        "{chain}: each must grow into the next, at a lower loss than the one before it and above the final one"
+        "{chain}: each must grow into the next, at a lower loss than the one before it and above the final one; {reason}"
     )]
     NoSuchChain {
         /// The shapes.
         chain: String,
+        /// What is wrong with them.
+        reason: String,
     },
     /// A goal that needs a shape.
     #[error(

@@ -89,7 +89,15 @@ pub(super) fn best_path(
         let shapes = [request.through.as_slice(), &[*last]].concat();
         return evaluate(&request.cost, shapes.clone(), Operators::ALL, &end).ok_or_else(|| {
             let names: Vec<String> = shapes.iter().map(ToString::to_string).collect();
-            PlanError::NoSuchChain { chain: names.join(", ") }
+            let apart = shapes.windows(2).find(|pair| !Operators::ALL.reach(&pair[0], &pair[1]));
+            let reason = match apart {
+                Some(pair) => format!("{} does not grow into {}", pair[0], pair[1]),
+                None if request.grow_by.is_some() => {
+                    "growths that must come by that share of the tokens leave a stage nothing to do".to_string()
+                }
+                None => "a stage would end at no lower loss than the one before it, or at no higher one than the last".to_string(),
+            };
+            PlanError::NoSuchChain { chain: names.join(", "), reason }
         });
     }
     let (least, most) = (*request.stages.start(), *request.stages.end());
@@ -131,6 +139,8 @@ fn build(
         [low, high]
     });
     let curve = predicted_curve(cost, &request.resampled, &executed)?;
+    let (best_size, cheapest) = cost.cheapest_at(least_size(&path.shapes), n_last, final_loss)?;
+    let saving_at_best_size = 1.0 - (from_scratch - path.spared) / cheapest;
     let beaten_by = without_growth.as_ref().and_then(|alone| match request.goal {
         Goal::Budget(_) => (alone.loss <= final_loss).then(|| {
             format!("{} alone ends at a loss of {:.4} for the same budget", alone.shape, alone.loss)
@@ -138,9 +148,14 @@ fn build(
         Goal::Loss(_) | Goal::Stop(_) => (alone.cost <= from_scratch - path.spared)
             .then(|| format!("{} alone reaches that loss for less", alone.shape)),
     });
-    let (best_size, cheapest) = cost.cheapest_at(least_size(&path.shapes), n_last, final_loss)?;
+    // Where the shape is free, any size is.
+    let is_free = without_growth.is_some();
+    let beaten_by = beaten_by.or_else(|| {
+        (is_free && saving_at_best_size <= 0.0)
+            .then(|| format!("a single size of N = {best_size:.3e} reaches that loss for less"))
+    });
     Ok(Plan {
-        saving_at_best_size: 1.0 - (from_scratch - path.spared) / cheapest,
+        saving_at_best_size,
         best_size,
         compute: stages.iter().map(|stage| stage.compute).sum(),
         seconds: cost.is_in_seconds().then(|| stages.iter().filter_map(|one| one.seconds).sum()),
@@ -167,8 +182,10 @@ fn without_stages(request: &Request, last: &GptShape, final_loss: f64) -> Advice
     if *request.stages.end() == 1 && request.through.is_empty() {
         return Advice { grow: false, reason: None };
     }
-    let reason = cheaper_alone(request, last, final_loss)
-        .unwrap_or_else(|| "no growth spares compute here".to_string());
+    // Where growths must come early, or another shape may be the last, that a smaller one is the cheaper is no reason.
+    let may_be_late = request.grow_by.is_none() && matches!(request.last, FinalShape::Given(_));
+    let reason = may_be_late.then(|| cheaper_alone(request, last, final_loss)).flatten();
+    let reason = reason.unwrap_or_else(|| "no growth spares compute here".to_string());
     Advice { grow: false, reason: Some(reason) }
 }
 

@@ -94,8 +94,14 @@ impl Operators {
     /// Every shape that grows into `last`, down to a 4096th of its parameters, with its head size: where heads or feed-forward
     /// units grow by themselves, from one head or a quarter of the units that go with the width.
     pub fn sources(&self, last: &GptShape) -> Vec<GptShape> {
-        let slices = if self.feed_forward { 1 } else { FF_SLICES };
         let mut found = Vec::new();
+        self.each_source(last, |shape| found.push(shape));
+        found.sort_by_key(GptShape::n_params);
+        found
+    }
+
+    fn each_source(self, last: &GptShape, mut take: impl FnMut(GptShape)) {
+        let slices = if self.feed_forward { 1 } else { FF_SLICES };
         for n_layers in 1..=last.n_layers {
             for parts in 1..=last.n_heads {
                 if !(last.d_model * parts).is_multiple_of(last.n_heads) {
@@ -111,22 +117,22 @@ impl Operators {
                         let shape = GptShape { n_layers, d_model, n_heads, d_ff, ..*last };
                         let share = shape.n_params() as f64 / last.n_params() as f64;
                         if share >= LEAST_SHARE && self.reach(&shape, last) {
-                            found.push(shape);
+                            take(shape);
                         }
                     }
                 }
             }
         }
-        found.sort_by_key(GptShape::n_params);
-        found
     }
 }
 
 /// N of the smallest shape that grows into the last of a chain, or of one in the chain that is smaller.
 pub fn least_size(chain: &[GptShape]) -> f64 {
-    let sources = chain.last().map(|last| Operators::ALL.sources(last)).unwrap_or_default();
-    let sizes = sources.iter().chain(chain).map(GptShape::n_params);
-    sizes.min().unwrap_or(1) as f64
+    let mut least = chain.iter().map(GptShape::n_params).min().unwrap_or(1);
+    if let Some(last) = chain.last() {
+        Operators::ALL.each_source(last, |shape| least = least.min(shape.n_params()));
+    }
+    least as f64
 }
 
 fn heads_in_proportion(small: &GptShape, large: &GptShape) -> bool {
