@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use measure::{GptShape, LearningCurve};
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
 use scaling::plan::{Goal, Stop, least_size};
-use scaling::{Fit, StageStart, TrainingCost};
+use scaling::{Fit, StageStart, TrainingCost, is_one_value};
 use schedule::Schedule;
 use std::path::Path;
 use trainer::RunFolder;
@@ -283,9 +283,7 @@ pub fn fit_quality(fit: &Fit, points: &Path) -> Result<Figure> {
     let x = |row: &[f64; 4]| if two { row[1] } else { row[0] };
     let mut sizes: Vec<f64> = rows.iter().map(|row| row[0]).collect();
     sizes.sort_by(f64::total_cmp);
-    // Columns may be rounded, and the fit takes such sizes for one.
-    let same = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-4;
-    sizes.dedup_by(|b, a| same(*a, *b));
+    sizes.dedup_by(|b, a| is_one_value(*a, *b));
     // With many sizes a few lines of the law stand for all.
     let shown: Vec<f64> = if two && sizes.len() > 6 {
         (0..6).map(|i| sizes[i * (sizes.len() - 1) / 5]).collect()
@@ -301,7 +299,8 @@ pub fn fit_quality(fit: &Fit, points: &Path) -> Result<Figure> {
     let mut layers = Vec::new();
     let radius = if rows.len() > 500 { 1.2 } else { 2.5 };
     for (i, n) in sizes.iter().enumerate().filter(|_| few) {
-        let of_size = rows.iter().filter(|row| same(row[0], *n)).map(|row| (x(row), row[2]));
+        let of_size =
+            rows.iter().filter(|row| is_one_value(row[0], *n)).map(|row| (x(row), row[2]));
         let points = of_size.collect();
         layers.push(Layer::Points { points, color: Color::Series(i), radius, label: None });
     }
@@ -327,7 +326,7 @@ pub fn fit_quality(fit: &Fit, points: &Path) -> Result<Figure> {
         let colored = |(i, n): (usize, &f64)| Layer::Points {
             points: rows
                 .iter()
-                .filter(|row| same(row[0], *n))
+                .filter(|row| is_one_value(row[0], *n))
                 .map(|row| (x(row), off(row)))
                 .collect(),
             color: Color::Series(i),

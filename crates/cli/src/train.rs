@@ -73,8 +73,9 @@ impl Train {
         }
         let (warmup, n_steps) = (schedule.learning_rate().warmup_steps, schedule.n_steps());
         // With a decay the rate is below its peak in the last step.
-        let decays = schedule.learning_rate().decays();
-        if warmup > n_steps || (decays && warmup == n_steps) {
+        let below_at_end = u64::from(schedule.learning_rate().decays());
+        let at_peak_by = |n_steps: u64| n_steps.saturating_sub(below_at_end);
+        if warmup > at_peak_by(n_steps) {
             output::note(&format!(
                 "warning: learning_rate.warmup_steps = {warmup}: the run has {n_steps} steps, so the rate never comes to its peak"
             ));
@@ -92,7 +93,7 @@ impl Train {
         let mut before = 0;
         for (k, stage) in schedule.stages().iter().enumerate() {
             let (own, rewarmup) = (schedule.steps_of(k, before), stage.growth().rewarmup_steps);
-            if k > 0 && (rewarmup > own || (decays && rewarmup == own)) {
+            if k > 0 && rewarmup > at_peak_by(own) {
                 output::note(&format!(
                     "warning: stages[{k}].growth.rewarmup_steps = {rewarmup}: the stage has {own} steps, so the rate never comes back to \
                      its peak"

@@ -204,7 +204,7 @@ impl RunFolder {
     }
 
     /// Removes the tokens that were made of text, whole or not.
-    pub(crate) fn remove_tokens(root: &Path) {
+    pub fn remove_tokens(root: &Path) {
         let tokens = Self::tokens_of(root);
         let (info, tokenizer) =
             (TokenFileInfo::path_for(&tokens), TokenFileInfo::tokenizer_path_for(&tokens));

@@ -104,21 +104,18 @@ impl Sides {
             let falls = ends.windows(2).all(|pair| pair[1].loss < pair[0].loss);
             let lacks = match (lowest <= low, highest >= high) {
                 (true, true) if falls && ends.len() > 1 => return None,
-                (true, true) if falls => format!(
-                    "there is one length only: make a longer and a shorter one (--seed {seed} --length)"
-                ),
-                (true, true) => "not every longer one ends lower".to_string(),
-                (false, true) => {
-                    format!("none ends as low: make a longer one (--seed {seed} --length)")
+                (true, true) if falls => {
+                    "there is one length only: make a longer and a shorter one"
                 }
-                (true, false) => {
-                    format!("none ends as high: make a shorter one (--seed {seed} --length)")
-                }
-                (false, false) => format!(
-                    "none ends as low or as high: make a longer and a shorter one (--seed {seed} --length)"
-                ),
+                (true, true) => "not every longer one ends lower",
+                (false, true) => "none ends as low: make a longer one",
+                (true, false) => "none ends as high: make a shorter one",
+                (false, false) => "none ends as low or as high: make a longer and a shorter one",
             };
-            Some(format!("of seed {seed}'s from scratch, which end at {}, {lacks}", range(ends)))
+            Some(format!(
+                "of seed {seed}'s from scratch, which end at {}, {lacks} (--seed {seed} --length)",
+                range(ends)
+            ))
         };
         by_seed(&self.scratch).into_iter().zip(scratch).filter_map(told).collect()
     }

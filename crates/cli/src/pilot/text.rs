@@ -3,7 +3,6 @@
 use crate::progress::warned;
 use crate::{output, train};
 use anyhow::{Context, Result, bail};
-use corpus::TokenFileInfo;
 use schedule::{DataSource, Schedule, TextData};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -45,11 +44,8 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
     if let Err(error) = prepared.and_then(|()| open_corpus(&recipe, folder).map(drop)) {
         if is_new {
             // What was made for nothing goes again; the first error says more than one about tidying up.
-            let [info, tokenizer] =
-                [TokenFileInfo::path_for, TokenFileInfo::tokenizer_path_for].map(|of| of(&tokens));
-            for made in [&path, &tokens, &info, &tokenizer] {
-                let _ = std::fs::remove_file(made);
-            }
+            RunFolder::remove_tokens(folder);
+            let _ = std::fs::remove_file(&path);
             let _ = std::fs::remove_dir(path.parent().unwrap_or(folder));
             let _ = std::fs::remove_dir(folder);
         }

@@ -99,6 +99,11 @@ pub(crate) fn same(a: f64, b: f64) -> bool {
     (a - b).abs() <= ROUNDING
 }
 
+/// Whether two values, as of N, are one in a fit: equal up to the rounding of a table.
+pub fn is_one_value(a: f64, b: f64) -> bool {
+    same(a.ln(), b.ln())
+}
+
 fn positive_ln(name: &str, value: f64, point: usize) -> Result<f64, FitError> {
     if value > 0.0 && value.is_finite() {
         Ok(value.ln())

@@ -68,9 +68,8 @@ impl Plan {
         let end = |by_growths| request.goal.staged_end(&request.cost, n, by_growths).ok();
         let path = best_path(request, &last, end).map_err(|error| match error {
             PlanError::NoChain { wanted, shape, operators, .. } => {
-                // Where two stages would do, or growths may not come later, the reason is another.
-                let endless = wanted == 2 && request.grow_by.is_none();
-                let reason = endless.then(|| cheaper_alone(request, &last, loss)).flatten();
+                // Where more stages than two are asked for, the reason is another.
+                let reason = (wanted == 2).then(|| cheaper_alone(request, &last, loss)).flatten();
                 PlanError::NoChain { wanted, shape, operators, reason }
             }
             other => other,
@@ -182,16 +181,17 @@ fn without_stages(request: &Request, last: &GptShape, final_loss: f64) -> Advice
     if *request.stages.end() == 1 && request.through.is_empty() {
         return Advice { grow: false, reason: None };
     }
-    // Where growths must come early, or another shape may be the last, that a smaller one is the cheaper is no reason.
-    let may_be_late = request.grow_by.is_none() && matches!(request.last, FinalShape::Given(_));
-    let reason = may_be_late.then(|| cheaper_alone(request, last, final_loss)).flatten();
-    let reason = reason.unwrap_or_else(|| "no growth spares compute here".to_string());
+    let reason = cheaper_alone(request, last, final_loss)
+        .unwrap_or_else(|| "no growth spares compute here".to_string());
     Advice { grow: false, reason: Some(reason) }
 }
 
 /// The smaller shape that alone takes least compute to the final loss, where one takes less than the last shape: each growth would come
-/// still better later, so there is no best one before the end.
+/// still better later, so there is no best one before the end. No reason where growths must come early, or another shape may be the last.
 fn cheaper_alone(request: &Request, last: &GptShape, final_loss: f64) -> Option<String> {
+    if request.grow_by.is_some() || !matches!(request.last, FinalShape::Given(_)) {
+        return None;
+    }
     let compute =
         |shape: &GptShape| request.cost.compute_at(shape.n_params() as f64, final_loss).ok();
     let from_scratch = compute(last)?;
