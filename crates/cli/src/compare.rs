@@ -96,8 +96,9 @@ pub fn print(found: &Comparison) -> Result<()> {
         runs(found.baselines, &found.baseline_seeds),
         found.pilots(),
     ))?;
+    let width = found.savings.iter().map(|one| one.at.len()).fold(28, usize::max);
     output::line(&format!(
-        "{:<28} {:>8} {:>9} {:>20} {:>13} {:>9} {:>10} {:>12}",
+        "{:<width$} {:>8} {:>9} {:>20} {:>13} {:>9} {:>10} {:>12}",
         "saving at",
         "loss",
         "saving",
@@ -110,7 +111,7 @@ pub fn print(found: &Comparison) -> Result<()> {
     for one in &found.savings {
         let interval = found.interval_of(one);
         output::line(&format!(
-            "{:<28} {:>8.4} {:>9} {interval:>20} {:>13} {:>9} {:>10.3e} {:>12.3e}",
+            "{:<width$} {:>8.4} {:>9} {interval:>20} {:>13} {:>9} {:>10.3e} {:>12.3e}",
             one.at,
             one.loss,
             percent(one.saving),

@@ -177,7 +177,7 @@ impl Sides {
     pub fn compare(&self, losses: &[f64]) -> Result<Comparison> {
         self.check()?;
         let n_stages = self.staged[0].schedule.stages().len();
-        let (savings, none) = if self.scratch.is_empty() {
+        let (mut savings, none) = if self.scratch.is_empty() {
             (Vec::new(), None)
         } else if self.decays() {
             if let Some(loss) = losses.first() {
@@ -193,7 +193,7 @@ impl Sides {
             (self.savings(losses)?, None)
         };
         let mut notes = self.notes();
-        notes.extend(savings.last().and_then(|last| self.before_the_last_growth(last)));
+        notes.extend(self.mark_smaller_models(&mut savings));
         let (no_saving, at_least) =
             none.map_or((None, None), |none| (Some(none.why), none.at_least));
         Ok(Comparison {
@@ -213,19 +213,21 @@ impl Sides {
         })
     }
 
-    /// That a saving is the smaller model's alone.
-    fn before_the_last_growth(&self, saving: &SavingAt) -> Option<String> {
+    /// Says of each saving whether it is a smaller model's; a note where all are.
+    fn mark_smaller_models(&self, savings: &mut [SavingAt]) -> Option<String> {
         let before = self.staged[0].schedule.stages().len().checked_sub(2)?;
         let grown = |run: &RunRecord| Some(run.end_of(before)?.compute_flops);
         let grew: Option<Vec<f64>> = self.staged.iter().map(grown).collect();
-        let is_late = grew.is_some_and(|grew| saving.compute > mean(&grew));
-        (!is_late).then(|| {
-            format!(
-                "at a loss of {:.4}, the lowest that all runs reach, the staged ones have not grown for the last time: the saving there is \
-                 that of a smaller model; train on what ends above",
-                saving.loss
-            )
-        })
+        let grew = grew.map_or(f64::INFINITY, |grew| mean(&grew));
+        for saving in savings.iter_mut().filter(|saving| saving.compute <= grew) {
+            saving.at.push_str(", before the last growth");
+        }
+        let last = savings.last().filter(|saving| saving.compute <= grew)?;
+        Some(format!(
+            "at a loss of {:.4}, the lowest that all runs reach, the staged ones have not grown for the last time: the saving there is \
+             that of a smaller model; train on what ends above",
+            last.loss
+        ))
     }
 
     /// Whether only the ends of runs count.

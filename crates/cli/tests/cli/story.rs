@@ -62,8 +62,11 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     let early: Vec<&str> = rows.lines().take(51).collect();
     world.write("early/schedule.toml", schedule);
     world.write("early/metrics.csv", early.join("\n") + "\n");
-    let notes = world.json("compare early scratch")["notes"].to_string();
+    let early = world.json("compare early scratch");
+    let notes = early["notes"].to_string();
     assert!(notes.contains("have not grown for the last time"), "{notes}");
+    let is_marked = |saving: &Value| saving["at"].as_str().unwrap().ends_with("the last growth");
+    assert!(early["savings"].as_array().unwrap().iter().all(is_marked) && !is_marked(last));
     let growth = &found["growths"][0];
     let (before, after) = (growth["loss_before"].as_f64(), growth["loss_after"].as_f64());
     assert!((before.unwrap() - after.unwrap()).abs() < 1e-5);
