@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 pub(crate) const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
@@ -391,8 +391,7 @@ fn read_info(path: &Path) -> Result<CheckpointInfo, StateError> {
     let version: Versioned = serde_json::from_slice(&text).map_err(json)?;
     let format = version.state.format;
     if format != FORMAT_VERSION {
-        let reason = format!("format {format}: this version reads {FORMAT_VERSION}");
-        return Err(StateError::broken(path, reason));
+        return Err(StateError::Format { path: path.to_path_buf(), format, due: FORMAT_VERSION });
     }
     let file: StateFile = serde_json::from_slice(&text).map_err(json)?;
     let found = checksum(&serde_json::to_vec(&file.state).map_err(json)?);

@@ -19,9 +19,37 @@ pub enum StateError {
         /// What is wrong, with what would be right.
         reason: String,
     },
+    /// A checkpoint of another format than this version reads.
+    #[error("{path}: format {format}: this version reads {due}")]
+    Format {
+        /// Its record.
+        path: PathBuf,
+        /// That of the checkpoint.
+        format: u32,
+        /// That of this version.
+        due: u32,
+    },
 }
 
 impl StateError {
+    /// Whether a file is missing or damaged, so that an earlier checkpoint may take its place; not where it cannot be read now, or by
+    /// this version.
+    pub(crate) fn is_damage(&self) -> bool {
+        use std::io::ErrorKind as K;
+        match self {
+            Self::Io { cause, .. } => matches!(
+                cause.kind(),
+                K::NotFound
+                    | K::UnexpectedEof
+                    | K::InvalidData
+                    | K::NotADirectory
+                    | K::IsADirectory
+            ),
+            Self::Broken { .. } => true,
+            Self::Format { .. } => false,
+        }
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |cause| Self::Io { path, cause }
