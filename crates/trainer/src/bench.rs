@@ -1,5 +1,5 @@
 use crate::gradients::batch_gradients;
-use crate::memory::check_memory;
+use crate::memory::{check_memory, side_by_side};
 use crate::{AdamW, TrainError, gradient_norm};
 use burn::tensor::{Device, Distribution, Tensor};
 use measure::{GptShape, Parametrization, Precision};
@@ -69,7 +69,8 @@ impl StepBench {
     /// A shape that cannot be built, or a device that cannot be used.
     pub fn run(&self) -> Result<StepReport, TrainError> {
         self.shape.check()?;
-        check_memory(&self.shape, self.device)?;
+        let passes = side_by_side(self.sequences, self.micro_batch);
+        check_memory(&self.shape, self.device, passes)?;
         let device = self.device.open(self.precision)?;
         let peak_gflops = peak_gflops(&device, self.precision);
         let parametrization = Parametrization::mup(64);
@@ -103,10 +104,7 @@ impl StepBench {
         let clocks = &clocks[WARMUP..];
         let mut parts = BTreeMap::from([("data", data_seconds / self.steps as f64)]);
         if let (Some(before), Some(after)) = (before, gpt.part_seconds()) {
-            // Passes run side by side, as many as there are threads for.
-            let passes = self.sequences.div_ceil(self.micro_batch);
-            let side_by_side = passes.min(rayon::current_num_threads() as u64);
-            let share = 1.0 / (self.steps as f64 * side_by_side as f64);
+            let share = 1.0 / (self.steps as f64 * passes as f64);
             parts.extend([
                 ("embedding", share * (after.embedding - before.embedding)),
                 ("norms", share * (after.norms - before.norms)),

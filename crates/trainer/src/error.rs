@@ -33,12 +33,14 @@ pub enum TrainError {
     State(#[from] state::StateError),
     /// The model is larger than the machine's memory.
     #[error(
-        "{shape} takes {needed:.0} GiB for parameters, gradients and moments, and the machine has {there:.0} GiB of memory; train a \
-         smaller shape"
+        "{shape} takes {needed:.0} GiB for parameters, moments and the gradients of {passes} passes side by side, and the machine has \
+         {there:.0} GiB of memory; train a smaller shape, or on fewer threads"
     )]
     Memory {
         /// The largest shape.
         shape: measure::GptShape,
+        /// Passes that run side by side.
+        passes: u64,
         /// What it takes, GiB.
         needed: f64,
         /// What there is, GiB.

@@ -2,18 +2,29 @@ use crate::TrainError;
 use measure::GptShape;
 use model::DeviceChoice;
 
-/// Numbers of 32 bits for each parameter: itself, its gradient and Adam's two moments.
+/// Numbers of 32 bits for each parameter, beside its gradients: itself, the copy that the kernels read, and Adam's two moments.
 const NUMBERS: u64 = 4;
 
-/// Errs if a model that is to be trained on the CPU is larger than the machine's memory, where the system tells that.
-pub(crate) fn check_memory(shape: &GptShape, device: DeviceChoice) -> Result<(), TrainError> {
+/// Passes of a step of so many sequences that run side by side on the CPU, each with a gradient of its own.
+pub(crate) fn side_by_side(sequences: u64, micro_batch: u64) -> u64 {
+    sequences.div_ceil(micro_batch).min(rayon::current_num_threads() as u64)
+}
+
+/// Errs if a model that is to be trained on the CPU, with so many passes side by side, is larger than the machine's memory, where the
+/// system tells that.
+pub(crate) fn check_memory(
+    shape: &GptShape,
+    device: DeviceChoice,
+    passes: u64,
+) -> Result<(), TrainError> {
     if device != DeviceChoice::Cpu {
         return Ok(());
     }
-    let needed = 4 * NUMBERS * shape.n_params_total();
+    let needed = 4 * (NUMBERS + passes) * shape.n_params_total();
     match memory() {
         Some(there) if needed > there => Err(TrainError::Memory {
             shape: *shape,
+            passes,
             needed: gibibytes(needed),
             there: gibibytes(there),
         }),

@@ -2,7 +2,7 @@ use crate::branch::CommonPart;
 use crate::data::{open_corpus, prepare_text};
 use crate::evaluate::whole_sequences;
 use crate::learner::check_finite;
-use crate::memory::check_memory;
+use crate::memory::{check_memory, side_by_side};
 use crate::start::{Start, StartingModel, check_same_start};
 use crate::{EvaluationSet, Event, Learner, Outcome, RunFolder, RunSummary, TrainError};
 use burn::tensor::Device;
@@ -41,6 +41,12 @@ pub struct RunOptions {
     pub command: String,
 }
 
+/// Passes of a full batch that run side by side.
+fn passes(schedule: &Schedule) -> u64 {
+    let sequences = schedule.batch().final_tokens() / schedule.context_len() as u64;
+    side_by_side(sequences, schedule.micro_batch() as u64)
+}
+
 /// Trains as the schedule says, until its end or until `stop` is set; then saves and returns. Threads are those of the
 /// rayon pool that it is called in: `machine.threads` is for the caller to see to.
 ///
@@ -54,7 +60,7 @@ pub fn train(
     let device = options.device.open(options.schedule.machine().precision)?;
     // Before text is made into tokens, which may take long; with the vocabulary, again below.
     for stage in options.schedule.stages() {
-        check_memory(&stage.shape(1), options.device)?;
+        check_memory(&stage.shape(1), options.device, passes(&options.schedule))?;
     }
     let mut folder = RunFolder::take(&options.folder, &options.schedule, options.resume)?;
     if folder.has_saved() && CheckpointStore::reader(&folder.checkpoints()).is_empty()? {
@@ -130,7 +136,7 @@ impl Beginning {
         for stage in schedule.stages() {
             let shape = stage.shape(n_vocab);
             shape.check()?;
-            check_memory(&shape, options.device)?;
+            check_memory(&shape, options.device, passes(schedule))?;
         }
         let origin = origin(options, &corpus);
         let (common, first) = match (branch_of, &model) {
