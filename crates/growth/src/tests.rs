@@ -219,18 +219,20 @@ proptest! {
     #[test]
     fn a_growth_in_both_directions_is_the_growth_in_one_after_the_other(
         n_layers in 1usize..4, n_heads in 1usize..3, factor in 2usize..4, added in 1usize..4,
-        mode in 0usize..3, seed: u64,
+        width in 0usize..3, mode in 0usize..3, seed: u64,
     ) {
         let small = shape(n_layers, n_heads, 3, 5, true);
         let before = trained(small, Parametrization::mup(4), seed);
+        let width = [WidthMode::Duplicate, WidthMode::Split, WidthMode::Fresh][width];
         let mode = [DepthMode::Identity, DepthMode::CopyIdentity, DepthMode::Copy][mode];
-        let growth = Growth { width: WidthMode::Split, depth: mode, ..Growth::default() };
+        let growth = Growth { width, depth: mode, ..Growth::default() };
         let wide = widened(small, factor);
         let both = GptShape { n_layers: n_layers + added, ..wide };
         let at_once = grown(&before, both, &growth);
         let in_turns = grown(&grown(&before, wide, &growth), both, &growth);
         prop_assert_eq!(at_once.params, in_turns.params);
         prop_assert_eq!(at_once.moments, in_turns.moments);
+        prop_assert_eq!(at_once.constants, in_turns.constants);
     }
 
     /// From file to file is the same as in memory.

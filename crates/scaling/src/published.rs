@@ -6,6 +6,13 @@ use crate::{CriticalBatch, KaplanLaw, PowerLaw, StepLaw, SumLaw, TokenLaw};
 /// L(N), Kaplan et al. 2020, eq. 1.1 and table 5.
 pub const KAPLAN_PARAMS: PowerLaw = PowerLaw { scale: 8.8e13, exponent: 0.076 };
 
+/// L(D), Kaplan et al. 2020, eq. 1.2 and table 5.
+pub const KAPLAN_DATA: PowerLaw = PowerLaw { scale: 5.4e13, exponent: 0.095 };
+
+/// L(C_min), Kaplan et al. 2020, eq. 1.3 and table 5, C in PF-days of the cheapest batch; figure 13 has a scale of 2.3e8 with the same
+/// exponent.
+pub const KAPLAN_COMPUTE: PowerLaw = PowerLaw { scale: 3.1e8, exponent: 0.050 };
+
 /// L(N, D), Kaplan et al. 2020, eq. 1.5 and table 2.
 pub const KAPLAN_TOKENS: TokenLaw = TokenLaw::Kaplan(KaplanLaw {
     params: PowerLaw { scale: 6.4e13, exponent: 0.076 },
@@ -72,6 +79,27 @@ pub fn stacking_tokens(n_params: f64, compute: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each law at one point, from its equation and constants by an independent calculation (Python).
+    #[test]
+    fn every_law_has_the_published_constants() {
+        let (n, tokens, steps) = (1e9, 1e10, 1e5);
+        let found = [
+            (KAPLAN_PARAMS.loss_at(n), 2.375_640_295_134_524_6),
+            (KAPLAN_DATA.loss_at(tokens), 2.262_441_753_819_713_2),
+            (KAPLAN_COMPUTE.loss_at(1.0), 2.658_080_226_245_523_6),
+            (KAPLAN_TOKENS.loss_at(n, tokens), 2.419_651_819_169_177_4),
+            (KAPLAN_STEPS.loss_at(n, steps), 2.400_513_661_427_009),
+            (AUTHORS_STEPS.loss_at(n, steps), 2.428_714_887_097_414),
+            (CHINCHILLA.loss_at(n, tokens), 2.694_875_237_101_929_8),
+            (CHINCHILLA_CORRECTED.loss_at(n, tokens), 2.632_702_727_285_907),
+            (KAPLAN_CRITICAL_BATCH.tokens_at(3.0), 1_122_569.710_747_445_4),
+            (stacking_tokens(n, 1e21), 9_010_770_006.265_453),
+        ];
+        for (i, (found, due)) in found.into_iter().enumerate() {
+            assert!((found / due - 1.0).abs() < 1e-12, "row {i}: {found} for {due}");
+        }
+    }
 
     /// The number that the reference prints for GPT-2 small.
     #[test]

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 const SIZES: [f64; 3] = [1e6, 1e8, 1e10];
 /// N from which on the golden numbers' continuous limits count.
 const ANY_SIZE: f64 = 1e-20;
-/// N of GPT-2 large.
-const GPT2_LARGE: f64 = 12.0 * 36.0 * 1280.0 * 1280.0;
+/// N of the authors' GPT2-large, 24 layers of width 1536; that of Hugging Face's has 36 of 1280.
+const AUTHORS_LARGE: f64 = 12.0 * 24.0 * 1536.0 * 1536.0;
 
 fn authors(policy: BatchPolicy) -> TrainingCost {
     TrainingCost::steps(AUTHORS_STEPS, KAPLAN_CRITICAL_BATCH, policy)
@@ -32,8 +32,15 @@ fn saving(cost: &TrainingCost, last: f64, factors: &[f64], final_loss: f64) -> f
     100.0 * cost.chain(&sizes, final_loss).unwrap().saving
 }
 
+/// To the last digit that is printed: the third, of continuous limits the second. The thresholds' savings were printed from slopes met to
+/// three digits.
 fn assert_points(found: f64, golden: f64, what: &str) {
-    assert!((found - golden).abs() < 0.05, "{what}: {found:.4} % where {golden} % is due");
+    let within = match what {
+        "continuous" => 1e-2,
+        "authors' threshold" => 5e-3,
+        _ => 1e-3,
+    };
+    assert!((found - golden).abs() < within, "{what}: {found:.4} % where {golden} % is due");
 }
 
 #[test]
@@ -51,8 +58,8 @@ fn the_authors_law_gives_the_golden_savings_slopes_and_step_ratios() {
         for (factor, percent, slope, step_ratio) in rows {
             assert_points(saving(&cost, n, &[factor], final_loss), percent, "one growth");
             let growth = cost.growth_point(StageStart::Scratch, n / factor, n).unwrap();
-            assert!((growth.loss_slope - slope).abs() < 1e-3, "{growth:?}");
-            assert!((growth.step_ratio - step_ratio).abs() < 1e-2, "{growth:?}");
+            assert!((growth.loss_slope - slope).abs() < 1e-4, "{growth:?}");
+            assert!((growth.step_ratio - step_ratio).abs() < 1e-3, "{growth:?}");
         }
         for (factors, percent) in
             [(&[2.0; 2][..], 9.018), (&[4.0; 2][..], 9.051), (&[2.0; 4][..], 10.206)]
@@ -75,12 +82,12 @@ fn the_authors_thresholds_are_reproduced_as_a_baseline() {
         let loss = cost.loss_at_slope(n / factor, slope).unwrap();
         let growth = cost.growth_at(StageStart::Scratch, n / factor, n, loss).unwrap();
         assert_points(100.0 * growth.spared / from_scratch, percent, "authors' threshold");
-        assert!((growth.step_ratio - step_ratio).abs() < 1e-2, "{growth:?}");
+        assert!((growth.step_ratio - step_ratio).abs() < 2e-3, "{growth:?}");
     }
     // The notebook's step ratio for depth belongs to the threshold for width.
     let loss = cost.loss_at_slope(n / 2.0, -0.0475).unwrap();
     let growth = cost.growth_at(StageStart::Scratch, n / 2.0, n, loss).unwrap();
-    assert!((growth.step_ratio - 1.831).abs() < 1e-2, "{growth:?}");
+    assert!((growth.step_ratio - 1.831).abs() < 1e-3, "{growth:?}");
 }
 
 #[test]
@@ -129,8 +136,8 @@ fn a_fixed_batch_gives_the_golden_savings() {
     ];
     for (batch_tokens, stop, factors, percent) in rows {
         let cost = authors(BatchPolicy::Fixed { batch_tokens });
-        let final_loss = stop * cost.asymptote(GPT2_LARGE);
-        let found = saving(&cost, GPT2_LARGE, factors, final_loss);
+        let final_loss = stop * cost.asymptote(AUTHORS_LARGE);
+        let found = saving(&cost, AUTHORS_LARGE, factors, final_loss);
         assert_points(found, percent, &format!("B {batch_tokens}, stop {stop}, {factors:?}"));
     }
     let continuous = [
@@ -142,9 +149,9 @@ fn a_fixed_batch_gives_the_golden_savings() {
     ];
     for (batch_tokens, stop, percent) in continuous {
         let cost = authors(BatchPolicy::Fixed { batch_tokens });
-        let final_loss = stop * cost.asymptote(GPT2_LARGE);
-        let found = 100.0 * cost.continuous_saving(ANY_SIZE, GPT2_LARGE, final_loss).unwrap();
-        assert_points(found, percent, &format!("continuous, B {batch_tokens}, stop {stop}"));
+        let final_loss = stop * cost.asymptote(AUTHORS_LARGE);
+        let found = 100.0 * cost.continuous_saving(ANY_SIZE, AUTHORS_LARGE, final_loss).unwrap();
+        assert_points(found, percent, "continuous");
     }
 }
 
