@@ -198,7 +198,7 @@ impl GrowthBench {
         std::fs::create_dir_all(&self.out)
             .with_context(|| format!("{} cannot be made", self.out.display()))?;
         let begun = self.out.join("curves.csv").exists();
-        self.settings(&schedule, begun)?;
+        self.settings(&schedule)?;
         prepare_text(&schedule, &self.out, begun, &mut |_| (), &AtomicBool::new(false))?;
         let corpus = Arc::new(open_corpus(&schedule, &self.out)?);
         let mut measured = Measured::open(&self.out.join("curves.csv"))?;
@@ -213,21 +213,26 @@ impl GrowthBench {
     }
 
     /// Writes down what is measured, or errs if the folder holds something else.
-    fn settings(&self, schedule: &Schedule, begun: bool) -> Result<()> {
+    fn settings(&self, schedule: &Schedule) -> Result<()> {
         let path = self.out.join("settings.toml");
         let Self { narrow, shallow, steps, updates, .. } = self;
         let settings = format!(
             "# --narrow {narrow} --shallow {shallow} --steps {steps} --updates {updates}\n{}",
             schedule.to_toml()
         );
-        if !begun {
+        if !output::is_taken(&self.out) {
             return output::write_file(&path, &settings);
         }
-        let held = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        if held != settings {
-            bail!("{}: was measured with other settings; choose another --out", path.display());
+        match std::fs::read_to_string(&path) {
+            Ok(held) if held == settings => Ok(()),
+            Ok(held) if held.starts_with("# --narrow ") => {
+                bail!("{}: was measured with other settings; choose another --out", path.display())
+            }
+            _ => bail!(
+                "{}: is not empty and holds no bench growth; choose another --out",
+                self.out.display()
+            ),
         }
-        Ok(())
     }
 
     /// Runs what is not measured yet for a seed.
@@ -388,7 +393,7 @@ impl GrowthBench {
         for seed in &self.seeds {
             let missing = || {
                 format!(
-                    "{case}, seed {seed}: not measured, or at a loss that the run from scratch is not seen at"
+                    "{case}, seed {seed}: not measured, or at a loss that the run from scratch is not seen at; more --steps lead to a lower loss"
                 )
             };
             let before = measured.loss(*seed, small, 0).with_context(missing)?;

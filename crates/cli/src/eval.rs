@@ -89,7 +89,8 @@ impl Eval {
                     Cleaning::default()
                 }
             };
-            let (tokens, _) = encode_text(path, &opened.tokenizer()?, cleaning)?;
+            let tokens =
+                encode_text(path, &opened.tokenizer()?, cleaning, limit.saturating_add(1))?;
             let set = EvaluationSet::of_tokens(&tokens, limit, context_len)
                 .with_context(|| path.display().to_string())?;
             return Ok(set);

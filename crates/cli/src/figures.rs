@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use measure::{GptShape, LearningCurve};
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
 use scaling::plan::{Goal, Stop, least_size};
-use scaling::{Fit, StageStart, TrainingCost, is_one_value};
+use scaling::{Fit, LawForm, StageStart, TrainingCost, is_one_value};
 use schedule::Schedule;
 use std::path::Path;
 use trainer::RunFolder;
@@ -347,7 +347,11 @@ pub fn fit_quality(fit: &Fit, points: &Path) -> Result<Figure> {
     Ok(Figure {
         panels: vec![
             Panel {
-                title: fit.equation.clone(),
+                title: match fit.law {
+                    // Too long for a title.
+                    LawForm::MixedTokens => "Mean of Kaplan's form and a sum".to_string(),
+                    _ => fit.equation.clone(),
+                },
                 x: axis.clone(),
                 y: Axis { range, ..Axis::log(LOSS) },
                 layers,

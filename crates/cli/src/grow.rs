@@ -117,6 +117,7 @@ struct Report {
 
 impl Grow {
     pub fn run(self) -> Result<()> {
+        output::check_name("-o", &self.out)?;
         let growth = self.growth()?;
         let (path, run) = locate(&self.checkpoint)?;
         let from = if growth.moments == MomentRule::Zero {

@@ -119,8 +119,12 @@ fn due(source: &(dyn Error + 'static)) -> Option<String> {
         return Some("must be a number".to_string());
     }
     let text = source.to_string();
-    let (least, most) = text.split_once(" is not in ")?.1.split_once("..=")?;
-    Some(format!("must be from {least} to {most}"))
+    let (least, most) = text.split_once(" is not in ")?.1.split_once("..")?;
+    // An open range has the type's greatest number behind it.
+    if most.is_empty() || most == u64::MAX.to_string() {
+        return Some(format!("must be at least {least}"));
+    }
+    Some(format!("must be from {least} to {}", most.strip_prefix('=')?))
 }
 
 fn main() -> ExitCode {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -79,8 +80,9 @@ pub fn is_same_file(one: &Path, other: &Path) -> bool {
 
 /// The first path that leads to a file or folder that one before it leads to.
 pub fn given_twice(paths: &[PathBuf]) -> Option<&Path> {
-    let seen = |i: usize| paths[..i].iter().any(|other| is_same_file(&paths[i], other));
-    (0..paths.len()).find(|i| seen(*i)).map(|i| paths[i].as_path())
+    let mut seen = HashSet::new();
+    let mut is_seen = |path: &Path| path.canonicalize().is_ok_and(|found| !seen.insert(found));
+    paths.iter().map(PathBuf::as_path).find(|path| is_seen(path))
 }
 
 /// Whether a folder is there and holds anything.

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::TokenizerChoice;
 use measure::{Flops, PfDays};
-use schedule::{DataSource, Schedule};
+use schedule::{DataSource, DecayShape, Schedule};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,11 +71,11 @@ impl Train {
         if let Some(seed) = self.seed {
             schedule = schedule.with_seed(seed);
         }
-        let (warmup, n_steps) = (schedule.learning_rate().warmup_steps, schedule.n_steps());
-        // With a decay the rate is below its peak in the last step.
-        let below_at_end = u64::from(schedule.learning_rate().decays());
-        let at_peak_by = |n_steps: u64| n_steps.saturating_sub(below_at_end);
-        if warmup > at_peak_by(n_steps) {
+        let rate = schedule.learning_rate();
+        let (warmup, n_steps) = (rate.warmup_steps, schedule.n_steps());
+        // Other shapes fall from the end of the warm-up on.
+        let decay = if rate.shape == DecayShape::Wsd { rate.decay_fraction } else { 0.0 };
+        if warmup > n_steps - (decay * n_steps as f64) as u64 {
             output::note(&format!(
                 "warning: learning_rate.warmup_steps = {warmup}: the run has {n_steps} steps, so the rate never comes to its peak"
             ));
@@ -90,6 +90,8 @@ impl Train {
             }
             text.tokenizer.parse::<TokenizerChoice>().with_context(of_file)?;
         }
+        // With a decay the rate is below its peak in the last step.
+        let at_peak_by = |n_steps: u64| n_steps.saturating_sub(u64::from(rate.decays()));
         let mut before = 0;
         for (k, stage) in schedule.stages().iter().enumerate() {
             let (own, rewarmup) = (schedule.steps_of(k, before), stage.growth().rewarmup_steps);

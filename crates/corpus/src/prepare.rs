@@ -82,7 +82,7 @@ pub fn prepare(
     Ok(Prepared { path: output.to_path_buf(), info })
 }
 
-/// The tokens of one text and the bytes of text that they stand for.
+/// The first tokens of one text: all, or `most` and what comes with them.
 ///
 /// # Errors
 /// As [`prepare`].
@@ -90,18 +90,21 @@ pub fn encode_text(
     path: &Path,
     tokenizer: &Tokenizer,
     cleaning: Cleaning,
-) -> Result<(Vec<u32>, u64), CorpusError> {
-    let (mut tokens, mut n_bytes) = (Vec::new(), 0);
+    most: u64,
+) -> Result<Vec<u32>, CorpusError> {
+    let mut tokens = Vec::new();
     for piece in TextPieces::open(path, text_options(tokenizer, cleaning))? {
         let piece = piece?;
-        n_bytes += piece.bytes.len() as u64;
         let encoded = tokenizer.encode(&piece.bytes).map_err(|error| match error {
             CorpusError::Choice(reason) => CorpusError::file(path, reason),
             other => other,
         })?;
         tokens.extend(encoded);
+        if tokens.len() as u64 >= most {
+            break;
+        }
     }
-    Ok((tokens, n_bytes))
+    Ok(tokens)
 }
 
 fn text_options(tokenizer: &Tokenizer, cleaning: Cleaning) -> TextOptions {

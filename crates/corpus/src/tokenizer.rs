@@ -328,11 +328,17 @@ fn train_bpe(
         .build()
         .into();
     let options = TextOptions { cleaning, whole_words: true, piece_bytes: 1 << 20 };
-    let texts: Vec<TextPieces> =
-        texts.iter().map(|path| TextPieces::open(path, options)).collect::<Result<_, _>>()?;
+    // One file is open at a time, of however many.
+    let pieces = texts.iter().flat_map(|path| {
+        let (pieces, refused) = match TextPieces::open(path, options) {
+            Ok(pieces) => (Some(pieces), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        pieces.into_iter().flatten().chain(refused)
+    });
     // The trainer takes text that cannot fail, so the first failure ends it and is kept aside.
     let failure = std::sync::Mutex::new(None);
-    let lines = texts.into_iter().flatten().map_while(|piece| match piece {
+    let lines = pieces.map_while(|piece| match piece {
         Ok(piece) => String::from_utf8(piece.bytes).ok(),
         Err(error) => {
             if let Ok(mut failure) = failure.lock() {
@@ -364,15 +370,23 @@ fn word_of_number(number: usize) -> String {
 }
 
 fn number_of_word(word: &str, n_words: usize) -> Result<u32, CorpusError> {
-    (0..n_words).find(|number| word_of_number(*number) == word).map(|number| number as u32).ok_or_else(
-        || {
-            CorpusError::Choice(format!(
-                "\"{word}\" is not a word of the synthetic language; its words are like \"{}\" and \"{}\"",
-                word_of_number(0),
-                word_of_number(n_words - 1),
-            ))
-        },
-    )
+    let digit = |syllable: &[u8]| {
+        let place =
+            |letters: &[u8], at: usize| letters.iter().position(|l| syllable.get(at) == Some(l));
+        Some(place(CONSONANTS, 0)? * VOWELS.len() + place(VOWELS, 1)?)
+    };
+    let number = word.as_bytes().chunks(2).try_fold(0usize, |number, syllable| {
+        number.checked_mul(N_SYLLABLES)?.checked_add(digit(syllable)?)
+    });
+    // A word has no leading zeros.
+    let is_it = |number: &usize| *number < n_words && word_of_number(*number) == word;
+    number.filter(is_it).map(|number| number as u32).ok_or_else(|| {
+        CorpusError::Choice(format!(
+            "\"{word}\" is not a word of the synthetic language; its words are like \"{}\" and \"{}\"",
+            word_of_number(0),
+            word_of_number(n_words - 1),
+        ))
+    })
 }
 
 #[cfg(test)]

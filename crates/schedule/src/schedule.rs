@@ -6,6 +6,7 @@ use crate::{
 };
 use measure::{GptShape, Parametrization};
 use serde::de::DeserializeOwned;
+use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 /// A checked schedule: a complete run.
@@ -48,8 +49,12 @@ impl Schedule {
     /// An unreadable file, an unknown or missing key, or a value out of range; the message names
     /// the file, the key or line, and what would be right.
     pub fn read(path: &Path) -> Result<Self, ScheduleError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|cause| ScheduleError::Read { path: path.to_path_buf(), cause })?;
+        let refused = |cause| ScheduleError::Read { path: path.to_path_buf(), cause };
+        if path.is_dir() {
+            let cause = ErrorKind::IsADirectory;
+            return Err(refused(Error::new(cause, "is a folder; name a schedule, a .toml file")));
+        }
+        let text = std::fs::read_to_string(path).map_err(refused)?;
         Self::parse(&text, path)
     }
 
@@ -282,6 +287,9 @@ until = { steps = 1200 }
         assert_eq!(schedule.parametrization(), Parametrization::mup(64));
         assert_eq!(schedule.stages()[0].shape(256).d_ff, 512);
         assert_eq!(schedule.n_steps(), 1200);
+        assert!(schedule.stages()[0].shape(256).tied_head);
+        let untied = GOOD.replace("[model]\n", "[model]\ntied_head = false\n");
+        assert!(!parse(&untied).unwrap().stages()[0].shape(256).tied_head);
     }
 
     #[test]

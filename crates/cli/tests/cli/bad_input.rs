@@ -159,7 +159,7 @@ fn bad_input_is_explained_and_leaves_no_trace() {
             "train batch.toml --out new",
             "batch.tokens = 16000000000000000000: must be a positive multiple",
         ),
-        ("train vast.toml --out new", "GiB for parameters, gradients and moments"),
+        ("train vast.toml --out new", "GiB for parameters, moments and the gradients of "),
         ("train text_as_tokens.toml --out new", "good.txt: no token file"),
         ("eval run --tokens good.txt", "good.txt: no token file"),
         ("eval run --tokens wide.bin", "wide.bin: has token 999 in a vocabulary of 256"),
@@ -426,10 +426,15 @@ fn a_terminated_run_saves_and_resumes() {
         let found = fs::read_dir(world.path("long/checkpoints")).into_iter().flatten().flatten();
         found.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("step-"))
     };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(2);
     while !saved() {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it saved");
+        assert!(std::time::Instant::now() < deadline, "nothing was saved in two minutes");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
+    let second = world.staged("train long.toml --out long --resume");
+    assert_eq!(second.status.code(), Some(2));
+    assert!(lossy(&second.stderr).contains("another process is working on this run"));
     let signalled = Command::new("kill").arg(child.id().to_string()).status().unwrap();
     assert!(signalled.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -438,4 +443,16 @@ fn a_terminated_run_saves_and_resumes() {
     assert_eq!(summary["outcome"], "interrupted");
     let checkpoint = summary["checkpoint"].as_str().unwrap();
     assert!(world.path(checkpoint).join("state.json").exists());
+    // The same command goes on from there, to a nearer end.
+    let step = summary["step"].as_u64().unwrap();
+    world.write("long.toml", SCHEDULE.replace("steps = 4 }", &format!("steps = {} }}", step + 2)));
+    let held = fs::read_to_string(world.path("long/schedule.toml")).unwrap();
+    world.write(
+        "long/schedule.toml",
+        held.replace("steps = 100000", &format!("steps = {}", step + 2)),
+    );
+    let resumed = world.json("train long.toml --out long --resume");
+    assert_eq!((&resumed["outcome"], &resumed["step"]), (&"finished".into(), &(step + 2).into()));
+    let rows = fs::read_to_string(world.path("long/metrics.csv")).unwrap();
+    assert_eq!(rows.lines().count() as u64, step + 3);
 }
