@@ -61,7 +61,7 @@ pub struct Plan {
     /// Stages: a number, or from least to most as 1..4
     #[arg(long, default_value = "1..4", value_parser = stages)]
     stages: RangeInclusive<usize>,
-    /// Growths that may be used: width or width-integer, depth, heads and feed-forward (both without the width)
+    /// Growths that may be used: width or width-integer, depth, and without the width heads, head-size and feed-forward
     #[arg(long, value_delimiter = ',', default_value = "width,depth")]
     operators: Vec<String>,
     /// The shapes to pass through before the last one, instead of the best: as 4x64x2,4x128x4-f256
@@ -382,9 +382,10 @@ pub fn operators(option: &str, names: &[String]) -> Result<Operators> {
             "width-integer" => operators.width = Some(WidthRule::Integer),
             "depth" => operators.depth = true,
             "heads" => operators.heads = true,
+            "head-size" => operators.head_size = true,
             "feed-forward" => operators.feed_forward = true,
             other => bail!(
-                "{option} {other}: must be width, width-integer, depth, heads or feed-forward"
+                "{option} {other}: must be width, width-integer, depth, heads, head-size or feed-forward"
             ),
         }
     }

@@ -67,9 +67,9 @@ fn authors(
     for (i, pair) in shapes.windows(2).enumerate() {
         let grew = Operators::between(&pair[0], &pair[1]);
         let kind = match (grew.width.is_some(), grew.depth) {
-            _ if grew.heads || grew.feed_forward => {
+            _ if grew.heads || grew.head_size || grew.feed_forward => {
                 return Err(ScalingError::NoSolution(
-                    "a threshold for heads or feed-forward units alone",
+                    "a threshold for heads, their size or feed-forward units alone",
                 ));
             }
             (false, _) => 0,

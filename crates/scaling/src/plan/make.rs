@@ -214,8 +214,9 @@ fn advice(saving: f64, interval: Option<[f64; 2]>, beaten_by: Option<String>) ->
     } else if saving < 0.0 {
         Some(format!("it costs {:.2} % more than from scratch", -100.0 * saving))
     } else if let Some([low, high]) = interval.filter(|[low, _]| *low <= 0.0) {
+        let lies = if high < 0.0 { "lies below" } else { "includes" };
         Some(format!(
-            "the saving's 95 % interval, {:.1} to {:.1} %, includes zero",
+            "the saving's 95 % interval, {:.1} to {:.1} %, {lies} zero",
             100.0 * low,
             100.0 * high
         ))

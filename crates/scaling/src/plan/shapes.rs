@@ -1,5 +1,6 @@
 use measure::GptShape;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::fmt;
 
 /// Which widths a growth may start from.
@@ -21,6 +22,9 @@ pub struct Operators {
     pub depth: bool,
     /// More heads than go with the width.
     pub heads: bool,
+    /// Larger heads.
+    #[serde(default)]
+    pub head_size: bool,
     /// More feed-forward units than go with the width.
     pub feed_forward: bool,
 }
@@ -32,17 +36,26 @@ const BINS_PER_OCTAVE: f64 = 5.0;
 /// 1.6 % higher, at a sixteenth 4.1 % (docs/savings/dickens.md).
 const FF_SLICES: usize = 4;
 
+/// Parts of a head that may be there or not: smaller ones than half lose more than they spare (docs/savings/dickens.md).
+const HEAD_SLICES: usize = 2;
+
 /// N of the smallest shape of a chain over that of its last.
 const LEAST_SHARE: f64 = 1.0 / 4096.0;
 
 impl Operators {
     /// Every growth.
-    pub const ALL: Self =
-        Self { width: Some(WidthRule::Any), depth: true, heads: true, feed_forward: true };
+    pub const ALL: Self = Self {
+        width: Some(WidthRule::Any),
+        depth: true,
+        heads: true,
+        head_size: true,
+        feed_forward: true,
+    };
     /// No growth.
-    pub const NONE: Self = Self { width: None, depth: false, heads: false, feed_forward: false };
+    pub const NONE: Self =
+        Self { width: None, depth: false, heads: false, head_size: false, feed_forward: false };
     /// Growths in width and depth, between shapes whose blocks have the same proportions.
-    pub const IN_PROPORTION: Self = Self { heads: false, feed_forward: false, ..Self::ALL };
+    pub const IN_PROPORTION: Self = Self { width: Some(WidthRule::Any), depth: true, ..Self::NONE };
 
     /// Growths in width alone.
     pub const WIDTH: Self = Self { width: Some(WidthRule::Any), ..Self::NONE };
@@ -52,7 +65,8 @@ impl Operators {
         Self {
             width: (small.d_model < large.d_model).then_some(WidthRule::Any),
             depth: small.n_layers < large.n_layers,
-            heads: !heads_in_proportion(small, large),
+            heads: heads_for_width(small, large).is_lt(),
+            head_size: small.d_head < large.d_head,
             feed_forward: !feed_forward_in_proportion(small, large),
         }
     }
@@ -63,6 +77,7 @@ impl Operators {
             (self.width.is_some(), "width"),
             (self.depth, "depth"),
             (self.heads, "heads"),
+            (self.head_size, "head-size"),
             (self.feed_forward, "feed-forward"),
         ];
         kinds.into_iter().filter(|kind| kind.0).map(|kind| kind.1).collect()
@@ -77,22 +92,25 @@ impl Operators {
         };
         let depth =
             small.n_layers == large.n_layers || (self.depth && small.n_layers < large.n_layers);
-        let heads = if self.heads {
-            small.n_heads <= large.n_heads
-        } else {
-            heads_in_proportion(small, large)
-        };
+        let heads = small.n_heads <= large.n_heads
+            && match heads_for_width(small, large) {
+                Ordering::Less => self.heads,
+                Ordering::Equal => true,
+                Ordering::Greater => self.heads || self.head_size,
+            };
+        let head_size =
+            small.d_head == large.d_head || (self.head_size && small.d_head < large.d_head);
         let feed_forward = if self.feed_forward {
             small.d_ff <= large.d_ff
         } else {
             feed_forward_in_proportion(small, large)
         };
-        let same_heads = small.d_head == large.d_head;
-        width && depth && heads && feed_forward && same_heads && small != large
+        width && depth && heads && head_size && feed_forward && small != large
     }
 
-    /// Every shape that grows into `last`, down to a 4096th of its parameters, with its head size: where heads or feed-forward
-    /// units grow by themselves, from one head or a quarter of the units that go with the width.
+    /// Every shape that grows into `last`, down to a 4096th of its parameters. Where heads grow by themselves, from one head; where
+    /// feed-forward units do, from a quarter of those that go with the width. Where the size of heads grows, a narrower shape has as
+    /// many heads as it can, of half the size at least, and one of the same width may have heads of half the size.
     pub fn sources(&self, last: &GptShape) -> Vec<GptShape> {
         let mut found = Vec::new();
         self.each_source(last, |shape| found.push(shape));
@@ -109,12 +127,11 @@ impl Operators {
                 }
                 let d_model = last.d_model * parts / last.n_heads;
                 let most_units = (last.d_ff * parts) as f64 / last.n_heads as f64;
-                let fewest = if self.heads { 1 } else { parts };
-                for n_heads in fewest..=parts {
+                for (n_heads, d_head) in self.heads(last, parts) {
                     for slice in slices..=FF_SLICES {
                         let units = most_units * slice as f64 / FF_SLICES as f64;
                         let d_ff = (units.round() as usize).max(1);
-                        let shape = GptShape { n_layers, d_model, n_heads, d_ff, ..*last };
+                        let shape = GptShape { n_layers, d_model, n_heads, d_head, d_ff, ..*last };
                         let share = shape.n_params() as f64 / last.n_params() as f64;
                         if share >= LEAST_SHARE && self.reach(&shape, last) {
                             take(shape);
@@ -122,6 +139,29 @@ impl Operators {
                     }
                 }
             }
+        }
+    }
+
+    /// Numbers of heads and their sizes at a width of so many parts, of which the last shape has as many as heads.
+    fn heads(self, last: &GptShape, parts: usize) -> Vec<(usize, usize)> {
+        let fewest = if self.heads { 1 } else { parts };
+        let of_full_size = (fewest..=parts).map(|n| (n, last.d_head));
+        if !self.head_size {
+            return of_full_size.collect();
+        }
+        let most = last.n_heads.min(HEAD_SLICES * parts);
+        let of_this_width = parts * last.d_head;
+        let smaller = if parts == last.n_heads {
+            last.d_head.is_multiple_of(HEAD_SLICES).then_some((most, last.d_head / HEAD_SLICES))
+        } else {
+            of_this_width.is_multiple_of(most).then(|| (most, of_this_width / most))
+        };
+        match smaller {
+            // As large, and with as many heads as there will be: those that come in later are late for good.
+            Some(smaller) if parts < last.n_heads => {
+                of_full_size.filter(|(n, _)| *n < parts).chain([smaller]).collect()
+            }
+            smaller => of_full_size.chain(smaller).collect(),
         }
     }
 }
@@ -135,8 +175,9 @@ pub fn least_size(chain: &[GptShape]) -> f64 {
     least as f64
 }
 
-fn heads_in_proportion(small: &GptShape, large: &GptShape) -> bool {
-    small.n_heads * large.d_model == large.n_heads * small.d_model
+/// Whether the smaller shape has fewer heads for its width than the larger one, as many, or more.
+fn heads_for_width(small: &GptShape, large: &GptShape) -> Ordering {
+    (small.n_heads * large.d_model).cmp(&(large.n_heads * small.d_model))
 }
 
 /// To whole units, to which both may be rounded.
@@ -226,6 +267,9 @@ mod tests {
         let inner = Operators { heads: true, ..feed_forward };
         let flat = GptShape { d_ff: 768, ..last };
         let thin = GptShape { n_heads: 3, d_ff: 768, ..last };
+        let sizes = Operators { head_size: true, ..Operators::NONE };
+        let small_heads = GptShape { d_head: 32, ..last };
+        let narrow = GptShape { d_model: 384, d_ff: 1536, ..small_heads };
         let cases = [
             (Operators::ALL, gpt(5, 7), true),
             (Operators::ALL, last, false),
@@ -246,6 +290,16 @@ mod tests {
             (inner, GptShape { d_head: 32, ..thin }, false),
             (inner, GptShape { d_ff: 3073, ..thin }, false),
             (Operators::ALL, thin, true),
+            (sizes, small_heads, true),
+            (sizes, GptShape { d_head: 65, ..last }, false),
+            (sizes, GptShape { n_heads: 11, ..small_heads }, false),
+            (
+                Operators { feed_forward: true, ..sizes },
+                GptShape { d_ff: 768, ..small_heads },
+                true,
+            ),
+            (Operators { width: Some(WidthRule::Any), ..sizes }, narrow, true),
+            (Operators::WIDTH, narrow, false),
             (Operators::IN_PROPORTION, thin, false),
         ];
         for (operators, small, reaches) in cases {
@@ -265,6 +319,16 @@ mod tests {
         let all = Operators::between(&GptShape { n_heads: 1, ..gpt(11, 3) }, &last);
         assert_eq!(all.kinds(), ["width", "depth", "heads"]);
         assert_eq!(Operators::between(&flat, &last), feed_forward);
+        assert_eq!(sizes.sources(&last), [small_heads]);
+        assert_eq!(Operators { feed_forward: true, ..sizes }.sources(&last).len(), 2 * 4 - 1);
+        let kept = Operators { width: Some(WidthRule::Any), ..sizes }.sources(&last);
+        let inner: Vec<_> = kept.iter().map(|s| (s.d_model, s.n_heads, s.d_head)).collect();
+        for due in [(64, 2, 32), (384, 12, 32), (512, 8, 64), (576, 12, 48), (768, 12, 32)] {
+            assert!(inner.contains(&due), "{due:?} of {inner:?}");
+        }
+        assert!(!inner.contains(&(384, 6, 64)), "{inner:?}");
+        assert_eq!(Operators::between(&small_heads, &last), sizes);
+        assert_eq!(Operators::between(&narrow, &last).kinds(), ["width", "head-size"]);
     }
 
     #[test]

@@ -277,7 +277,7 @@ fn operators_are_kept_to() {
     for (width, depth, feed_forward) in
         [(None, true, false), (Some(WidthRule::Integer), false, false), (None, false, true)]
     {
-        let operators = Operators { width, depth, feed_forward, heads: false };
+        let operators = Operators { width, depth, feed_forward, ..Operators::NONE };
         let request =
             Request { operators, ..request(chinchilla(), goal, FinalShape::Given(gpt2_large())) };
         let found = plan(&request);
