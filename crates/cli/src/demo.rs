@@ -434,7 +434,7 @@ fn interrupted(folder: &Path) {
 impl Story {
     fn draw(&self, sides: &Sides) -> Result<()> {
         let figure =
-            predicted_against_actual(&sides.staged[0], &sides.scratch, Some(&self.comparison));
+            predicted_against_actual(&sides.staged, &sides.scratch, Some(&self.comparison));
         for name in ["figure.svg", "figure.png"] {
             figure.write(&self.folder.join(name))?;
         }

@@ -105,10 +105,15 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Resamples of which one lies on each side of an interval.
+const LEAST_BOOTSTRAPS: usize = 40;
+
 fn bootstraps(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(n) if n <= 1_000_000 => Ok(n),
-        _ => Err("must be a whole number, at most 1000000".into()),
+        Ok(n) if n == 0 || (LEAST_BOOTSTRAPS..=1_000_000).contains(&n) => Ok(n),
+        _ => Err(format!(
+            "must be a whole number from {LEAST_BOOTSTRAPS} to 1000000, or 0 for no intervals"
+        )),
     }
 }
 

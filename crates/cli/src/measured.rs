@@ -1,8 +1,8 @@
 //! Growth points from measured curves, without a law.
 
-use crate::observations::{check_random_start, run_of};
+use crate::observations::{check_random_start, check_same_data, run_of};
 use crate::output;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use measure::{LearningCurve, SmoothCurve};
 use scaling::plan::{MeasuredGrowth, measured_growths};
 use serde::Serialize;
@@ -21,6 +21,12 @@ fn steady_curve(path: &Path) -> Result<SmoothCurve> {
     let file = RunFolder::curve_file(path);
     check_random_start(&run_of(&file))?;
     let curve = LearningCurve::read(&file)?;
+    if curve.points.iter().any(|point| point.stage > 0) {
+        bail!(
+            "{}: has grown; growth points lie between curves of one size each, from scratch",
+            file.display()
+        );
+    }
     let peak = curve.peak_rate();
     if curve.points.last().is_some_and(|end| !end.is_at_rate(peak)) {
         output::note(&format!(
@@ -34,6 +40,12 @@ fn steady_curve(path: &Path) -> Result<SmoothCurve> {
 
 /// Prints the best growth between each curve and the next.
 pub fn report(files: &[PathBuf], json: bool) -> Result<()> {
+    let paths: Vec<PathBuf> = files.iter().map(|file| RunFolder::curve_file(file)).collect();
+    if let Some(path) = output::given_twice(&paths) {
+        bail!("--curves: {}: is given twice", path.display());
+    }
+    check_same_data(&paths.iter().map(|path| run_of(path)).collect::<Vec<_>>())
+        .context("--curves")?;
     let curves = files.iter().map(|path| steady_curve(path)).collect::<Result<Vec<_>>>()?;
     let first = curves.windows(2).position(|pair| pair[0].lowest_loss() < pair[1].lowest_loss());
     if let Some(i) = first {

@@ -1,12 +1,12 @@
 //! Measured losses from `metrics.csv` files and from any other table.
 
 use crate::output::given_twice;
-use crate::run_record::{end_of_run, n_vocab_of, run_folders, shared_compute};
+use crate::run_record::{branched_off, data_of, end_of_run, n_vocab_of, run_folders};
 use anyhow::{Context, Result, bail};
 use csv::StringRecord;
 use measure::LearningCurve;
 use scaling::{FittedRecipe, Observation};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use trainer::RunFolder;
 
@@ -41,6 +41,13 @@ pub struct Observations {
     pub warnings: Vec<String>,
 }
 
+/// A run that begins with the first steps of another one, by their numbers.
+struct BranchedRun {
+    run: usize,
+    of: usize,
+    step: f64,
+}
+
 /// The columns of a table by what they hold.
 struct Columns {
     by_name: HashMap<&'static str, usize>,
@@ -59,7 +66,14 @@ impl Source {
         let mut recipes = folders.iter().map(|folder| self.recipe_of(folder));
         let first = recipes.next().flatten();
         found.recipe = first.filter(|_| recipes.all(|other| other == first));
+        check_same_data(&folders)?;
+        found.warnings.extend(several_contexts(&folders));
+        // The number of the first run of each file.
+        let mut numbers = Vec::new();
+        let mut branches = Vec::new();
         for file in &self.files {
+            let number = next_run(&found.points);
+            numbers.push(number);
             let path = RunFolder::curve_file(file);
             let header = header(&path)?;
             let is_metrics = header.iter().any(|name| name == "compute_flops")
@@ -69,9 +83,11 @@ impl Source {
                     bail!("--where: {} is a metrics.csv, which has one run", path.display());
                 }
                 let spent = self.read_metrics(&path, &mut found, &mut batches)?;
-                let shared = shared_compute(&run_of(file), &folders)?;
+                let branch = branched_off(&run_of(file), &folders)?;
+                let shared = branch.as_ref().map_or(0.0, |(branch, _)| branch.compute_flops);
                 // What is shared may reach beyond the first stage, which alone is counted.
                 compute = compute.map(|sum| sum + (spent - shared).max(0.0));
+                branches.extend(branch.map(|(branch, of)| (number, of, branch.step as f64)));
             } else {
                 compute = None;
                 self.read_table(&path, &header, &mut found)?;
@@ -84,6 +100,9 @@ impl Source {
             _ => None,
         };
         self.select(&mut found);
+        let branches = branches.into_iter();
+        let branches = branches.map(|(run, of, step)| BranchedRun { run, of: numbers[of], step });
+        self.join_branches(&mut found, &branches.collect::<Vec<_>>());
         if found.points.is_empty() {
             bail!("no points are left to fit");
         }
@@ -328,6 +347,25 @@ impl Source {
         self.conditions.iter().map(condition).collect()
     }
 
+    /// Counts once what runs have in common. Where more than their ends counts, a run and those that branched off it are one: the
+    /// noise of their first part is the same.
+    fn join_branches(&self, found: &mut Observations, branches: &[BranchedRun]) {
+        let of_run = |run: usize| branches.iter().find(|branch| branch.run == run);
+        found.points.retain(|point| {
+            of_run(point.run).is_none_or(|branch| point.steps.is_none_or(|step| step > branch.step))
+        });
+        if self.last_only {
+            return;
+        }
+        for point in &mut found.points {
+            // A run branches off one that was there before it.
+            for _ in branches {
+                point.run = of_run(point.run).map_or(point.run, |branch| branch.of);
+            }
+        }
+        found.points.sort_by_key(|point| point.run);
+    }
+
     /// Leaves out what is not asked for.
     fn select(&self, found: &mut Observations) {
         let amount = |one: &Observation| one.tokens.or(one.steps).or(one.compute).unwrap_or(0.0);
@@ -344,6 +382,31 @@ impl Source {
         found.points.drain(..self.drop_highest.min(found.points.len()));
         found.points.sort_by(|a, b| a.run.cmp(&b.run).then(amount(a).total_cmp(&amount(b))));
     }
+}
+
+/// Errs where two runs are known to learn from other data: their losses are not of one law.
+pub fn check_same_data(folders: &[PathBuf]) -> Result<()> {
+    let mut known = folders.iter().filter_map(|folder| Some((folder, data_of(folder)?)));
+    let Some((first, there)) = known.next() else { return Ok(()) };
+    match known.find(|(_, here)| *here != there) {
+        None => Ok(()),
+        Some((folder, here)) => bail!(
+            "{}: learns from {here}, and {} from {there}: their losses are not of one law",
+            folder.display(),
+            first.display()
+        ),
+    }
+}
+
+/// That runs differ in their context.
+fn several_contexts(folders: &[PathBuf]) -> Option<String> {
+    let runs = folders.iter().filter(|folder| RunFolder::is_run(folder));
+    let schedules = runs.filter_map(|folder| RunFolder::schedule_of(folder).ok());
+    let contexts: BTreeSet<usize> = schedules.map(|schedule| schedule.context_len()).collect();
+    (contexts.len() > 1).then(|| {
+        let listed: Vec<String> = contexts.iter().map(ToString::to_string).collect();
+        format!("the runs differ in model.context_len ({}), which moves a loss", listed.join(", "))
+    })
 }
 
 /// Errs for a run that begins with a model that was there.

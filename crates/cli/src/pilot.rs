@@ -1,9 +1,11 @@
 mod grown;
 mod text;
 
+use text::TEXT_FILE;
 pub use text::with_prepared_tokens;
 
 use crate::plan::{grow_by, operators};
+use crate::run_record::run_folders;
 use crate::side_by_side::run_all;
 use crate::{fit, output, shapes};
 use anyhow::{Context, Result, bail};
@@ -63,10 +65,10 @@ pub struct Pilot {
     /// Pilot shapes instead of such ones, as 2x128x4,1x128x4: where a law within one width, or of shapes nearer to the last, is wanted
     #[arg(long, value_delimiter = ',', value_name = "SHAPES", conflicts_with_all = ["sizes", "operators"])]
     shapes: Vec<String>,
-    /// Kind of the growth whose pace is measured where the learning rate decays: width, width-integer, depth, heads or
-    /// feed-forward, into the largest pilot shape [default: that from the next smaller pilot shape]
-    #[arg(long, value_name = "KIND")]
-    grow: Option<String>,
+    /// Kinds of the growth whose pace is measured where the learning rate decays: width, width-integer, depth, heads, head-size
+    /// and feed-forward, into the largest pilot shape [default: that from the next smaller pilot shape]
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    grow: Vec<String>,
     /// Let it come at the loss that the largest pilot shape has after this share of its tokens from scratch, or above: as early as
     /// the plan's (plan --grow-by), since later growths have a lower pace [default: as late as the law has it]
     #[arg(long, value_name = "SHARE", value_parser = grow_by)]
@@ -77,7 +79,8 @@ pub struct Pilot {
     /// cpu, cuda or cuda:NUMBER
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Go on with pilot runs that were stopped, or make another grown run (--grow, --grow-by) beside those that are there
+    /// Go on with pilot runs that were stopped, or make another grown run (--grow, --grow-by) beside those that are there; without
+    /// these the pace stays that of the last one
     #[arg(long)]
     resume: bool,
     /// Print the law as JSON
@@ -139,7 +142,7 @@ impl Pilot {
         let name = format!("{}-pilots", recipe.name());
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(name));
         output::check_name("-o", &folder)?;
-        let grow = self.grow.map(|kind| operators("--grow", &[kind])).transpose()?;
+        let grow = (!self.grow.is_empty()).then(|| operators("--grow", &self.grow)).transpose()?;
         let asked = grow.map(|grow| format!("--grow {grow}"));
         let asked = asked.or(self.grow_by.map(|share| format!("--grow-by {share}")));
         if let Some(asked) = asked.filter(|_| !recipe.learning_rate().decays()) {
@@ -174,6 +177,9 @@ impl Pilot {
                 folder.display()
             );
         }
+        if output::is_taken(&folder) && !holds_pilots(&folder)? {
+            bail!("{}: holds no pilot runs to go on with; choose another folder", folder.display());
+        }
         let prepared = with_prepared_tokens(recipe.clone(), &folder, self.resume)?;
         let runs = PilotRuns { recipe: &prepared, ..runs };
         let Some((law, made)) = runs.law()? else {
@@ -202,7 +208,7 @@ impl Pilot {
         let last = shapes::last(recipe, 1)?;
         let chosen = operators("--operators", &self.operators)?;
         let in_proportion = "a law in N is one of shapes with GPT-2's proportions; --grow measures the pace after such a growth";
-        if chosen.heads || chosen.feed_forward {
+        if chosen.heads || chosen.head_size || chosen.feed_forward {
             bail!("--operators {}: {in_proportion}", self.operators.join(","));
         }
         if self.shapes.is_empty() {
@@ -245,6 +251,18 @@ impl Pilot {
 
 /// Steps of a pilot run, at most.
 const MOST_STEPS: f64 = 1e7;
+
+/// Whether a folder holds pilot runs, or the tokens for some.
+fn holds_pilots(folder: &Path) -> Result<bool> {
+    if RunFolder::is_run(folder) {
+        return Ok(false);
+    }
+    let is_pilot = |run: &PathBuf| {
+        run.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pilot-"))
+    };
+    Ok(RunFolder::tokens_of(folder).with_file_name(TEXT_FILE).exists()
+        || run_folders(folder)?.iter().any(is_pilot))
+}
 
 /// Where the law of pilot runs is written.
 pub fn law_path(folder: &Path) -> PathBuf {
@@ -308,7 +326,9 @@ impl PilotRuns<'_> {
         let (mut law, observations) = fit::fit_runs(&folders, ends_count, BOOTSTRAPS)?;
         if ends_count {
             let (large, small) = (&planned[0], &grown_from);
-            if let Some(run) = self.grown_run(&law, small, large, &of_small)? {
+            if let Some(grown) = self.measured_before() {
+                law.grown = Some(grown);
+            } else if let Some(run) = self.grown_run(&law, small, large, &of_small)? {
                 let folder = run.folder.clone();
                 let at_growth = run.schedule.stages()[0].until().steps.unwrap_or(0);
                 let Some(summaries) = run_all("a grown pilot run", vec![run])? else {

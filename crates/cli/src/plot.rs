@@ -96,11 +96,11 @@ fn is_staged(path: &Path) -> bool {
         .is_some_and(|schedule| schedule.stages().len() > 1 || schedule.prediction().is_some())
 }
 
-/// Predicted against actual loss, with the saving where there are baselines; of several seeds the first
-/// staged run is drawn, and the saving is over all.
+/// Predicted against actual loss, with the saving where there are baselines; of several seeds prediction and growths are the
+/// first one's, and the saving is over all.
 pub fn story(staged: Vec<RunRecord>, scratch: Vec<RunRecord>) -> Result<Figure> {
     let pilots = staged[0].schedule.pilot_compute();
     let sides = Sides { staged, scratch, others: Vec::new(), pilot_compute: pilots.unwrap_or(0.0) };
     let comparison = if sides.scratch.is_empty() { None } else { Some(sides.compare(&[])?) };
-    Ok(predicted_against_actual(&sides.staged[0], &sides.scratch, comparison.as_ref()))
+    Ok(predicted_against_actual(&sides.staged, &sides.scratch, comparison.as_ref()))
 }

@@ -81,7 +81,7 @@ fn html(sides: &Sides, found: &Comparison) -> Result<String> {
         notes(found)
     );
     let with_baseline = (!sides.scratch.is_empty()).then_some(found);
-    let figure = predicted_against_actual(first, &sides.scratch, with_baseline);
+    let figure = predicted_against_actual(&sides.staged, &sides.scratch, with_baseline);
     let _ = writeln!(
         page,
         "<h2>Loss</h2>\n{}",
@@ -139,7 +139,8 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
         });
         let _ = writeln!(
             text,
-            "<p>Final held-out loss {:.4} nats per token{predicted}, after {} ({}).</p>",
+            "<p>Final held-out loss{} {:.4} nats per token{predicted}, after {} ({}).</p>",
+            if found.decays { "" } else { ", smoothed," },
             stage.actual_loss,
             Flops(stage.compute),
             PfDays::from(Flops(stage.compute)),

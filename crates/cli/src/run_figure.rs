@@ -38,10 +38,10 @@ impl Over {
     }
 }
 
-/// Loss of a staged run, of its prediction and of the last shape from scratch over compute, steps and
-/// tokens, with its growths; and the saving where a comparison is given.
+/// Loss of staged runs, of their prediction and of the last shape from scratch over compute, steps and tokens, with the first one's
+/// growths; and the saving where a comparison is given.
 pub fn predicted_against_actual(
-    staged: &RunRecord,
+    staged: &[RunRecord],
     scratch: &[RunRecord],
     comparison: Option<&Comparison>,
 ) -> Figure {
@@ -128,8 +128,9 @@ fn growth_points(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
         .collect()
 }
 
-fn lines(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Vec<Layer> {
+fn lines(over: Over, runs: &[RunRecord], scratch: &[RunRecord]) -> Vec<Layer> {
     let mut layers = Vec::new();
+    let staged = &runs[0];
     predicted(staged, over, &mut layers);
     let decays = staged.decays();
     for (i, run) in scratch.iter().enumerate() {
@@ -152,12 +153,16 @@ fn lines(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Vec<Layer> {
             layers.push(Layer::Line { points, color, stroke: Stroke::Solid, label: label.take() });
         }
     }
-    let staged_curve = curve(staged, over);
-    if let (Some(end), true) = (staged_curve.last(), decays) {
-        let (points, color) = (vec![*end], Color::Black);
-        layers.push(Layer::Points { points, color, radius: 3.5, label: None });
+    for (i, run) in runs.iter().enumerate() {
+        let (points, color) = (curve(run, over), Color::Black);
+        if let (Some(end), true) = (points.last(), decays) {
+            layers.push(Layer::Points { points: vec![*end], color, radius: 3.5, label: None });
+        }
+        let stroke = if i == 0 { Stroke::Solid } else { Stroke::Thin };
+        let label = if runs.len() > 1 { "staged runs" } else { "staged run" };
+        let label = (i == 0).then(|| label.to_string());
+        layers.push(Layer::Line { points, color, stroke, label });
     }
-    layers.push(Layer::line(staged_curve, Color::Black, "staged run"));
     let growths = growth_points(staged, over);
     if let Some(baseline) = scratch.first().filter(|_| !decays) {
         // Each growth stands for the larger size's own way to the same loss.
@@ -182,10 +187,11 @@ fn lines(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Vec<Layer> {
     layers
 }
 
-fn panel(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Panel {
+fn panel(over: Over, all: &[RunRecord], scratch: &[RunRecord]) -> Panel {
+    let staged = &all[0];
     let start = first_compute(staged);
     let first = staged.curve.points.iter().find(|point| point.compute_flops >= start);
-    let runs = || scratch.iter().chain([staged]);
+    let runs = || scratch.iter().chain(all);
     let last = runs().filter_map(|run| run.curve.points.last()).map(|point| over.of(point));
     let predicted = staged.schedule.prediction().map(|prediction| prediction.final_loss);
     let ends = runs().map(lowest).chain(predicted);
@@ -203,22 +209,23 @@ fn panel(over: Over, staged: &RunRecord, scratch: &[RunRecord]) -> Panel {
             ..over.axis()
         },
         y: Axis { range: Some((0.99 * lowest, 1.02 * highest)), ..Axis::log(losses(staged)) },
-        layers: lines(over, staged, scratch),
+        layers: lines(over, all, scratch),
     }
 }
 
 /// The end of the curves on linear axes, with the savings.
-fn close_up(staged: &RunRecord, scratch: &[RunRecord], found: &Comparison) -> Option<Panel> {
+fn close_up(all: &[RunRecord], scratch: &[RunRecord], found: &Comparison) -> Option<Panel> {
+    let staged = &all[0];
     let baseline = scratch.first()?;
     let last = found.savings.last()?;
-    let most = scratch.iter().chain([staged]).map(RunRecord::compute).fold(0.0, f64::max);
+    let most = scratch.iter().chain(all).map(RunRecord::compute).fold(0.0, f64::max);
     let from = (CLOSE * last.compute_from_scratch).min(0.9 * last.compute);
     let top = top(if staged.decays() { staged } else { baseline }, scratch, from)?;
     let predicted = staged.schedule.prediction().map_or(f64::INFINITY, |plan| plan.final_loss);
-    let ends = scratch.iter().chain([staged]).map(lowest);
+    let ends = scratch.iter().chain(all).map(lowest);
     let bottom = ends.fold(predicted, f64::min);
     let mut layers: Vec<Layer> =
-        lines(Over::Compute, staged, scratch).into_iter().map(Layer::without_label).collect();
+        lines(Over::Compute, all, scratch).into_iter().map(Layer::without_label).collect();
     // A few are told in numbers; more would lie on one another.
     let mut told: Vec<&SavingAt> = Vec::new();
     for one in found.savings.iter().rev().filter(|one| one.loss < top && one.compute > from) {

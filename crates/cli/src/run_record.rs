@@ -7,7 +7,7 @@ use schedule::Schedule;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use trainer::{GrowthReport, RunFolder};
+use trainer::{Branch, GrowthReport, RunFolder};
 
 /// A run that has made some evaluations.
 pub struct RunRecord {
@@ -115,6 +115,22 @@ impl RunRecord {
         end_of_run(&self.folder, &self.schedule, &self.curve)
     }
 
+    /// Where it is, if it has neither made its steps nor ended at the loss or slope of its last stage.
+    pub fn unfinished(&self) -> Option<String> {
+        let last = self.schedule.stages().len() - 1;
+        let before = last.checked_sub(1).and_then(|stage| self.end_of(stage));
+        let due = self.schedule.n_steps_from(last, before.map_or(0, |end| end.step));
+        let (stage, step) = self.curve.points.last().map(|point| (point.stage, point.step))?;
+        let text = std::fs::read_to_string(RunFolder::events_of(&self.folder)).unwrap_or_default();
+        let events = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let outcome =
+            events.map(|event| event["outcome"].clone()).find(|outcome| !outcome.is_null());
+        let has_ended = outcome.is_some_and(|outcome| outcome != "interrupted");
+        let is_there = (stage, step) == (last, due);
+        (!is_there && !has_ended)
+            .then(|| format!("{} is at step {step} and not at its end", self.folder.display()))
+    }
+
     /// The last point of a stage, if the run has come there.
     pub fn end_of(&self, stage: usize) -> Option<&CurvePoint> {
         last_of_stage(&self.curve, stage)
@@ -122,8 +138,7 @@ impl RunRecord {
 
     /// What its newest checkpoint says of its data: vocabulary and checksum.
     pub fn data(&self) -> Option<String> {
-        let origin = &self.state.as_ref()?["origin"];
-        Some(format!("{}, {}", origin["vocabulary"].as_str()?, origin["data"].as_str()?))
+        data(self.state.as_ref()?)
     }
 
     /// FLOPs with attention's products and the output head counted, over the 6 N D of its first `compute` FLOPs; `None` where no
@@ -150,6 +165,16 @@ impl RunRecord {
 /// Tokens in a run's vocabulary, where a checkpoint tells it.
 pub fn n_vocab_of(run: &Path) -> Option<usize> {
     n_vocab(&newest_state(run)?)
+}
+
+/// What a run's newest checkpoint says of its data: vocabulary and checksum.
+pub fn data_of(run: &Path) -> Option<String> {
+    data(&newest_state(run)?)
+}
+
+fn data(state: &Value) -> Option<String> {
+    let origin = &state["origin"];
+    Some(format!("{}, {}", origin["vocabulary"].as_str()?, origin["data"].as_str()?))
 }
 
 fn n_vocab(state: &Value) -> Option<usize> {
@@ -214,10 +239,15 @@ pub fn by_seed(runs: &[RunRecord]) -> Vec<Vec<&RunRecord>> {
     found.into_values().collect()
 }
 
-/// Compute that a run has from another one of these, FLOPs: it was spent once. Where the other one lay is in the run's record; when
-/// both were moved or copied it lies beside the run.
+/// Compute that a run has from another one of these, FLOPs: it was spent once.
 pub fn shared_compute(run: &Path, runs: &[PathBuf]) -> Result<f64> {
-    let Some(branch) = RunFolder::branch_of(run)? else { return Ok(0.0) };
+    Ok(branched_off(run, runs)?.map_or(0.0, |(branch, _)| branch.compute_flops))
+}
+
+/// What a run has from another one of these, and which of them. Where the other one lay is in the run's record; when both were moved
+/// or copied it lies beside the run.
+pub fn branched_off(run: &Path, runs: &[PathBuf]) -> Result<Option<(Branch, usize)>> {
+    let Some(branch) = RunFolder::branch_of(run)? else { return Ok(None) };
     let beside = run.canonicalize().ok().zip(branch.of.file_name());
     let beside = beside.map(|(run, name)| run.with_file_name(name));
     let mut places: Vec<PathBuf> = beside.into_iter().chain([branch.of.clone()]).collect();
@@ -231,7 +261,8 @@ pub fn shared_compute(run: &Path, runs: &[PathBuf]) -> Result<f64> {
         ));
     }
     let is_it = |other: &PathBuf| places.iter().any(|place| output::is_same_file(place, other));
-    Ok(if runs.iter().any(is_it) { branch.compute_flops } else { 0.0 })
+    let found = runs.iter().position(is_it);
+    Ok(found.map(|other| (branch, other)))
 }
 
 /// The run in a folder, or the runs in a folder of runs: one at least.

@@ -82,6 +82,7 @@ impl Sides {
                 }
             }
         }
+        notes.extend(self.staged.iter().chain(&self.scratch).filter_map(RunRecord::unfinished));
         let all = self.staged.iter().chain(&self.scratch).chain(&self.others);
         if let Some(run) = all.into_iter().find(|run| run.data().is_none()) {
             notes.insert(format!(

@@ -1,11 +1,12 @@
 //! The pilot run that grows: where, and what it tells.
 
-use super::{PilotRuns, branch_point, own_compute};
+use super::{PilotRuns, branch_point, law_path, own_compute};
+use crate::law::fit_of;
 use crate::run_record::run_folders;
 use anyhow::Result;
 use measure::GptShape;
 use scaling::plan::Pilot as PlannedPilot;
-use scaling::{Fit, StageStart};
+use scaling::{Fit, GrownRun, StageStart};
 use schedule::{Growth, StageSpec};
 use trainer::{RunFolder, RunOptions};
 
@@ -20,6 +21,16 @@ impl PilotRuns<'_> {
             }
         }
         Ok(compute)
+    }
+
+    /// The grown run of a law that is there, where no other one is asked for.
+    pub(super) fn measured_before(&self) -> Option<GrownRun> {
+        if !self.resume || self.grow.is_some() || self.grow_by.is_some() {
+            return None;
+        }
+        let path = law_path(self.folder);
+        let text = std::fs::read_to_string(&path).ok()?;
+        fit_of(&text, &path.display().to_string()).ok()?.grown
     }
 
     /// The run that tells the pace after a growth: at the law's best point from one pilot shape to the next, to where the larger

@@ -9,6 +9,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use trainer::{Event, RunFolder, open_corpus, prepare_text};
 
+/// What says of which text the tokens of several runs were made, beside them.
+pub(super) const TEXT_FILE: &str = "text.json";
+
 /// The same recipe with its text made into one token file for all runs, in `folder`/data.
 pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Result<Schedule> {
     let DataSource::Text(text) = recipe.data() else { return Ok(recipe) };
@@ -20,8 +23,8 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
         );
     }
     let record = TextRecord::of(text)?;
-    let path = tokens.with_file_name("text.json");
-    if tokens.exists() && path.exists() {
+    let path = tokens.with_file_name(TEXT_FILE);
+    if path.exists() {
         let held: TextRecord = serde_json::from_slice(&std::fs::read(&path)?)
             .with_context(|| path.display().to_string())?;
         if held != record {
@@ -30,6 +33,11 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
                 folder.display()
             );
         }
+    } else if tokens.exists() {
+        bail!(
+            "{}: nothing says of which text it was made; choose another folder",
+            tokens.display()
+        );
     } else {
         output::write_file(&path, &serde_json::to_string_pretty(&record)?)?;
     }

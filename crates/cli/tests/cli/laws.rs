@@ -208,7 +208,7 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
 #[test]
 fn runs_are_fitted_and_compared_without_a_law() {
     let world = world();
-    let output = world.staged("fit small big --form fixed-tokens --bootstraps 20");
+    let output = world.staged("fit small big --form fixed-tokens --bootstraps 40");
     let text = lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("2 points are from the learning rate's warm-up"), "{text}");
@@ -229,6 +229,7 @@ fn runs_are_fitted_and_compared_without_a_law() {
             "{said}"
         );
     }
+    assert!(world.bad("plan --curves small small").contains("is given twice"));
     let backwards = world.staged("plan --curves big small");
     assert!(lossy(&backwards.stderr).contains("the smallest model comes first"));
 }

@@ -37,6 +37,12 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
     let compute = |law: &Value| law["compute"].as_f64().unwrap();
     assert!(compute(&early) > 1.1 * compute(&late), "{early}");
     assert_eq!(compute(&late), compute(&flat));
+    // Without the question the pace that is known stays.
+    let again = world.json("pilot stable.toml --share 0.5 --sizes 2 -o early --resume");
+    assert_eq!((&again["grown"], compute(&again)), (&early["grown"], compute(&early)));
+    let both = world.json("pilot stable.toml --share 0.5 --sizes 2 --grow head-size,feed-forward --grow-by 0.2 -o early --resume");
+    assert!(world.path("early/pilot-2x16x2-h4-f16-to-2x16x2-by-0.2/growth-1.json").exists());
+    assert_eq!(both["grown"]["grew"]["head_size"], true, "{both}");
     let found = world.bad("pilot recipe.toml --share 0.5 --grow-by 0.2 -o constant");
     assert!(found.contains("--grow-by 0.2: the pace after a growth is measured where"), "{found}");
     let found = world.bad(&format!("pilot recipe.toml {grow} -o constant"));
@@ -89,6 +95,21 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
         fs::read_to_string(world.path("by_feed-forward.toml")).unwrap().contains("d_ff = "),
         "a thin stage"
     );
+}
+
+/// What is no pilot runs' is neither taken nor written over.
+#[test]
+fn pilot_runs_go_on_only_where_there_are_some() {
+    let world = world();
+    write_recipes(&world);
+    world.write("foreign/law.json", "{}");
+    world.good("train recipe.toml --out finished");
+    for folder in ["foreign", "finished"] {
+        let found = world.bad(&format!("pilot recipe.toml --share 0.5 -o {folder} --resume"));
+        let message = format!("{folder}: holds no pilot runs to go on with");
+        assert!(found.contains(&message), "{found}");
+    }
+    assert_eq!(fs::read_to_string(world.path("foreign/law.json")).unwrap(), "{}");
 }
 
 /// 6 N D of the recipe, of which the pilot runs have a half.
@@ -230,4 +251,14 @@ fn steps_that_pilot_runs_share_are_paid_once() {
     let form = "--form kaplan-tokens --last-only --bootstraps 0";
     let copied = world.json(&format!("fit {copies} {form}"));
     assert_eq!(copied["compute"], fitted["compute"]);
+    // Their common points count once, and a run and its branches are one where more than ends counts.
+    let whole = "--form kaplan-tokens --stable-only --bootstraps 0 -o joined.json";
+    assert_eq!(world.json(&format!("fit {copies} {whole}"))["runs"], 2);
+    let points = fs::read_to_string(world.path("joined.points.csv")).unwrap();
+    let mut places: Vec<&str> =
+        points.lines().skip(1).map(|row| row.rsplitn(4, ',').last().unwrap()).collect();
+    let all = places.len();
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(places.len(), all, "{points}");
 }

@@ -65,6 +65,10 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     let early = world.json("compare early scratch");
     let notes = early["notes"].to_string();
     assert!(notes.contains("have not grown for the last time"), "{notes}");
+    assert!(notes.contains("early is at step 50 and not at its end"), "{notes}");
+    assert!(
+        world.bad("plan --curves staged/1 scratch/1").contains("staged/1/metrics.csv: has grown")
+    );
     let is_marked = |saving: &Value| saving["at"].as_str().unwrap().ends_with("the last growth");
     assert!(early["savings"].as_array().unwrap().iter().all(is_marked) && !is_marked(last));
     let growth = &found["growths"][0];
@@ -318,7 +322,7 @@ fn what_cannot_be_compared_is_explained() {
         ("pilot tiny.toml --budget 0", "--budget 0: must be positive"),
         (
             "pilot tiny.toml --grow up -o p",
-            "--grow up: must be width, width-integer, depth, heads or feed-forward",
+            "--grow up: must be width, width-integer, depth, heads, head-size or feed-forward",
         ),
         ("pilot nothing.toml", "nothing.toml"),
         ("pilot stable.toml --shapes 1x32x4", "--shapes 1x32x4: a law needs two sizes at least"),
