@@ -62,7 +62,16 @@ early() {
     "$staged" plan --law notebooks-data/dickens_batch1024_mixed_law.json "${to[@]}" --stop 10tpp -o schedules/dickens_batch1024_early.toml > /dev/null
 }
 
-# The same growth, in batches that rise from 512 to 4,096 tokens.
+# Heads of half the size beside thin feed-forward layers, at the pace of the pilot run that grew so, as early.
+thin() {
+    local plan=("$staged" plan --law notebooks-data/dickens_batch1024_thin_law.json --template schedules/dickens_batch1024_baseline.toml
+        --shape 4x128x4 --operators feed-forward,head-size --stages 2 --grow-by 0.35)
+    "${plan[@]}" --stop 10tpp -o schedules/dickens_batch1024_thin.toml > /dev/null
+    "${plan[@]}" --stop 20tpp -o schedules/dickens_batch1024_thin_20tpp.toml > /dev/null
+    "${plan[@]}" --stop 24tpp -o schedules/dickens_batch1024_thin_24tpp.toml > /dev/null
+}
+
+# Feed-forward layers alone, in batches that rise from 512 to 4,096 tokens.
 rising() {
     "$staged" plan --law notebooks-data/dickens_rising_law.json --template schedules/dickens_rising_baseline.toml --shape 4x128x4 \
         --stop 10tpp --operators feed-forward --stages 2 --grow-by 0.35 -o schedules/dickens_rising_planned.toml > /dev/null
@@ -86,7 +95,7 @@ synthetic() {
 
 for which in "$@"; do
     case $which in
-        batch1024) early ;;
+        batch1024) early; thin ;;
         rising) rising ;;
         synthetic) synthetic ;;
         gpt2) gpt2 gpt2 base; gpt2 gpt2-large large ;;

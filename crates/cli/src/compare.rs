@@ -46,6 +46,9 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
         let runs = paths.iter().map(|path| RunRecord::read_all(path));
         Ok(runs.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     };
+    if output::is_same_file(run, baseline) {
+        bail!("{}: is both sides of the comparison", run.display());
+    }
     let staged = RunRecord::read_all(run)?;
     let scratch = RunRecord::read_baselines(baseline)?;
     let planned = staged[0].schedule.pilot_compute();

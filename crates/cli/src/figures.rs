@@ -152,13 +152,14 @@ pub fn saving_by_stop(schedule: &Schedule) -> Result<Figure> {
         );
     }
     let asymptote = cost.asymptote(last);
+    let own = schedule.prediction().map_or(0.0, |plan| plan.final_loss / asymptote);
     let limit = (0..sizes.len() - 1)
         .filter_map(|k| {
             Some(
                 cost.growth_point(StageStart::of(k), sizes[k], sizes[k + 1]).ok()?.loss / asymptote,
             )
         })
-        .fold(1.6, f64::min);
+        .fold(1.6f64.max(1.05 * own), f64::min);
     let stops: Vec<f64> = spread(1.005, limit).collect();
     let mut layers = Vec::new();
     let saving = |chain: &[f64]| -> Vec<(f64, f64)> {

@@ -101,6 +101,12 @@ impl Train {
                      its peak"
                 ));
             }
+            if let Some(resumed) = stage.growth().resumed_step.filter(|resumed| *resumed > before) {
+                output::note(&format!(
+                    "warning: stages[{k}].growth.resumed_step = {resumed}: {before} steps come before it, so the rate decays over more of the \
+                     stage than learning_rate says"
+                ));
+            }
             before += own;
         }
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(schedule.name()));

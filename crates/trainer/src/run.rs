@@ -393,7 +393,10 @@ impl<'a> Run<'a> {
     fn target_reached(&self) -> Result<bool, TrainError> {
         let until = self.learner.stage().until();
         let by_loss = until.loss.zip(self.last_val_loss()).is_some_and(|(goal, loss)| loss <= goal);
-        let by_slope = match until.slope {
+        // The slope changes with an evaluation alone, and costs a fit to all of the stage's.
+        let here = self.learner.position().compute_flops;
+        let is_new = self.evaluated.last().is_some_and(|(compute, _)| *compute == here);
+        let by_slope = match until.slope.filter(|_| is_new) {
             // The logarithm of a loss of 0, which a text of one letter comes to, has no slope.
             Some(_) if self.evaluated.iter().any(|(_, loss)| *loss <= 0.0) => false,
             Some(goal) => slope_at_end(&self.evaluated, LEAST_EVALUATIONS)?
