@@ -1,6 +1,6 @@
 //! Bad input gives one clear error and exit code 2, and nothing is lost or left behind.
 
-use super::world::{World, leave_no_trace, listing, lossy};
+use super::world::{STAGED, World, leave_no_trace, listing, lossy};
 use std::fs;
 use std::process::Command;
 
@@ -455,4 +455,35 @@ fn a_terminated_run_saves_and_resumes() {
     assert_eq!((&resumed["outcome"], &resumed["step"]), (&"finished".into(), &(step + 2).into()));
     let rows = fs::read_to_string(world.path("long/metrics.csv")).unwrap();
     assert_eq!(rows.lines().count() as u64, step + 3);
+}
+
+/// At the edge, and one step beyond it.
+#[test]
+fn settings_that_cannot_act_as_meant_are_warned_of() {
+    let world = World::empty();
+    let wsd = "shape = \"wsd\", decay_fraction = 0.2, peak = 0.01, warmup_steps = ";
+    let constant = "shape = \"constant\", peak = 0.01, warmup_steps = ";
+    let rate = format!("{constant}5");
+    let growth = "growth = { width = \"fresh\"";
+    let cases = [
+        (rate.as_str(), format!("{constant}100"), None),
+        (&rate, format!("{constant}101"), Some("so the rate never comes to its peak")),
+        (&rate, format!("{wsd}80"), None),
+        (&rate, format!("{wsd}81"), Some("so the rate never comes to its peak")),
+        (growth, format!("{growth}, resumed_step = 60"), None),
+        (growth, format!("{growth}, resumed_step = 61"), Some("60 steps come before it")),
+        (growth, format!("{growth}, rewarmup_steps = 40"), None),
+        (growth, format!("{growth}, rewarmup_steps = 41"), Some("never comes back to its peak")),
+    ];
+    for (i, (from, to, warning)) in cases.into_iter().enumerate() {
+        assert!(STAGED.contains(from));
+        world.write("case.toml", STAGED.replacen(from, &to, 1));
+        let output = world.staged(&format!("train case.toml --out case-{i}"));
+        let text = lossy(&output.stderr);
+        assert!(output.status.success(), "{to}: {text}");
+        match warning {
+            Some(warning) => assert!(text.contains(warning), "{to}: {text}"),
+            None => assert!(!text.contains("warning"), "{to}: {text}"),
+        }
+    }
 }
