@@ -1,5 +1,8 @@
 use crate::{Event, RunFolder, TrainError};
-use corpus::{Cleaning, Corpus, SyntheticLanguage, TokenFile, Tokenizer, TokenizerChoice, prepare};
+use corpus::{
+    Cleaning, Corpus, SyntheticLanguage, TokenFile, TokenFileInfo, Tokenizer, TokenizerChoice,
+    prepare,
+};
 use schedule::{DataSource, Schedule, TextData};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -49,8 +52,12 @@ pub fn run_tokenizer(schedule: &Schedule, root: &Path) -> Result<Option<Tokenize
         DataSource::Text(_) => &own,
         DataSource::Tokens(tokens) => &tokens.file,
     };
-    let file = TokenFile::open(path)?;
-    Ok(Tokenizer::of_token_file(path, file.info())?)
+    // The tokens themselves, which may be many, say nothing more of it.
+    let info = match TokenFileInfo::of(path)? {
+        Some(info) => info,
+        None => TokenFile::open(path)?.info().clone(),
+    };
+    Ok(Tokenizer::of_token_file(path, &info)?)
 }
 
 /// Makes the token file of a run on text, unless `begun` says that the file there is the run's own. Whether it was made.
