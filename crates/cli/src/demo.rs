@@ -55,14 +55,14 @@ const SYNTHETIC: Kind = Kind {
 };
 
 /// Less compute, since further runs from scratch follow; more tokens and a larger share for pilot runs, since shorter ones
-/// say too little; and one growth, of feed-forward layers and early: others save less or cost more (docs/savings/demo_on_text.md).
+/// say too little; and one growth, inside the blocks and early: others save less or cost more (docs/savings/demo_on_text.md).
 const TEXT: Kind = Kind {
     recipe: (include_str!("../../../schedules/demo_text.toml"), "schedules/demo_text.toml"),
     flops_per_minute: 0.7e12,
     tokens_per_param: 10.0,
     pilot_share: 0.22,
     pilot_sizes: 2,
-    operators: Operators { feed_forward: true, ..Operators::NONE },
+    operators: Operators { head_size: true, feed_forward: true, ..Operators::NONE },
     grow_by: Some(0.35),
     most_stages: 2,
     learns: "your text",
@@ -118,7 +118,7 @@ fn minutes(text: &str) -> Result<f64, String> {
 const SETTINGS_FILE: &str = "demo.json";
 
 /// Changes with what a demo makes of its settings.
-const DEMO_VERSION: u32 = 2;
+const DEMO_VERSION: u32 = 3;
 
 /// What a demo's runs follow from, beside the text, which its tokens tell.
 #[derive(PartialEq, Serialize, Deserialize)]
