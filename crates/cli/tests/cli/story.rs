@@ -260,7 +260,7 @@ fn what_would_be_left_out_or_written_over_is_refused() {
     world.write("loose/3", "");
     std::os::unix::fs::symlink("gone", world.path("loose/2")).unwrap();
     std::os::unix::fs::symlink("me@host", world.path("scratch/.#notes")).unwrap();
-    for (folder, version) in [("old", ""), ("new", "\"version\": 2, ")] {
+    for (folder, version) in [("old", ""), ("new", "\"version\": 3, ")] {
         fs::create_dir_all(world.path(folder)).unwrap();
         let settings = format!("{{{version}\"minutes\": 2.0, \"on_text\": false}}");
         world.write(&format!("{folder}/demo.json"), settings);
