@@ -115,7 +115,7 @@ fn minutes(text: &str) -> Result<f64, String> {
 }
 
 /// Where a demo's folder has its settings.
-const SETTINGS_FILE: &str = "demo.json";
+pub const SETTINGS_FILE: &str = "demo.json";
 
 /// Changes with what a demo makes of its settings.
 const DEMO_VERSION: u32 = 3;

@@ -99,10 +99,10 @@ impl Source {
             [batch] => Some(batch),
             _ => None,
         };
-        self.select(&mut found);
         let branches = branches.into_iter();
         let branches = branches.map(|(run, of, step)| BranchedRun { run, of: numbers[of], step });
         self.join_branches(&mut found, &branches.collect::<Vec<_>>());
+        self.select(&mut found);
         if found.points.is_empty() {
             bail!("no points are left to fit");
         }
@@ -363,7 +363,6 @@ impl Source {
                 point.run = of_run(point.run).map_or(point.run, |branch| branch.of);
             }
         }
-        found.points.sort_by_key(|point| point.run);
     }
 
     /// Leaves out what is not asked for.

@@ -7,7 +7,7 @@ pub use text::with_prepared_tokens;
 use crate::plan::{grow_by, operators};
 use crate::run_record::run_folders;
 use crate::side_by_side::run_all;
-use crate::{fit, output, shapes};
+use crate::{demo, fit, output, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use grown::without_grown_run;
@@ -254,7 +254,8 @@ const MOST_STEPS: f64 = 1e7;
 
 /// Whether a folder holds pilot runs, or the tokens for some.
 fn holds_pilots(folder: &Path) -> Result<bool> {
-    if RunFolder::is_run(folder) {
+    // Those of a demo lie in a folder of their own in it.
+    if RunFolder::is_run(folder) || folder.join(demo::SETTINGS_FILE).exists() {
         return Ok(false);
     }
     let is_pilot = |run: &PathBuf| {

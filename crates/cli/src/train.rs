@@ -71,15 +71,6 @@ impl Train {
         if let Some(seed) = self.seed {
             schedule = schedule.with_seed(seed);
         }
-        let rate = schedule.learning_rate();
-        let (warmup, n_steps) = (rate.warmup_steps, schedule.n_steps());
-        // Other shapes fall from the end of the warm-up on.
-        let decay = if rate.shape == DecayShape::Wsd { rate.decay_fraction } else { 0.0 };
-        if warmup > n_steps - (decay * n_steps as f64) as u64 {
-            output::note(&format!(
-                "warning: learning_rate.warmup_steps = {warmup}: the run has {n_steps} steps, so the rate never comes to its peak"
-            ));
-        }
         if let DataSource::Text(text) = schedule.data() {
             let of_file = || self.schedule.display().to_string();
             if text.files.is_empty() {
@@ -90,25 +81,7 @@ impl Train {
             }
             text.tokenizer.parse::<TokenizerChoice>().with_context(of_file)?;
         }
-        // With a decay the rate is below its peak in the last step.
-        let at_peak_by = |n_steps: u64| n_steps.saturating_sub(u64::from(rate.decays()));
-        let mut before = 0;
-        for (k, stage) in schedule.stages().iter().enumerate() {
-            let (own, rewarmup) = (schedule.steps_of(k, before), stage.growth().rewarmup_steps);
-            if k > 0 && rewarmup > at_peak_by(own) {
-                output::note(&format!(
-                    "warning: stages[{k}].growth.rewarmup_steps = {rewarmup}: the stage has {own} steps, so the rate never comes back to \
-                     its peak"
-                ));
-            }
-            if let Some(resumed) = stage.growth().resumed_step.filter(|resumed| *resumed > before) {
-                output::note(&format!(
-                    "warning: stages[{k}].growth.resumed_step = {resumed}: {before} steps come before it, so the rate decays over more of the \
-                     stage than learning_rate says"
-                ));
-            }
-            before += own;
-        }
+        warn_of_rates(&schedule);
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(schedule.name()));
         let device = self.device.parse()?;
         let (resume, branch_of, command) = (self.resume, self.branch_of, output::command());
@@ -117,6 +90,37 @@ impl Train {
             output::note("interrupted; add --resume to the same command to go on");
         }
         if self.json { output::json(&summary) } else { report(&summary) }
+    }
+}
+
+/// Tells of warm-ups that are too long for the run or the stage, and of a decay that begins beyond the steps made.
+fn warn_of_rates(schedule: &Schedule) {
+    let (mut before, mut at_peak) = (0, false);
+    for (k, stage) in schedule.stages().iter().enumerate() {
+        let (own, growth) = (schedule.steps_of(k, before), stage.growth());
+        let comes_to_peak = schedule.comes_to_peak(k, before);
+        at_peak |= comes_to_peak;
+        if k > 0 && growth.rewarmup_steps > 0 && !comes_to_peak {
+            output::note(&format!(
+                "warning: stages[{k}].growth.rewarmup_steps = {}: the stage has {own} steps, so the rate never comes back to its peak",
+                growth.rewarmup_steps
+            ));
+        }
+        let is_wsd = schedule.learning_rate().shape == DecayShape::Wsd;
+        let decays = is_wsd && k + 1 == schedule.stages().len();
+        if let Some(resumed) = growth.resumed_step.filter(|resumed| decays && *resumed > before) {
+            output::note(&format!(
+                "warning: stages[{k}].growth.resumed_step = {resumed}: {before} steps come before it, so the rate decays over more of the \
+                 stage than learning_rate says"
+            ));
+        }
+        before += own;
+    }
+    if !at_peak {
+        output::note(&format!(
+            "warning: learning_rate.warmup_steps = {}: the run has {before} steps, so the rate never comes to its peak",
+            schedule.learning_rate().warmup_steps
+        ));
     }
 }
 

@@ -102,6 +102,18 @@ impl Schedule {
         self.file.batch.ramp.is_some_and(|ramp| ramp.rate_exponent > 0.0)
     }
 
+    /// Whether the learning rate comes to its peak in a stage that begins after `before` steps: in the first step behind warm-up and
+    /// re-warm-up, if at all.
+    pub fn comes_to_peak(&self, stage: usize, before: u64) -> bool {
+        let (resumed, _) = self.course_of(stage, before);
+        let warmup = self.file.learning_rate.warmup_steps.saturating_sub(resumed);
+        let rewarmup = if stage == 0 { 0 } else { self.stages()[stage].growth().rewarmup_steps };
+        let own = warmup.max(rewarmup).max(1);
+        let step = before.saturating_add(own);
+        own <= self.steps_of(stage, before)
+            && self.learning_rate_at(stage, before, step) >= self.peak_at(step)
+    }
+
     /// The highest rate that the batch of a step allows, at the base width: the peak, but where it rises with a ramp.
     pub fn peak_at(&self, step: u64) -> f64 {
         self.file.learning_rate.peak * self.ramped(step)

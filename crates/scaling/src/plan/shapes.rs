@@ -149,12 +149,13 @@ impl Operators {
         if !self.head_size {
             return of_full_size.collect();
         }
-        let most = last.n_heads.min(HEAD_SLICES * parts);
         let of_this_width = parts * last.d_head;
         let smaller = if parts == last.n_heads {
-            last.d_head.is_multiple_of(HEAD_SLICES).then_some((most, last.d_head / HEAD_SLICES))
+            last.d_head.is_multiple_of(HEAD_SLICES).then_some((parts, last.d_head / HEAD_SLICES))
         } else {
-            of_this_width.is_multiple_of(most).then(|| (most, of_this_width / most))
+            let more = parts + 1..=last.n_heads.min(HEAD_SLICES * parts);
+            let most = more.rev().find(|n| of_this_width.is_multiple_of(*n));
+            most.map(|n| (n, of_this_width / n))
         };
         match smaller {
             // As large, and with as many heads as there will be: those that come in later are late for good.
@@ -323,7 +324,9 @@ mod tests {
         assert_eq!(Operators { feed_forward: true, ..sizes }.sources(&last).len(), 2 * 4 - 1);
         let kept = Operators { width: Some(WidthRule::Any), ..sizes }.sources(&last);
         let inner: Vec<_> = kept.iter().map(|s| (s.d_model, s.n_heads, s.d_head)).collect();
-        for due in [(64, 2, 32), (384, 12, 32), (512, 8, 64), (576, 12, 48), (768, 12, 32)] {
+        for due in
+            [(64, 2, 32), (384, 12, 32), (448, 8, 56), (512, 8, 64), (576, 12, 48), (768, 12, 32)]
+        {
             assert!(inner.contains(&due), "{due:?} of {inner:?}");
         }
         assert!(!inner.contains(&(384, 6, 64)), "{inner:?}");
