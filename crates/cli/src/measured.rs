@@ -1,7 +1,8 @@
 //! Growth points from measured curves, without a law.
 
-use crate::observations::{check_random_start, check_same_data, run_of};
+use crate::observations::{check_random_start, run_of};
 use crate::output;
+use crate::run_record::{check_same_data, data_of};
 use anyhow::{Context, Result, bail};
 use measure::{LearningCurve, SmoothCurve};
 use scaling::plan::{MeasuredGrowth, measured_growths};
@@ -44,7 +45,8 @@ pub fn report(files: &[PathBuf], json: bool) -> Result<()> {
     if let Some(path) = output::given_twice(&paths) {
         bail!("--curves: {}: is given twice", path.display());
     }
-    check_same_data(&paths.iter().map(|path| run_of(path)).collect::<Vec<_>>())
+    let folders: Vec<PathBuf> = paths.iter().map(|path| run_of(path)).collect();
+    check_same_data(folders.iter().map(|folder| (folder.as_path(), data_of(folder))))
         .context("--curves")?;
     let curves = files.iter().map(|path| steady_curve(path)).collect::<Result<Vec<_>>>()?;
     let first = curves.windows(2).position(|pair| pair[0].lowest_loss() < pair[1].lowest_loss());

@@ -1,7 +1,9 @@
 //! Measured losses from `metrics.csv` files and from any other table.
 
 use crate::output::given_twice;
-use crate::run_record::{branched_off, data_of, end_of_run, n_vocab_of, run_folders};
+use crate::run_record::{
+    branched_off, check_same_data, data_of, end_of_run, n_vocab_of, run_folders,
+};
 use anyhow::{Context, Result, bail};
 use csv::StringRecord;
 use measure::LearningCurve;
@@ -66,7 +68,7 @@ impl Source {
         let mut recipes = folders.iter().map(|folder| self.recipe_of(folder));
         let first = recipes.next().flatten();
         found.recipe = first.filter(|_| recipes.all(|other| other == first));
-        check_same_data(&folders)?;
+        check_same_data(folders.iter().map(|folder| (folder.as_path(), data_of(folder))))?;
         found.warnings.extend(several_contexts(&folders));
         // The number of the first run of each file.
         let mut numbers = Vec::new();
@@ -380,20 +382,6 @@ impl Source {
         found.points.sort_by(|a, b| b.loss.total_cmp(&a.loss));
         found.points.drain(..self.drop_highest.min(found.points.len()));
         found.points.sort_by(|a, b| a.run.cmp(&b.run).then(amount(a).total_cmp(&amount(b))));
-    }
-}
-
-/// Errs where two runs are known to learn from other data: their losses are not of one law.
-pub fn check_same_data(folders: &[PathBuf]) -> Result<()> {
-    let mut known = folders.iter().filter_map(|folder| Some((folder, data_of(folder)?)));
-    let Some((first, there)) = known.next() else { return Ok(()) };
-    match known.find(|(_, here)| *here != there) {
-        None => Ok(()),
-        Some((folder, here)) => bail!(
-            "{}: learns from {here}, and {} from {there}: their losses are not of one law",
-            folder.display(),
-            first.display()
-        ),
     }
 }
 

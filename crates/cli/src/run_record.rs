@@ -117,16 +117,13 @@ impl RunRecord {
 
     /// Where it is, if it has neither made its steps nor ended at the loss or slope of its last stage.
     pub fn unfinished(&self) -> Option<String> {
-        let last = self.schedule.stages().len() - 1;
-        let before = last.checked_sub(1).and_then(|stage| self.end_of(stage));
-        let due = self.schedule.n_steps_from(last, before.map_or(0, |end| end.step));
         let (stage, step) = self.curve.points.last().map(|point| (point.stage, point.step))?;
         let text = std::fs::read_to_string(RunFolder::events_of(&self.folder)).unwrap_or_default();
         let events = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let outcome =
             events.map(|event| event["outcome"].clone()).find(|outcome| !outcome.is_null());
         let has_ended = outcome.is_some_and(|outcome| outcome != "interrupted");
-        let is_there = (stage, step) == (last, due);
+        let is_there = (stage, step) == end_due(&self.schedule, &self.curve);
         (!is_there && !has_ended)
             .then(|| format!("{} is at step {step} and not at its end", self.folder.display()))
     }
@@ -172,6 +169,22 @@ pub fn data_of(run: &Path) -> Option<String> {
     data(&newest_state(run)?)
 }
 
+/// Errs where two runs are known to learn from other data.
+pub fn check_same_data<'a>(
+    runs: impl IntoIterator<Item = (&'a Path, Option<String>)>,
+) -> Result<()> {
+    let mut known = runs.into_iter().filter_map(|(folder, data)| Some((folder, data?)));
+    let Some((first, there)) = known.next() else { return Ok(()) };
+    match known.find(|(_, here)| *here != there) {
+        None => Ok(()),
+        Some((folder, here)) => bail!(
+            "{}: learns from {here}, and {} from {there}: their losses are not comparable",
+            folder.display(),
+            first.display()
+        ),
+    }
+}
+
 fn data(state: &Value) -> Option<String> {
     let origin = &state["origin"];
     Some(format!("{}, {}", origin["vocabulary"].as_str()?, origin["data"].as_str()?))
@@ -196,9 +209,7 @@ fn newest_state(run: &Path) -> Option<Value> {
 
 /// As [`RunRecord::end`], of a run that is not read as a whole.
 pub fn end_of_run(folder: &Path, schedule: &Schedule, curve: &LearningCurve) -> Result<RunEnd> {
-    let last = schedule.stages().len() - 1;
-    let before = last.checked_sub(1).and_then(|stage| last_of_stage(curve, stage));
-    let due = schedule.n_steps_from(last, before.map_or(0, |end| end.step));
+    let (last, due) = end_due(schedule, curve);
     if let Some((point, loss)) = curve.evaluated().last()
         && (point.stage, point.step) == (last, due)
     {
@@ -220,6 +231,13 @@ pub fn end_of_run(folder: &Path, schedule: &Schedule, curve: &LearningCurve) -> 
         "{}: {where_it_is}; its learning rate decays, so that only its end counts",
         folder.display(),
     )
+}
+
+/// Stage and step at which a run ends if no loss or slope ends it, as far as it has come.
+fn end_due(schedule: &Schedule, curve: &LearningCurve) -> (usize, u64) {
+    let last = schedule.stages().len() - 1;
+    let before = last.checked_sub(1).and_then(|stage| last_of_stage(curve, stage));
+    (last, schedule.n_steps_from(last, before.map_or(0, |end| end.step)))
 }
 
 /// The last point of a stage, if the run has come there.

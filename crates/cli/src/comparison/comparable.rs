@@ -1,7 +1,7 @@
 //! Whether runs can be compared, and in what they differ.
 
 use super::{Sides, listed, seeds};
-use crate::run_record::RunRecord;
+use crate::run_record::{RunRecord, check_same_data};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -12,8 +12,10 @@ impl Sides {
         let first = &self.staged[0];
         let last =
             |run: &RunRecord| run.schedule.stages().last().map(|stage| stage.shape(1).to_string());
-        for run in self.staged[1..].iter().chain(&self.scratch).chain(&self.others) {
-            check_same_data(run, first)?;
+        let all = || self.staged.iter().chain(&self.scratch).chain(&self.others);
+        check_same_data(all().map(|run| (run.folder.as_path(), run.data())))?;
+        for run in all().skip(1) {
+            check_same_measure(run, first)?;
         }
         for run in self.scratch.iter().chain(&self.others) {
             if let Some(start) = run.schedule.start() {
@@ -113,16 +115,9 @@ fn settings(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// Errs unless both runs learn from the same tokens and are evaluated on the same held-out ones.
-fn check_same_data(run: &RunRecord, first: &RunRecord) -> Result<()> {
+/// Errs unless both runs are evaluated on the same held-out tokens.
+fn check_same_measure(run: &RunRecord, first: &RunRecord) -> Result<()> {
     let (name, first_name) = (run.folder.display(), first.folder.display());
-    if let (Some(here), Some(there)) = (run.data(), first.data())
-        && here != there
-    {
-        bail!(
-            "{name}: learns from {here}, and {first_name} from {there}: their losses are not comparable"
-        );
-    }
     let of = |run: &RunRecord| {
         let schedule = &run.schedule;
         let held_out = schedule.data().validation_fraction();
