@@ -278,6 +278,7 @@ mod tests {
     use super::*;
     use crate::host::elements;
     use crate::reference::Reference;
+    use burn::tensor::FloatDType;
     use measure::Parametrization;
     use proptest::prelude::*;
     use state::{Origin, ParamRole};
@@ -318,7 +319,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
-        /// Loss, logits and every gradient, over shapes that fill no vector and no tile.
+        /// Loss, logits and every gradient, over shapes that fill no vector and no tile, against Burn's in f64.
         #[test]
         fn our_kernels_compute_what_burn_computes(
             n_layers in 1usize..3, d_model in 5usize..200, n_heads in 1usize..4, d_head in 0usize..4,
@@ -342,9 +343,11 @@ mod tests {
                 .map(|i| ((i as u64 * 977 + seed % 1000) % n_vocab as u64) as u32)
                 .collect();
             let ours = Gpt::new(&state, &Device::flex(), Precision::F32);
-            let burns = Reference::new(&state);
+            let burns = Reference::new(&state, FloatDType::F64);
+            let in_f32 = Reference::new(&state, FloatDType::F32);
             let found = ours.loss_and_gradients(&text, context_len, 0.3).unwrap();
             let (loss_due, due) = burns.loss_and_gradients(&text, context_len, 0.3);
+            let (_, rounded) = in_f32.loss_and_gradients(&text, context_len, 0.3);
             prop_assert!((found.loss_sum / loss_due - 1.0).abs() < 1e-5);
             let ours = ours.recomputing(true);
             let again = ours.loss_and_gradients(&text, context_len, 0.3).unwrap();
@@ -369,8 +372,10 @@ mod tests {
             for (id, gradient) in &due {
                 let (due, found) =
                     (elements(gradient.clone()), elements(found.gradients[id].clone()));
+                // Where terms cancel, f32 is farther off by itself.
+                let rounding = apart(&elements(rounded[id].clone()), &due, least);
                 let apart = apart(&found, &due, least);
-                prop_assert!(apart < 1e-5, "{id}: {apart:e}");
+                prop_assert!(apart < f32::max(1e-5, 2.0 * rounding), "{id}: {apart:e}, {rounding:e}");
             }
         }
     }

@@ -5,12 +5,12 @@
 use crate::gpt::Tensors;
 use crate::host::to_device;
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use measure::GptShape;
 use state::{ModelConstants, ParamId, ParamRole as R, TrainingState};
 use std::f64::consts::PI;
 
-/// A model in f32 on the CPU.
+/// A model on the CPU.
 pub struct Reference {
     shape: GptShape,
     constants: ModelConstants,
@@ -18,8 +18,10 @@ pub struct Reference {
 }
 
 impl Reference {
-    pub fn new(state: &TrainingState) -> Self {
-        let params = to_device(&state.params, &Device::flex());
+    /// In f32, or in f64 as what is due.
+    pub fn new(state: &TrainingState, precision: FloatDType) -> Self {
+        let cast = |(id, tensor): (ParamId, Tensor<2>)| (id, tensor.cast(precision));
+        let params = to_device(&state.params, &Device::flex()).into_iter().map(cast).collect();
         Self { shape: state.shape, constants: state.constants, params }
     }
 
@@ -42,14 +44,16 @@ impl Reference {
         let mut gradients = (loss.clone() * weight).backward();
         let gradients = leaves.iter().map(|(id, leaf)| {
             let gradient = leaf.grad_remove(&mut gradients);
-            (*id, gradient.unwrap_or_else(|| self.params[id].zeros_like()))
+            let gradient = gradient.unwrap_or_else(|| self.params[id].zeros_like());
+            (*id, gradient.cast(FloatDType::F32))
         });
-        (f64::from(loss.into_scalar::<f32>()), gradients.collect())
+        (loss.cast(FloatDType::F64).into_scalar::<f64>(), gradients.collect())
     }
 
     /// Logits of every position of one sequence, one after the other.
     pub fn logits(&self, tokens: &[u32]) -> Vec<f32> {
-        crate::host::elements(self.forward(&self.params, integers(tokens, tokens.len())))
+        let logits = self.forward(&self.params, integers(tokens, tokens.len()));
+        crate::host::elements(logits.cast(FloatDType::F32))
     }
 
     /// Logits `[B T, V]` of tokens `[B, T]`.
@@ -104,7 +108,9 @@ fn causal_attention(qkv: Tensor<2>, t: usize, n_heads: usize) -> Tensor<2> {
     let scores = (part(0) * (1.0 / (k as f64).sqrt())).matmul(part(1).swap_dims(2, 3));
     let mask = (0..t * t).map(|i| if i % t > i / t { f32::NEG_INFINITY } else { 0.0 });
     let mask = TensorData::new(mask.collect::<Vec<f32>>(), [1, 1, t, t]);
-    let weights = softmax(scores + Tensor::from_data(mask, &qkv.device()), 3);
+    let precision = FloatDType::from(qkv.dtype());
+    let mask = Tensor::<4>::from_data(mask, &qkv.device()).cast(precision);
+    let weights = softmax(scores + mask, 3);
     weights.matmul(part(2)).swap_dims(1, 2).reshape([rows, a])
 }
 
