@@ -13,7 +13,9 @@ use clap::Args;
 use grown::without_grown_run;
 use measure::{Flops, GptShape, LearningCurve};
 use model::DeviceChoice;
-use scaling::plan::{Operators, Pilot as PlannedPilot, grown_from, pilot_shapes, pilots};
+use scaling::plan::{
+    Operators, Pilot as PlannedPilot, grown_from, in_proportion, pilot_shapes, pilots,
+};
 use scaling::{Fit, GrownRun};
 use schedule::{Schedule, StageSpec};
 use serde::Serialize;
@@ -207,9 +209,9 @@ impl Pilot {
     fn shapes(&self, recipe: &Schedule) -> Result<Vec<GptShape>> {
         let last = shapes::last(recipe, 1)?;
         let chosen = operators("--operators", &self.operators)?;
-        let in_proportion = "a law in N is one of shapes with GPT-2's proportions; --grow measures the pace after such a growth";
+        let wanted = "a law in N is one of shapes with GPT-2's proportions; --grow measures the pace after such a growth";
         if chosen.heads || chosen.head_size || chosen.feed_forward {
-            bail!("--operators {}: {in_proportion}", self.operators.join(","));
+            bail!("--operators {}: {wanted}", self.operators.join(","));
         }
         if self.shapes.is_empty() {
             let found = pilot_shapes(&last, chosen, self.sizes as usize);
@@ -238,8 +240,8 @@ impl Pilot {
             if !Operators::ALL.reach(shape, &larger) {
                 bail!("--shapes {shape}: does not grow into {larger}, the next larger shape");
             }
-            if !Operators::IN_PROPORTION.reach(shape, &larger) {
-                bail!("--shapes {shape}: {in_proportion}");
+            if !in_proportion(shape, &larger) {
+                bail!("--shapes {shape}: {wanted}");
             }
         }
         if found.len() < 2 {

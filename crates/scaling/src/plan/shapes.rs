@@ -181,6 +181,13 @@ fn heads_for_width(small: &GptShape, large: &GptShape) -> Ordering {
     (small.n_heads * large.d_model).cmp(&(large.n_heads * small.d_model))
 }
 
+/// Whether two shapes have attention and feed-forward layers in the same proportion to their width, with any number of heads: as many
+/// parameters as a law in N takes them to have.
+pub fn in_proportion(small: &GptShape, large: &GptShape) -> bool {
+    small.d_attention() * large.d_model == large.d_attention() * small.d_model
+        && feed_forward_in_proportion(small, large)
+}
+
 /// To whole units, to which both may be rounded.
 fn feed_forward_in_proportion(small: &GptShape, large: &GptShape) -> bool {
     (small.d_ff * large.d_model).abs_diff(large.d_ff * small.d_model) <= large.d_model
@@ -332,6 +339,17 @@ mod tests {
         assert!(!inner.contains(&(384, 6, 64)), "{inner:?}");
         assert_eq!(Operators::between(&small_heads, &last), sizes);
         assert_eq!(Operators::between(&narrow, &last).kinds(), ["width", "head-size"]);
+    }
+
+    #[test]
+    fn proportions_leave_the_number_of_heads_open() {
+        let last = gpt(12, 12);
+        let as_many_heads = GptShape { n_heads: 12, d_head: 16, ..gpt(12, 3) };
+        assert!(in_proportion(&as_many_heads, &last));
+        assert!(Operators::ALL.reach(&as_many_heads, &last));
+        assert!(!Operators::IN_PROPORTION.reach(&as_many_heads, &last));
+        assert!(!in_proportion(&GptShape { d_head: 32, ..last }, &last));
+        assert!(!in_proportion(&GptShape { d_ff: 768, ..last }, &last));
     }
 
     #[test]
