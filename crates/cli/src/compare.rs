@@ -100,8 +100,9 @@ pub fn print(found: &Comparison) -> Result<()> {
         found.pilots(),
     ))?;
     let width = found.savings.iter().map(|one| one.at.len()).fold(28, usize::max);
+    let counted = found.savings.iter().map(|one| found.with_pilots(one).len()).fold(13, usize::max);
     output::line(&format!(
-        "{:<width$} {:>8} {:>9} {:>20} {:>13} {:>9} {:>10} {:>12}",
+        "{:<width$} {:>8} {:>9} {:>20} {:>counted$} {:>9} {:>10} {:>12}",
         "saving at",
         "loss",
         "saving",
@@ -114,11 +115,11 @@ pub fn print(found: &Comparison) -> Result<()> {
     for one in &found.savings {
         let interval = found.interval_of(one);
         output::line(&format!(
-            "{:<width$} {:>8.4} {:>9} {interval:>20} {:>13} {:>9} {:>10.3e} {:>12.3e}",
+            "{:<width$} {:>8.4} {:>9} {interval:>20} {:>counted$} {:>9} {:>10.3e} {:>12.3e}",
             one.at,
             one.loss,
             percent(one.saving),
-            percent(one.saving_with_pilots),
+            found.with_pilots(one),
             one.saving_exact.map_or("-".to_string(), percent),
             one.compute,
             one.compute_from_scratch,

@@ -71,6 +71,17 @@ impl Comparison {
         }
     }
 
+    /// A saving with the pilot runs counted, and its interval over the seeds where it has one.
+    pub fn with_pilots(&self, saving: &SavingAt) -> String {
+        let counted = percent(saving.saving_with_pilots);
+        match (saving.low_with_pilots, saving.high_with_pilots) {
+            (Some(low), Some(high)) if self.pilot_compute > 0.0 => {
+                format!("{counted} ({} to {})", percent(low), percent(high))
+            }
+            _ => counted,
+        }
+    }
+
     /// What the pilot runs took.
     pub fn pilots(&self) -> String {
         if self.pilot_compute > 0.0 {
@@ -93,6 +104,9 @@ pub struct SavingAt {
     pub low: Option<f64>,
     pub high: Option<f64>,
     pub saving_with_pilots: f64,
+    /// Its 95 % interval over the seeds.
+    pub low_with_pilots: Option<f64>,
+    pub high_with_pilots: Option<f64>,
     /// With attention's products and the output head counted on both sides, which 6 N D leaves out; absent where a run has no checkpoint.
     pub saving_exact: Option<f64>,
     /// Geometric means, FLOPs.

@@ -121,7 +121,7 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
             .predicted_saving
             .map_or(String::new(), |saving| format!(" The plan predicted {}.", percent(saving)));
         let with_pilots = (found.pilot_compute > 0.0)
-            .then(|| format!("{} with the pilot runs counted", percent(last.saving_with_pilots)));
+            .then(|| format!("{} with the pilot runs counted", found.with_pilots(last)));
         let counted: Vec<String> = exact.into_iter().chain(with_pilots).collect();
         let counted =
             if counted.is_empty() { String::new() } else { format!("; {}", counted.join(", ")) };
@@ -168,7 +168,7 @@ fn savings(found: &Comparison) -> String {
             format!("{:.4}", one.loss),
             percent(one.saving),
             interval,
-            percent(one.saving_with_pilots),
+            found.with_pilots(one),
             one.saving_exact.map_or("-".to_string(), percent),
             format!("{:.3e}", one.compute),
             format!("{:.3e}", one.compute_from_scratch),

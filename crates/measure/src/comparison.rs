@@ -32,6 +32,8 @@ pub struct Saving {
     pub interval: Option<Interval>,
     /// The same with the compute of the pilot runs added to every staged run.
     pub saving_with_pilots: f64,
+    /// Its 95 % interval over the seeds, all of which have the same pilot runs.
+    pub interval_with_pilots: Option<Interval>,
 }
 
 /// The saving at a loss: 1 - C_staged(L) / C_scratch(L), from the means of ln C over the runs of each
@@ -57,18 +59,23 @@ pub fn saving_at(
 impl Saving {
     /// From samples of ln C at a loss: staged runs without and with pilot runs, and runs from scratch.
     fn between(loss: f64, without: &Sample, with: &Sample, scratch: &Sample) -> Self {
-        let difference = without.mean - scratch.mean;
-        let interval = without.half_width_of_difference(scratch).map(|half| Interval {
-            low: -(difference + half).exp_m1(),
-            high: -(difference - half).exp_m1(),
-        });
+        let saving = |staged: &Sample| {
+            let difference = staged.mean - scratch.mean;
+            let interval = staged.half_width_of_difference(scratch).map(|half| Interval {
+                low: -(difference + half).exp_m1(),
+                high: -(difference - half).exp_m1(),
+            });
+            (-difference.exp_m1(), interval)
+        };
+        let (without_pilots, with_pilots) = (saving(without), saving(with));
         Self {
             loss,
             compute: without.mean.exp(),
             compute_from_scratch: scratch.mean.exp(),
-            saving: -difference.exp_m1(),
-            interval,
-            saving_with_pilots: -(with.mean - scratch.mean).exp_m1(),
+            saving: without_pilots.0,
+            interval: without_pilots.1,
+            saving_with_pilots: with_pilots.0,
+            interval_with_pilots: with_pilots.1,
         }
     }
 }
@@ -249,8 +256,13 @@ mod tests {
             let interval = found.interval.unwrap();
             assert!(interval.low < 0.25 && interval.high > 0.25 && interval.low > 0.2);
             let with = saving_at(&staged, &scratch, loss, 0.1 * found.compute_from_scratch);
-            let with = with.unwrap().saving_with_pilots;
-            assert!((with - 0.15).abs() < 1e-3, "{with}");
+            let with = with.unwrap();
+            assert!((with.saving_with_pilots - 0.15).abs() < 1e-3, "{with:?}");
+            // What varies between seeds weighs less beside what all of them have spent.
+            let over_seeds = with.interval_with_pilots.unwrap();
+            assert!(over_seeds.low < 0.15 && over_seeds.high > 0.15, "{over_seeds:?}");
+            assert_eq!(with.interval, found.interval);
+            assert_eq!(found.interval_with_pilots, found.interval);
         }
         assert_eq!(saving_at(&staged, &scratch, 1.0, 0.0), None);
         assert_eq!(saving_at(&staged[..1], &scratch, 3.0, 0.0).unwrap().interval, None);

@@ -157,6 +157,8 @@ impl SavingAt {
             low: found.interval.map(|interval| interval.low),
             high: found.interval.map(|interval| interval.high),
             saving_with_pilots: found.saving_with_pilots,
+            low_with_pilots: found.interval_with_pilots.map(|interval| interval.low),
+            high_with_pilots: found.interval_with_pilots.map(|interval| interval.high),
             saving_exact: exact,
             compute: found.compute,
             compute_from_scratch: found.compute_from_scratch,
