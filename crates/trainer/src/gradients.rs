@@ -12,6 +12,11 @@ pub(crate) struct BatchGradients {
     pub data_seconds: f64,
 }
 
+/// Micro-batches that each of at most so many passes side by side takes, but the last, which may have fewer.
+pub(crate) fn of_a_pass(micro_batches: usize, passes_at_once: usize) -> usize {
+    micro_batches.div_ceil(passes_at_once.min(micro_batches))
+}
+
 /// Accumulates the gradient of the mean loss over the micro-batches of a step, shared out among as many
 /// passes side by side as the device takes well. `fetch` gives the sequences from a number on, of which
 /// there are some; where it gives none the batch is given up, and there is no gradient.
@@ -24,7 +29,6 @@ pub(crate) fn batch_gradients(
 ) -> Result<Option<BatchGradients>, TrainError> {
     let weight = 1.0 / (n_sequences * context_len as u64) as f64;
     let starts: Vec<u64> = (0..n_sequences).step_by(micro_batch as usize).collect();
-    let side_by_side = gpt.passes_at_once(rayon::current_num_threads()).min(starts.len());
     let share = |starts: &[u64]| {
         let mut sum = gpt.gradient_sum();
         let mut data_seconds = 0.0;
@@ -38,7 +42,8 @@ pub(crate) fn batch_gradients(
         }
         Ok(Some((data_seconds, gpt.summed(sum))))
     };
-    let shares: Vec<&[u64]> = starts.chunks(starts.len().div_ceil(side_by_side)).collect();
+    let at_once = gpt.passes_at_once(rayon::current_num_threads());
+    let shares: Vec<&[u64]> = starts.chunks(of_a_pass(starts.len(), at_once)).collect();
     let found: Vec<Option<(f64, LossAndGradients)>> =
         shares.par_iter().map(|starts| share(starts)).collect::<Result<_, TrainError>>()?;
     let Some(found) = found.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };

@@ -1,4 +1,5 @@
 use crate::TrainError;
+use crate::gradients::of_a_pass;
 use measure::GptShape;
 use model::DeviceChoice;
 
@@ -7,10 +8,8 @@ const NUMBERS: u64 = 4;
 
 /// Passes of a step of so many sequences that run side by side on the CPU, each with a gradient of its own.
 pub(crate) fn side_by_side(sequences: u64, micro_batch: u64) -> u64 {
-    let micro_batches = sequences.div_ceil(micro_batch);
-    let at_most = micro_batches.min(rayon::current_num_threads() as u64);
-    // Each takes as many micro-batches as the others, but the last.
-    micro_batches.div_ceil(micro_batches.div_ceil(at_most))
+    let micro_batches = sequences.div_ceil(micro_batch) as usize;
+    micro_batches.div_ceil(of_a_pass(micro_batches, rayon::current_num_threads())) as u64
 }
 
 /// Errs if a model that is to be trained on the CPU, with so many passes side by side, is larger than the machine's memory, where the
