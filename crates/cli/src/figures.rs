@@ -2,6 +2,7 @@
 
 use crate::law::PlanningLaw;
 use crate::output;
+use crate::run_record::{check_same_data, data_of};
 use anyhow::{Context, Result, bail};
 use measure::{GptShape, LearningCurve};
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
@@ -402,6 +403,7 @@ pub fn check_target(path: &Path) -> Result<()> {
 
 /// Held-out losses of runs over their compute.
 pub fn runs(paths: &[std::path::PathBuf]) -> Result<Figure> {
+    check_same_data(paths.iter().map(|path| (path.as_path(), data_of(path))))?;
     let mut layers = Vec::new();
     for (i, path) in paths.iter().enumerate() {
         let file = RunFolder::curve_file(path);
