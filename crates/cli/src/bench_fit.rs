@@ -1,6 +1,7 @@
 //! `staged bench fit`: whether the intervals of a fit hold what they promise, and how long it takes.
 
 use crate::output;
+use crate::progress::Counter;
 use anyhow::Result;
 use clap::Args;
 use rand::SeedableRng;
@@ -61,10 +62,13 @@ impl FitBench {
             (LawForm::KaplanSteps, FittedLaw::Steps(KAPLAN_STEPS)),
             (LawForm::Params, FittedLaw::Power(KAPLAN_PARAMS)),
         ];
-        let rows = truths
-            .into_iter()
-            .map(|(form, truth)| self.row(form, truth))
-            .collect::<Result<Vec<_>>>()?;
+        let mut counter = Counter::new("fitting", "laws", truths.len() as u64 * self.repeats);
+        let mut rows = Vec::new();
+        for (form, truth) in truths {
+            let done = rows.len() as u64 * self.repeats;
+            rows.push(self.row(form, truth, |repeat| counter.reach(done + repeat))?);
+        }
+        counter.end();
         if self.json {
             return output::json(&rows);
         }
@@ -87,12 +91,14 @@ impl FitBench {
         Ok(())
     }
 
-    fn row(&self, form: LawForm, truth: FittedLaw) -> Result<Row> {
+    /// `repeating` is told the repeats that are done.
+    fn row(&self, form: LawForm, truth: FittedLaw, mut repeating: impl FnMut(u64)) -> Result<Row> {
         let started = Instant::now();
         let far = [3e10, 1e13];
         let (mut held, mut held_loss) = (BTreeMap::new(), 0);
         let mut points = 0;
         for repeat in 0..self.repeats {
+            repeating(repeat);
             let data = self.observations(truth, repeat)?;
             points = data.len();
             let options = FitOptions { form, n_bootstraps: self.bootstraps as usize, seed: repeat };

@@ -1,5 +1,6 @@
 use crate::checkpoint::{OpenedCheckpoint, RunOfCheckpoint, check_data};
 use crate::output;
+use crate::progress::Counter;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::{Cleaning, TokenFile, encode_text};
@@ -55,7 +56,9 @@ impl Eval {
         let micro_batch = schedule.map_or(1, Schedule::micro_batch);
         let tokenizer = opened.tokenizer().ok();
         let n_bytes = tokenizer.and_then(|tokenizer| tokenizer.n_bytes(set.targets()));
-        let loss = mean_loss(&opened.gpt, &set, micro_batch)?;
+        let mut counter = Counter::new("measuring", "tokens", set.n_tokens());
+        let loss = mean_loss(&opened.gpt, &set, micro_batch, |measured| counter.reach(measured))?;
+        counter.end();
         let report = Report {
             step: opened.info.position.step,
             checkpoint: opened.path,

@@ -1,5 +1,5 @@
 use crate::observations::{Observations, Source};
-use crate::{figures, output};
+use crate::{figures, output, progress};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use scaling::{Fit as Law, FitError, FitOptions, IsoFlop, LawForm};
@@ -158,7 +158,10 @@ impl Fit {
             let others = if more > 0 { format!(" and {more} more") } else { String::new() };
             self.curves[0].display().to_string() + &others
         };
-        let law = law_of(&observations, options).with_context(names)?;
+        let fitting = progress::waiting("fitting the law and its resamples");
+        let law = law_of(&observations, options).with_context(names);
+        fitting.finish_and_clear();
+        let law = law?;
         if let Some(out) = &self.out {
             write(&law, &observations, out)?;
             if let Some(figure) = &self.figure {

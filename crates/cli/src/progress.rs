@@ -35,6 +35,61 @@ pub fn status_line() -> ProgressBar {
     bar
 }
 
+/// Says on a terminal what takes its time, and for how long it has, where nothing tells how much is left.
+pub fn waiting(what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{msg}: {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.set_message(what);
+    bar.enable_steady_tick(Duration::from_secs(1));
+    bar
+}
+
+/// Shows how far something has come, from a second on: no line for what is done at once.
+pub struct Counter {
+    bar: ProgressBar,
+    what: &'static str,
+    units: &'static str,
+    total: u64,
+    began: Instant,
+    shown: Option<Instant>,
+}
+
+impl Counter {
+    /// Seconds between two looks at a terminal.
+    const EVERY: Duration = Duration::from_secs(1);
+
+    pub fn new(what: &'static str, units: &'static str, total: u64) -> Self {
+        Self { bar: status_line(), what, units, total, began: Instant::now(), shown: None }
+    }
+
+    pub fn reach(&mut self, done: u64) {
+        let every = if self.bar.is_hidden() { LINE_EVERY } else { Self::EVERY };
+        if self.shown.unwrap_or(self.began).elapsed() < every {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let left = match done {
+            0 => "?".to_string(),
+            done => output::duration(
+                self.began.elapsed().as_secs_f64() * (self.total as f64 / done as f64 - 1.0),
+            ),
+        };
+        let [done, total] = [done, self.total].map(output::count);
+        let text = format!("{}: {done} of {total} {}, {left} left", self.what, self.units);
+        if self.bar.is_hidden() {
+            output::note(&text);
+        } else {
+            self.bar.set_message(text);
+        }
+    }
+
+    pub fn end(self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 impl Progress {
     pub fn new() -> Self {
         Self { bar: status_line(), shown: None, last_line: None }

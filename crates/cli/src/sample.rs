@@ -1,5 +1,6 @@
 use crate::checkpoint::OpenedCheckpoint;
 use crate::output;
+use crate::progress::Counter;
 use anyhow::{Result, bail};
 use clap::Args;
 use model::SampleSettings;
@@ -63,7 +64,15 @@ impl Sample {
             top_k: self.top_k,
         };
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let tokens = opened.gpt.sample(&prompt, settings, || rng.random())?;
+        let mut counter = Counter::new("drawing", "tokens", self.tokens as u64);
+        let mut drawn = 0;
+        let uniform = || {
+            counter.reach(drawn);
+            drawn += 1;
+            rng.random()
+        };
+        let tokens = opened.gpt.sample(&prompt, settings, uniform)?;
+        counter.end();
         let text = tokenizer.decode(&[prompt, tokens.clone()].concat())?;
         if self.json {
             return output::json(&Report { prompt: &self.prompt, text: &text, tokens: &tokens });

@@ -72,19 +72,26 @@ impl EvaluationSet {
     }
 }
 
-/// Mean cross-entropy over the set, nats per token.
+/// Mean cross-entropy over the set, nats per token. `measured` is told the tokens that are done.
 ///
 /// # Errors
 /// The set does not fit the model.
-pub fn mean_loss(gpt: &Gpt, set: &EvaluationSet, micro_batch: usize) -> Result<f64, TrainError> {
+pub fn mean_loss(
+    gpt: &Gpt,
+    set: &EvaluationSet,
+    micro_batch: usize,
+    mut measured: impl FnMut(u64),
+) -> Result<f64, TrainError> {
     let micro_batches: Vec<&[Vec<u32>]> = set.sequences.chunks(micro_batch).collect();
-    let mut sum = 0.0;
+    let (mut sum, mut n_sequences) = (0.0, 0);
     for round in micro_batches.chunks(gpt.passes_at_once(rayon::current_num_threads())) {
         let losses: Vec<f64> = round
             .par_iter()
             .map(|sequences| gpt.loss(&sequences.concat(), set.context_len))
             .collect::<Result<_, _>>()?;
         sum += losses.iter().sum::<f64>();
+        n_sequences += round.iter().map(|sequences| sequences.len()).sum::<usize>();
+        measured((n_sequences * set.context_len) as u64);
     }
     Ok(sum / set.n_tokens() as f64)
 }

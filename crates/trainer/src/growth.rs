@@ -85,7 +85,7 @@ pub fn check_growth(
         for inputs in set.inputs().take(LOGIT_SEQUENCES) {
             logits.extend(gpt.logits(inputs)?.concat());
         }
-        Ok((mean_loss(&gpt, &set, 1)?, logits))
+        Ok((mean_loss(&gpt, &set, 1, |_| ())?, logits))
     };
     let ((loss_before, old), (loss_after, new)) = (measured(before)?, measured(after)?);
     let apart = old.iter().zip(&new).map(|(old, new)| f64::from((old - new).abs()));

@@ -189,7 +189,7 @@ impl Learner {
     /// # Errors
     /// A loss that is no longer finite.
     pub fn evaluate(&self, set: &EvaluationSet) -> Result<f64, TrainError> {
-        let loss = mean_loss(&self.gpt, set, self.schedule.micro_batch())?;
+        let loss = mean_loss(&self.gpt, set, self.schedule.micro_batch(), |_| ())?;
         check_finite(self.position().step, "the held-out loss", loss)?;
         Ok(loss)
     }
