@@ -22,6 +22,13 @@ gpt2() {
     "${plan[@]}" -o "schedules/gpt2_${name}_chain.toml" > /dev/null
 }
 
+# at_slope FROM TO PLAN...: the same growth at the slope that the plan has there, instead of at its step.
+at_slope() {
+    local from=$1 to=$2 slope
+    slope=$("${@:3}" --json | grep -m 1 growth_slope | grep -oE '[-0-9.e]+' | tail -n 1)
+    sed "s/^name = .*/name = \"$to\"/; 0,/^steps = \(.*\)/s//steps = 8000\nslope = $slope/" "schedules/$from.toml" > "schedules/$to.toml"
+}
+
 # 0.8 M parameters, 128 wide, 4 layers. The first is what the planner advises, at the pace that the law's grown run shows; the
 # others are as theory has it, with dynamics preserved: the best chain, among whole factors of width, since small growths late
 # were measured to cost (docs/LOG.md), and growths that double once.
@@ -42,11 +49,7 @@ small() {
     "${plan[@]}" --through 4x64x2 -o "schedules/${kind}_width.toml" > /dev/null
     "${plan[@]}" --through 2x128x4 -o "schedules/${kind}_depth.toml" > /dev/null
     "${plan[@]}" --through 2x64x2 -o "schedules/${kind}_both.toml" > /dev/null
-    # The same growth in width, at the slope that the plan has there instead of its step.
-    local slope
-    slope=$("${plan[@]}" --through 4x64x2 --json | grep -m 1 growth_slope | grep -oE '[-0-9.e]+' | tail -n 1)
-    sed "s/^name = .*/name = \"${kind}_online\"/; 0,/^steps = \(.*\)/s//steps = 8000\nslope = $slope/" \
-        "schedules/${kind}_width.toml" > "schedules/${kind}_online.toml"
+    at_slope "${kind}_width" "${kind}_online" "${plan[@]}" --through 4x64x2
 }
 
 # Feed-forward layers alone in batches of 1,024 tokens, at the pace of their pilot run, and early: late growths were measured to
@@ -69,6 +72,8 @@ thin() {
     "${plan[@]}" --stop 10tpp -o schedules/dickens_batch1024_thin.toml > /dev/null
     "${plan[@]}" --stop 20tpp -o schedules/dickens_batch1024_thin_20tpp.toml > /dev/null
     "${plan[@]}" --stop 24tpp -o schedules/dickens_batch1024_thin_24tpp.toml > /dev/null
+    "${plan[@]}" --stop 40tpp -o schedules/dickens_batch1024_thin_40tpp.toml > /dev/null
+    at_slope dickens_batch1024_thin dickens_batch1024_thin_online "${plan[@]}" --stop 10tpp
 }
 
 # Feed-forward layers alone, in batches that rise from 512 to 4,096 tokens.

@@ -26,7 +26,7 @@ kinds=(cpu width depth both chain online)
 rates=(0.004 0.008 0.016 0.032)
 case $kind in
     dickens) kinds+=(feedforward feedforward_half late) ;;
-    dickens_batch1024) kinds=(feedforward early feedforward_20tpp feedforward_24tpp feedforward_40tpp thin thin_20tpp thin_24tpp) rates=(0.001 0.002 0.004) ;;
+    dickens_batch1024) kinds=(feedforward early feedforward_20tpp feedforward_24tpp feedforward_40tpp thin thin_20tpp thin_24tpp thin_40tpp thin_online) rates=(0.001 0.002 0.004) ;;
     dickens_rising) kinds=(planned) rates=(0.0028 0.004 0.0056) ;;
     synthetic) kinds=(depth depth_10tpp depth_20tpp depth_chain depth_late planned planned_20tpp planned_40tpp early_20tpp early_40tpp) rates=(0.002 0.004 0.008) ;;
 esac

@@ -100,7 +100,8 @@ pub fn print(found: &Comparison) -> Result<()> {
         found.pilots(),
     ))?;
     let width = found.savings.iter().map(|one| one.at.len()).fold(28, usize::max);
-    let counted = found.savings.iter().map(|one| found.with_pilots(one).len()).fold(13, usize::max);
+    let counted =
+        2 + found.savings.iter().map(|one| found.with_pilots(one).len()).fold(11, usize::max);
     output::line(&format!(
         "{:<width$} {:>8} {:>9} {:>20} {:>counted$} {:>9} {:>10} {:>12}",
         "saving at",
