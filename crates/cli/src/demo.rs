@@ -118,7 +118,7 @@ fn minutes(text: &str) -> Result<f64, String> {
 pub const SETTINGS_FILE: &str = "demo.json";
 
 /// Changes with what a demo makes of its settings.
-const DEMO_VERSION: u32 = 3;
+const DEMO_VERSION: u32 = 4;
 
 /// What a demo's runs follow from, beside the text, which its tokens tell.
 #[derive(PartialEq, Serialize, Deserialize)]

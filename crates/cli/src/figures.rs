@@ -1,6 +1,6 @@
 //! What the figures show: data from laws, fits, schedules and runs, laid out for `plot`.
 
-use crate::law::PlanningLaw;
+use crate::law::{Pace, PlanningLaw};
 use crate::output;
 use crate::run_record::{check_same_data, data_of};
 use anyhow::{Context, Result, bail};
@@ -50,7 +50,10 @@ pub fn law_of(schedule: &Schedule) -> Result<(PlanningLaw, TrainingCost)> {
         schedule.prediction().context("the schedule has no prediction: staged plan makes one")?;
     let law = PlanningLaw::open(&prediction.law).context("prediction.law of the schedule")?;
     let batch = prediction.batch.parse().map_err(anyhow::Error::msg);
-    let pace = prediction.pace.unwrap_or(1.0);
+    let pace = Pace {
+        pace: prediction.pace.unwrap_or(1.0),
+        over: prediction.pace_over.unwrap_or(f64::INFINITY),
+    };
     let cost = law.cost(Some(batch.context("prediction.batch")?), Some(pace))?.cost;
     Ok((law, cost))
 }

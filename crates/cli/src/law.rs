@@ -166,12 +166,12 @@ impl PlanningLaw {
     ///
     /// # Errors
     /// A batch that the law cannot have, or a grown run that tells no pace.
-    pub fn cost(&self, batch: Option<BatchChoice>, pace: Option<f64>) -> Result<Costs> {
+    pub fn cost(&self, batch: Option<BatchChoice>, pace: Option<Pace>) -> Result<Costs> {
         let (pace, pace_from) = match pace {
             Some(pace) => (pace, PaceSource::ByHand),
             None => match self.measured_pace()? {
                 Some(pace) => (pace, PaceSource::Measured),
-                None => (1.0, PaceSource::Assumed),
+                None => (Pace::lasting(1.0), PaceSource::Assumed),
             },
         };
         match self.law {
@@ -193,13 +193,13 @@ impl PlanningLaw {
                             let cost = TrainingCost::tokens(in_tokens(fit, law, &self.name)?);
                             let own = fit.grown.filter(|_| pace_from == PaceSource::Measured);
                             let pace = own.map_or(pace, |grown| resampled_pace(&grown, &cost));
-                            Ok(cost.with_grown_pace(pace))
+                            Ok(pace.in_cost(cost))
                         })
                         .collect::<Result<_>>()?,
                     None => Vec::new(),
                 };
                 Ok(Costs {
-                    cost: TrainingCost::tokens(law).with_grown_pace(pace),
+                    cost: pace.in_cost(TrainingCost::tokens(law)),
                     resampled,
                     policies: Vec::new(),
                     batch: BatchChoice::Fixed(batch_tokens),
@@ -209,8 +209,11 @@ impl PlanningLaw {
             Law::Steps(law) => {
                 let batch = batch.unwrap_or(BatchChoice::CriticalAtEnd);
                 Ok(Costs {
-                    cost: TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(batch))
-                        .with_grown_pace(pace),
+                    cost: pace.in_cost(TrainingCost::steps(
+                        law,
+                        KAPLAN_CRITICAL_BATCH,
+                        policy(batch),
+                    )),
                     resampled: Vec::new(),
                     policies: policies(law, pace),
                     batch,
@@ -224,14 +227,16 @@ impl PlanningLaw {
     ///
     /// # Errors
     /// A run that got nowhere, or ends below what the law can reach, or much better than any model from scratch.
-    pub fn measured_pace(&self) -> Result<Option<f64>> {
+    pub fn measured_pace(&self) -> Result<Option<Pace>> {
         let (Some(grown), Law::Tokens(law)) =
             (self.fit.as_ref().and_then(|fit| fit.grown), self.law)
         else {
             return Ok(None);
         };
         match grown.pace(&TrainingCost::tokens(law)) {
-            Ok(pace) if pace > 0.0 && pace <= MOST_PACE => Ok(Some(pace)),
+            Ok(pace) if pace > 0.0 && pace <= MOST_PACE => {
+                Ok(Some(Pace { pace, over: grown.tokens_large }))
+            }
             found => {
                 let found = found.map_or("below the law's asymptote".into(), |pace| {
                     format!("which makes a pace of {pace:.3}")
@@ -308,6 +313,24 @@ pub struct Costs {
     pub pace_from: PaceSource,
 }
 
+/// The pace after growths, and the tokens for which one above 1 lasts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    pub pace: f64,
+    pub over: f64,
+}
+
+impl Pace {
+    /// To the end.
+    pub fn lasting(pace: f64) -> Self {
+        Self { pace, over: f64::INFINITY }
+    }
+
+    fn in_cost(self, cost: TrainingCost) -> TrainingCost {
+        cost.with_grown_pace(self.pace).with_pace_over(self.over)
+    }
+}
+
 /// Where a plan's pace comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -321,8 +344,9 @@ pub enum PaceSource {
 
 /// A resampled law's own pace. No progress is the least there is, so that it stays in the interval, and a run that
 /// ends below the law's asymptote the most.
-fn resampled_pace(grown: &GrownRun, cost: &TrainingCost) -> f64 {
-    grown.pace(cost).unwrap_or(MOST_PACE).clamp(LEAST_PACE, MOST_PACE)
+fn resampled_pace(grown: &GrownRun, cost: &TrainingCost) -> Pace {
+    let pace = grown.pace(cost).unwrap_or(MOST_PACE).clamp(LEAST_PACE, MOST_PACE);
+    Pace { pace, over: grown.tokens_large }
 }
 
 impl Costs {
@@ -355,15 +379,14 @@ impl Costs {
     }
 }
 
-fn policies(law: StepLaw, pace: f64) -> Vec<(String, TrainingCost)> {
+fn policies(law: StepLaw, pace: Pace) -> Vec<(String, TrainingCost)> {
     let policies = [
         ("critical-at-end".to_string(), BatchChoice::CriticalAtEnd),
         ("critical".to_string(), BatchChoice::Critical),
         (format!("fixed {DEFAULT_BATCH} tokens"), BatchChoice::Fixed(DEFAULT_BATCH)),
     ];
-    let cost = |choice| {
-        TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(choice)).with_grown_pace(pace)
-    };
+    let cost =
+        |choice| pace.in_cost(TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(choice)));
     policies.into_iter().map(|(name, choice)| (name, cost(choice))).collect()
 }
 

@@ -1,4 +1,4 @@
-use crate::law::{BatchChoice, Costs, MOST_PACE, PaceSource, PlanningLaw};
+use crate::law::{BatchChoice, Costs, MOST_PACE, Pace, PaceSource, PlanningLaw};
 use crate::{figures, measured, output, plan_report, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -76,8 +76,8 @@ pub struct Plan {
     #[arg(long, value_name = "SPEED.csv")]
     throughput: Option<PathBuf>,
     /// Pace of a grown model over that of one from scratch at the same loss, in tokens over a whole stage: 1 if growth preserves
-    /// the dynamics [default: what the law's
-    /// pilot runs say, else 1]
+    /// the dynamics, to the end [default: what the law's
+    /// pilot runs say, else 1; theirs above 1 lasts for as many tokens as it was measured over]
     #[arg(long, value_name = "PACE", value_parser = pace)]
     pace: Option<f64>,
     /// Grow for the last time at the loss that the last shape has after this share of its tokens from scratch, or above, however much later the law would:
@@ -262,8 +262,10 @@ impl Plan {
             Some(context_len) => template.with_context_len(context_len)?,
             None => template,
         };
-        let mut costs =
-            law.cost(self.batch.or_else(|| self.batch_of(&template, &law)), self.pace)?;
+        let mut costs = law.cost(
+            self.batch.or_else(|| self.batch_of(&template, &law)),
+            self.pace.map(Pace::lasting),
+        )?;
         if let Some(path) = &self.throughput {
             costs = costs.in_seconds(throughput(path)?);
         }
@@ -436,6 +438,7 @@ fn schedule(
         },
         saving_interval: plan.saving_interval.filter(|_| !in_seconds),
         pace: (plan.pace != 1.0).then_some(plan.pace),
+        pace_over: plan.pace_over,
         grow_by,
         in_seconds,
         pilot_compute: law.pilot_compute(),

@@ -6,6 +6,10 @@ use crate::{BatchPolicy, CriticalBatch, ScalingError, StepLaw, Throughput, Token
 /// S / S_min at the critical batch (Kaplan et al. 2020, eq. 5.4 with B = B_crit).
 const STEPS_OVER_STEPS_MIN: f64 = 2.0;
 
+/// Constant paces that are tried between 1 and one that passes, less one: the best growth point is missed by a few thousandths of what
+/// it spares at most.
+const PACES: u32 = 8;
+
 /// What training a model to a loss costs: a law, a batch policy where the law counts steps, and the
 /// price of a token.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +19,8 @@ pub struct TrainingCost {
     throughput: Option<Throughput>,
     /// Pace of a grown model over that of one from scratch at the same loss.
     grown_pace: f64,
+    /// Tokens after a growth for which a pace above 1 lasts.
+    pace_over: f64,
     /// Loss below which no model grows, nats per token.
     pub(crate) least_growth_loss: f64,
 }
@@ -48,6 +54,7 @@ impl TrainingCost {
             law: CostedLaw::Tokens(law),
             throughput: None,
             grown_pace: 1.0,
+            pace_over: f64::INFINITY,
             least_growth_loss: 0.0,
         }
     }
@@ -55,7 +62,13 @@ impl TrainingCost {
     /// A law in steps, how the batch that pays off depends on the loss, and the batch that is used.
     pub fn steps(law: StepLaw, critical: CriticalBatch, policy: BatchPolicy) -> Self {
         let law = CostedLaw::Steps { law, critical, policy };
-        Self { law, throughput: None, grown_pace: 1.0, least_growth_loss: 0.0 }
+        Self {
+            law,
+            throughput: None,
+            grown_pace: 1.0,
+            pace_over: f64::INFINITY,
+            least_growth_loss: 0.0,
+        }
     }
 
     /// The same in seconds at a measured speed: every amount of compute becomes one of time.
@@ -71,6 +84,50 @@ impl TrainingCost {
     pub fn with_grown_pace(mut self, pace: f64) -> Self {
         self.grown_pace = pace;
         self
+    }
+
+    /// The same where a pace above 1 lasts for these tokens after a growth, and is 1 from then on: what it won by then is a lead, which was
+    /// measured to be kept and not to grow (docs/savings/dickens.md). A pace up to 1 lasts to the end.
+    #[must_use]
+    pub fn with_pace_over(mut self, tokens: f64) -> Self {
+        self.pace_over = tokens;
+        self
+    }
+
+    /// The pace of a grown model and the tokens for which it lasts, where it does not last to the end.
+    pub fn passing_pace(&self) -> Option<(f64, f64)> {
+        (self.grown_pace > 1.0 && self.pace_over.is_finite())
+            .then_some((self.grown_pace, self.pace_over))
+    }
+
+    /// The costs at constant paces among whose growth points the best ones are looked for. Where a pace passes, marginal costs after a growth
+    /// are at that pace where a stage ends before it has, at 1 where after, and in between where just then.
+    pub(crate) fn at_constant_paces(&self) -> Vec<Self> {
+        let Some((pace, _)) = self.passing_pace() else { return vec![self.clone()] };
+        let at = |share: f64| self.clone().with_grown_pace(pace.powf(share));
+        let shares = (0..=PACES).rev().map(|k| f64::from(k) / f64::from(PACES));
+        shares.map(|share| at(share).with_pace_over(f64::INFINITY)).collect()
+    }
+
+    /// Tokens that a grown model is ahead of one from scratch once its pace above 1 has passed.
+    fn lead(&self) -> f64 {
+        if self.grown_pace > 1.0 { (self.grown_pace - 1.0) * self.pace_over } else { 0.0 }
+    }
+
+    /// Tokens from scratch that some tokens of a stage are worth.
+    pub(crate) fn progress(&self, start: StageStart, tokens: f64) -> f64 {
+        match start {
+            StageStart::Scratch => tokens,
+            StageStart::Growth => (self.grown_pace * tokens).min(tokens + self.lead()),
+        }
+    }
+
+    /// Tokens of a stage that are worth some tokens from scratch.
+    pub(crate) fn tokens_for(&self, start: StageStart, progress: f64) -> f64 {
+        match start {
+            StageStart::Scratch => progress,
+            StageStart::Growth => (progress / self.grown_pace).max(progress - self.lead()),
+        }
     }
 
     /// The same where no model grows below the loss that one of a size has after these tokens from scratch, though the law has a
@@ -223,7 +280,9 @@ impl TrainingCost {
     ) -> Result<f64, ScalingError> {
         let all = match grown_at {
             None => tokens,
-            Some(loss) => self.tokens_at(n_params, loss)? + self.grown_pace * tokens,
+            Some(loss) => {
+                self.tokens_at(n_params, loss)? + self.progress(StageStart::Growth, tokens)
+            }
         };
         self.loss_at_compute(n_params, all * self.per_token(n_params))
     }

@@ -3,7 +3,8 @@
 //! A staged run N_1 < ... < N_k that grows at losses L_1 > ... and ends at L_k saves, against the
 //! last size from scratch, sum over i < k of C_{N_{i+1}}(L_i) - C_{N_i}(L_i), over C_{N_k}(L_k). So
 //! each growth point is a problem of its own in one dimension. Where a grown model has R times the pace of one
-//! from scratch, each of its stages costs [C_{N_i}(L_i) - C_{N_i}(L_{i-1})] / R, and growth points move accordingly.
+//! from scratch, each of its stages costs [C_{N_i}(L_i) - C_{N_i}(L_{i-1})] / R, and growth points move accordingly. Where a pace
+//! above 1 lasts for T_0 tokens only, a stage that is worth D tokens from scratch takes max(D / R, D - (R - 1) T_0).
 
 use crate::cost::positive;
 use crate::plan::Operators;
@@ -139,6 +140,20 @@ impl TrainingCost {
     /// Sizes that do not grow, a final loss that the last size cannot reach, or growths whose best
     /// losses are not in order above the final loss, so that a stage would have nothing to do.
     pub fn chain(&self, sizes: &[f64], final_loss: f64) -> Result<Chain, ScalingError> {
+        let chains: Result<Vec<Chain>, _> = self
+            .at_constant_paces()
+            .iter()
+            .map(|cost| {
+                cost.growths(sizes, final_loss)
+                    .and_then(|found| self.along(sizes, found, final_loss))
+            })
+            .collect();
+        let best = chains?.into_iter().max_by(|a, b| a.saving.total_cmp(&b.saving));
+        best.ok_or(ScalingError::NoSolution("growth points of a chain"))
+    }
+
+    /// The best growths between sizes at a constant pace.
+    fn growths(&self, sizes: &[f64], final_loss: f64) -> Result<Vec<GrowthPoint>, ScalingError> {
         check_sizes(sizes)?;
         let growths = sizes
             .windows(2)
@@ -150,11 +165,56 @@ impl TrainingCost {
         if losses.windows(2).any(|pair| pair[0] <= pair[1]) {
             return Err(ScalingError::NoSolution("an order of growth losses for these sizes"));
         }
-        let last = sizes[sizes.len() - 1];
-        let from_scratch = self.compute_at(last, final_loss)?;
-        let spared: f64 = growths.iter().map(|growth| growth.spared).sum();
-        let spared = if growths.is_empty() { 0.0 } else { self.net_spared(spared, from_scratch) };
-        Ok(Chain { sizes: sizes.to_vec(), growths, from_scratch, saving: spared / from_scratch })
+        Ok(growths)
+    }
+
+    /// The chain of these sizes and growths.
+    fn along(
+        &self,
+        sizes: &[f64],
+        growths: Vec<GrowthPoint>,
+        final_loss: f64,
+    ) -> Result<Chain, ScalingError> {
+        let from_scratch = self.compute_at(sizes[sizes.len() - 1], final_loss)?;
+        let losses: Vec<f64> = growths.iter().map(|growth| growth.loss).collect();
+        let saving = 1.0 - self.staged_cost(sizes, &losses, final_loss)? / from_scratch;
+        Ok(Chain { sizes: sizes.to_vec(), growths, from_scratch, saving })
+    }
+
+    /// What stages of these sizes cost that grow at these losses and end at a final one.
+    ///
+    /// # Errors
+    /// A loss that a size cannot reach.
+    pub(crate) fn staged_cost(
+        &self,
+        sizes: &[f64],
+        growth_losses: &[f64],
+        final_loss: f64,
+    ) -> Result<f64, ScalingError> {
+        let mut cost = 0.0;
+        let mut grown_at = None;
+        for (i, (n, end)) in sizes.iter().zip(growth_losses.iter().chain([&final_loss])).enumerate()
+        {
+            cost +=
+                self.per_token(*n) * self.stage_tokens(*n, StageStart::of(i), grown_at, *end)?;
+            grown_at = Some(*end);
+        }
+        Ok(cost)
+    }
+
+    /// Tokens of a stage that began so, at a loss if by a growth, and ends at another.
+    ///
+    /// # Errors
+    /// A loss that the size cannot reach.
+    pub(crate) fn stage_tokens(
+        &self,
+        n_params: f64,
+        start: StageStart,
+        grown_at: Option<f64>,
+        end: f64,
+    ) -> Result<f64, ScalingError> {
+        let before = grown_at.map_or(Ok(0.0), |loss| self.tokens_at(n_params, loss))?;
+        Ok(self.tokens_for(start, self.tokens_at(n_params, end)? - before))
     }
 
     /// What growths spare in all against the last size from scratch: the sum over them, less what the pace of a grown model

@@ -338,6 +338,9 @@ impl Checker<'_> {
         if let Some(pace) = prediction.pace {
             self.positive("prediction.pace", pace)?;
         }
+        if let Some(tokens) = prediction.pace_over {
+            self.positive("prediction.pace_over", tokens)?;
+        }
         if let Some(share) = prediction.grow_by {
             self.positive("prediction.grow_by", share)?;
         }

@@ -198,6 +198,50 @@ fn a_slower_pace_after_growth_saves_less_and_grows_later() {
     assert!((1.0 - paid / at(1e9, final_loss) - chains[2].saving).abs() < 1e-12);
 }
 
+/// Two stages at a pace that passes, against growths at many losses.
+#[test]
+fn a_passing_pace_is_a_lead_that_is_kept() {
+    let whole = TrainingCost::tokens(CHINCHILLA_CORRECTED);
+    let (small, large) = (2.5e8, 1e9);
+    let final_loss = CHINCHILLA_CORRECTED.loss_at(large, 20e9);
+    let saving = |cost: &TrainingCost| cost.chain(&[small, large], final_loss).unwrap().saving;
+    let at = |pace| saving(&whole.clone().with_grown_pace(pace));
+    let (whole_saving, lasting) = (at(1.0), at(1.15));
+    let mut before = whole_saving;
+    for over in [1e8, 1e9, 3e9, 6e9, 1e10, 1.5e10, 1.6e10] {
+        let cost = whole.clone().with_grown_pace(1.15).with_pace_over(over);
+        let found = saving(&cost);
+        assert!(found >= before && found <= lasting + 1e-12, "{over:e}: {found} after {before}");
+        before = found;
+        let paid = |loss: f64| {
+            let progress =
+                whole.tokens_at(large, final_loss).unwrap() - whole.tokens_at(large, loss).unwrap();
+            let tokens =
+                if progress < 1.15 * over { progress / 1.15 } else { progress - 0.15 * over };
+            6.0 * (small * whole.tokens_at(small, loss).unwrap() + large * tokens)
+        };
+        let asymptote = whole.asymptote(small);
+        let losses = (0..4000).map(|i| asymptote + (-3.0 + 0.001 * f64::from(i)).exp());
+        let least =
+            losses.filter(|loss| *loss > final_loss).map(paid).fold(f64::INFINITY, f64::min);
+        let best = 1.0 - least / whole.compute_at(large, final_loss).unwrap();
+        assert!((best - found).abs() < 2e-4, "{over:e}: {found} for {best}");
+    }
+    assert!((before / lasting - 1.0).abs() < 1e-9, "{before} {lasting}");
+    // A pace up to 1 does not pass.
+    let slow = whole.clone().with_grown_pace(0.9);
+    assert_eq!(saving(&slow.clone().with_pace_over(1e8)), saving(&slow));
+    // Tokens and what they are worth, before it has passed and after.
+    let cost = whole.with_grown_pace(1.2).with_pace_over(1e9);
+    for (tokens, worth) in [(5e8, 6e8), (1e9, 1.2e9), (3e9, 3.2e9)] {
+        let loss = cost.loss_after(large, Some(3.0), tokens).unwrap();
+        let found = cost.tokens_at(large, loss).unwrap() - cost.tokens_at(large, 3.0).unwrap();
+        assert!((found / worth - 1.0).abs() < 1e-9, "{tokens:e}: {found:e}");
+        let back = cost.stage_tokens(large, StageStart::Growth, Some(3.0), loss).unwrap();
+        assert!((back / tokens - 1.0).abs() < 1e-9, "{tokens:e}: {back:e}");
+    }
+}
+
 #[test]
 fn bad_chains_are_explained() {
     let cost = authors(BatchPolicy::CriticalAtEnd);

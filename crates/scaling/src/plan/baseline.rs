@@ -61,10 +61,10 @@ fn authors(
 ) -> Result<(f64, String), ScalingError> {
     let last = shapes[shapes.len() - 1].n_params() as f64;
     let from_scratch = cost.compute_at(last, final_loss)?;
-    let mut spared = 0.0;
+    let (mut sizes, mut losses) = (Vec::new(), Vec::new());
     let mut before = f64::INFINITY;
     let mut slopes = Vec::new();
-    for (i, pair) in shapes.windows(2).enumerate() {
+    for pair in shapes.windows(2) {
         let grew = Operators::between(&pair[0], &pair[1]);
         let kind = match (grew.width.is_some(), grew.depth) {
             _ if grew.heads || grew.head_size || grew.feed_forward => {
@@ -77,18 +77,19 @@ fn authors(
             (true, true) => 2,
         };
         let (_, slope) = AUTHORS_GROWTH_SLOPES[kind];
-        let (small, large) = (pair[0].n_params() as f64, pair[1].n_params() as f64);
+        let small = pair[0].n_params() as f64;
         let loss = cost.loss_at_slope(small, slope)?;
-        let growth = cost.growth_at(StageStart::of(i), small, large, loss)?;
-        if growth.loss >= before || growth.loss <= final_loss {
+        if loss >= before || loss <= final_loss {
             return Err(ScalingError::NoSolution("an order of these thresholds"));
         }
-        before = growth.loss;
-        spared += growth.spared;
+        before = loss;
+        sizes.push(small);
+        losses.push(loss);
         slopes.push(slope.to_string());
     }
-    let spared = cost.net_spared(spared, from_scratch);
-    Ok((spared / from_scratch, format!("the same shapes, grown at slopes {}", slopes.join(", "))))
+    sizes.push(last);
+    let saving = 1.0 - cost.staged_cost(&sizes, &losses, final_loss)? / from_scratch;
+    Ok((saving, format!("the same shapes, grown at slopes {}", slopes.join(", "))))
 }
 
 /// One growth to four times the parameters after the tokens that the stacking rule asks for.
@@ -108,8 +109,7 @@ fn stacking(
     if loss <= final_loss {
         return Err(ScalingError::NoSolution("a final loss below that of stacking"));
     }
-    let growth = cost.growth_at(StageStart::Scratch, small, n_params, loss)?;
-    let saving = cost.net_spared(growth.spared, from_scratch) / from_scratch;
+    let saving = 1.0 - cost.staged_cost(&[small, n_params], &[loss], final_loss)? / from_scratch;
     Ok((saving, format!("from N / 4 after {tokens:.2e} tokens, were stacking loss-preserving")))
 }
 
@@ -129,7 +129,7 @@ fn eighty_percent(
         |tokens: f64| cost.loss_at_compute(small, SHARE * tokens * cost.per_token(small));
     let total = root("the length of an 80 % run", 1e-3 * needed, 10.0 * needed, |tokens| {
         let reached = small_loss(tokens).and_then(|loss| cost.tokens_at(large, loss));
-        let after = cost.pace(StageStart::Growth) * (1.0 - SHARE) * tokens;
+        let after = cost.progress(StageStart::Growth, (1.0 - SHARE) * tokens);
         reached.map_or(f64::NAN, |reached| needed - reached - after)
     })?;
     let spent =

@@ -10,7 +10,7 @@ use super::shapes::least_size;
 use super::{Advice, FinalShape, Operators, Plan, PlanError, Request, Stage, Unstaged};
 use crate::cost::positive;
 use crate::fit::interval;
-use crate::{ScalingError, StageStart, TrainingCost};
+use crate::{GrowthPoint, ScalingError, StageStart, TrainingCost};
 use measure::GptShape;
 
 /// A saving below this is not worth a growth.
@@ -37,6 +37,35 @@ impl Plan {
             }
             Goal::Stop(Stop::ComputeOptimal) => {}
         }
+        let mut best: Result<Chosen, PlanError> = Err(PlanError::Stages(least, most));
+        for (k, cost) in request.cost.at_constant_paces().into_iter().enumerate() {
+            let found = Chosen::new(&Request { cost, ..request.clone() }, &request.cost);
+            let is_better = match (&best, &found) {
+                (Ok(best), Ok(found)) => found.merit(request.goal) < best.merit(request.goal),
+                (Err(_), found) => k == 0 || found.is_ok(),
+                (Ok(_), Err(_)) => false,
+            };
+            if is_better {
+                best = found;
+            }
+        }
+        build(request, best?, batch_tokens)
+    }
+}
+
+/// Shapes and growth points of a plan, and what they come to.
+struct Chosen {
+    shapes: Vec<GptShape>,
+    growths: Vec<GrowthPoint>,
+    without_growth: Option<Unstaged>,
+    final_loss: f64,
+    /// FLOPs, or seconds where costs are in seconds.
+    paid: f64,
+}
+
+impl Chosen {
+    /// The best at a request's constant pace, and what they come to under the costs as they are.
+    fn new(request: &Request, cost: &TrainingCost) -> Result<Self, PlanError> {
         let (last, without_growth) = match request.last {
             FinalShape::Given(shape) => (shape, None),
             FinalShape::Best(family) => {
@@ -74,7 +103,18 @@ impl Plan {
             }
             other => other,
         })?;
-        build(request, &path, without_growth, batch_tokens)
+        let growths = growths(&request.cost, &path.shapes)?;
+        let final_loss = final_loss(request.goal, cost, &path.shapes, &growths)?;
+        let paid = staged_cost(cost, &path.shapes, &growths, final_loss)?;
+        Ok(Self { shapes: path.shapes, growths, without_growth, final_loss, paid })
+    }
+
+    /// The final loss for a budget, else what is paid for a loss; less is better.
+    fn merit(&self, goal: Goal) -> f64 {
+        match goal {
+            Goal::Budget(_) => self.final_loss,
+            Goal::Loss(_) | Goal::Stop(_) => self.paid,
+        }
     }
 }
 
@@ -110,25 +150,24 @@ pub(super) fn best_path(
     })
 }
 
-/// The plan along a path.
+/// The plan of what was chosen.
 fn build(
     request: &Request,
-    path: &Path,
-    without_growth: Option<Unstaged>,
+    chosen: Chosen,
     batch_tokens: impl Fn(f64, f64) -> f64,
 ) -> Result<Plan, PlanError> {
     let cost = &request.cost;
-    let last = path.shapes[path.shapes.len() - 1];
+    let Chosen { shapes, growths, without_growth, final_loss, paid } = chosen;
+    let last = shapes[shapes.len() - 1];
     let n_last = last.n_params() as f64;
-    let final_loss = request.goal.final_loss(cost, n_last, path.spared)?;
     let batch_tokens = batch_tokens(n_last, final_loss);
-    let stages = stages(cost, &path.shapes, final_loss)?;
+    let stages = stages(cost, &shapes, &growths, final_loss)?;
     let steps: f64 = stages.iter().map(|stage| stage.tokens / batch_tokens).sum();
     if steps.is_nan() || steps > MOST_STEPS {
         return Err(PlanError::TooLong { steps });
     }
     let from_scratch = cost.compute_at(n_last, final_loss)?;
-    let saving = path.spared / from_scratch;
+    let saving = 1.0 - paid / from_scratch;
     let executed: Vec<(f64, f64)> =
         stages.iter().map(|stage| (stage.n_params, stage.tokens)).collect();
     let samples: Vec<f64> =
@@ -138,13 +177,13 @@ fn build(
         [low, high]
     });
     let curve = predicted_curve(cost, &request.resampled, &executed)?;
-    let (best_size, cheapest) = cost.cheapest_at(least_size(&path.shapes), n_last, final_loss)?;
-    let saving_at_best_size = 1.0 - (from_scratch - path.spared) / cheapest;
+    let (best_size, cheapest) = cost.cheapest_at(least_size(&shapes), n_last, final_loss)?;
+    let saving_at_best_size = 1.0 - paid / cheapest;
     let beaten_by = without_growth.as_ref().and_then(|alone| match request.goal {
         Goal::Budget(_) => (alone.loss <= final_loss).then(|| {
             format!("{} alone ends at a loss of {:.4} for the same budget", alone.shape, alone.loss)
         }),
-        Goal::Loss(_) | Goal::Stop(_) => (alone.cost <= from_scratch - path.spared)
+        Goal::Loss(_) | Goal::Stop(_) => (alone.cost <= paid)
             .then(|| format!("{} alone reaches that loss for less", alone.shape)),
     });
     // Where the shape is free, any size is.
@@ -160,6 +199,7 @@ fn build(
         seconds: cost.is_in_seconds().then(|| stages.iter().filter_map(|one| one.seconds).sum()),
         compute_from_scratch: 6.0 * n_last * cost.tokens_at(n_last, final_loss)?,
         pace: cost.pace(StageStart::Growth),
+        pace_over: cost.passing_pace().map(|(_, tokens)| tokens),
         final_loss,
         asymptote_multiple: final_loss / cost.asymptote(n_last),
         saving,
@@ -171,7 +211,7 @@ fn build(
         },
         stages,
         without_growth,
-        baselines: baselines(cost, &path.shapes, final_loss),
+        baselines: baselines(cost, &shapes, final_loss),
         curve,
     })
 }
@@ -228,21 +268,56 @@ fn advice(saving: f64, interval: Option<[f64; 2]>, beaten_by: Option<String>) ->
     Advice { grow: reason.is_none(), reason }
 }
 
+fn growths(cost: &TrainingCost, shapes: &[GptShape]) -> Result<Vec<GrowthPoint>, ScalingError> {
+    let growth = |(k, pair): (usize, &[GptShape])| {
+        cost.growth_point(StageStart::of(k), pair[0].n_params() as f64, pair[1].n_params() as f64)
+    };
+    shapes.windows(2).enumerate().map(growth).collect()
+}
+
+fn staged_cost(
+    cost: &TrainingCost,
+    shapes: &[GptShape],
+    growths: &[GrowthPoint],
+    final_loss: f64,
+) -> Result<f64, ScalingError> {
+    let sizes: Vec<f64> = shapes.iter().map(|shape| shape.n_params() as f64).collect();
+    let losses: Vec<f64> = growths.iter().map(|growth| growth.loss).collect();
+    cost.staged_cost(&sizes, &losses, final_loss)
+}
+
+/// The final loss under a goal: for a budget, after what its earlier stages leave of it.
+fn final_loss(
+    goal: Goal,
+    cost: &TrainingCost,
+    shapes: &[GptShape],
+    growths: &[GrowthPoint],
+) -> Result<f64, ScalingError> {
+    let n_last = shapes[shapes.len() - 1].n_params() as f64;
+    let (Goal::Budget(budget), Some((last, earlier))) = (goal, growths.split_last()) else {
+        return goal.final_loss(cost, n_last, 0.0);
+    };
+    let paid = staged_cost(cost, &shapes[..growths.len()], earlier, last.loss)?;
+    if paid >= budget {
+        return Err(ScalingError::NoSolution("a last stage within the budget"));
+    }
+    cost.loss_after(n_last, Some(last.loss), (budget - paid) / cost.per_token(n_last))
+}
+
 fn stages(
     cost: &TrainingCost,
     shapes: &[GptShape],
+    growths: &[GrowthPoint],
     final_loss: f64,
 ) -> Result<Vec<Stage>, ScalingError> {
     let mut loss_start = None;
     let mut found = Vec::new();
     for (k, shape) in shapes.iter().enumerate() {
         let n = shape.n_params() as f64;
-        let next = shapes.get(k + 1).map(|next| next.n_params() as f64);
-        let start = StageStart::of(k);
-        let growth = next.map(|next| cost.growth_point(start, n, next)).transpose()?;
+        let growth = growths.get(k);
         let loss_end = growth.map_or(final_loss, |growth| growth.loss);
         let before = loss_start.map_or(Ok(0.0), |loss| cost.tokens_at(n, loss))?;
-        let tokens = (cost.tokens_at(n, loss_end)? - before) / cost.pace(start);
+        let tokens = cost.stage_tokens(n, StageStart::of(k), loss_start, loss_end)?;
         found.push(Stage {
             shape: *shape,
             n_params: n,

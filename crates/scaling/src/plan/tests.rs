@@ -106,6 +106,19 @@ fn a_budget_is_spent_at_any_pace() {
         assert!((end / found.final_loss - 1.0).abs() < 1e-9, "{ratio}: {end}");
         assert!((1.0 - found.compute / found.compute_from_scratch - found.saving).abs() < 1e-6);
     }
+    // Half of the last stage is made when a pace above 1 has passed.
+    let lasting = with(1.1, 2..=2, FinalShape::Given(gpt2_large()));
+    let over = 0.5 * lasting.stages[1].tokens;
+    let cost = chinchilla().with_grown_pace(1.1).with_pace_over(over);
+    let asked = request(cost, Goal::Budget(1e21), FinalShape::Given(gpt2_large()));
+    let found = plan(&Request { stages: 2..=2, ..asked });
+    let preserved = with(1.0, 2..=2, FinalShape::Given(gpt2_large()));
+    assert!((found.compute / 1e21 - 1.0).abs() < 1e-6, "{:e}", found.compute);
+    assert!(found.final_loss > lasting.final_loss && found.final_loss < preserved.final_loss);
+    assert_eq!((found.pace, found.pace_over), (1.1, Some(over)));
+    assert_eq!(lasting.pace_over, None);
+    let end = found.curve[found.curve.len() - 1].loss;
+    assert!((end / found.final_loss - 1.0).abs() < 1e-9, "{end}");
     // A free last shape is the best for as many stages as are asked for, also where none would be better.
     let slow = with(0.85, 2..=2, FinalShape::Best(family()));
     assert!((slow.compute / 1e21 - 1.0).abs() < 1e-6);
