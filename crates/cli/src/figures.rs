@@ -1,6 +1,7 @@
 //! What the figures show: data from laws, fits, schedules and runs, laid out for `plot`.
 
 use crate::law::{Pace, PlanningLaw};
+use crate::observations::run_of;
 use crate::output;
 use crate::run_record::{check_same_data, data_of};
 use anyhow::{Context, Result, bail};
@@ -406,7 +407,7 @@ pub fn check_target(path: &Path) -> Result<()> {
 
 /// Held-out losses of runs over their compute.
 pub fn runs(paths: &[std::path::PathBuf]) -> Result<Figure> {
-    check_same_data(paths.iter().map(|path| (path.as_path(), data_of(path))))?;
+    check_same_data(paths.iter().map(|path| (path.as_path(), data_of(&run_of(path)))))?;
     let mut layers = Vec::new();
     for (i, path) in paths.iter().enumerate() {
         let file = RunFolder::curve_file(path);

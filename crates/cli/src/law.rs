@@ -345,7 +345,8 @@ pub enum PaceSource {
 /// A resampled law's own pace. No progress is the least there is, so that it stays in the interval, and a run that
 /// ends below the law's asymptote the most.
 fn resampled_pace(grown: &GrownRun, cost: &TrainingCost) -> Pace {
-    let pace = grown.pace(cost).unwrap_or(MOST_PACE).clamp(LEAST_PACE, MOST_PACE);
+    let pace = grown.pace(cost).ok().filter(|pace| !pace.is_nan()).unwrap_or(MOST_PACE);
+    let pace = pace.clamp(LEAST_PACE, MOST_PACE);
     Pace { pace, over: grown.tokens_large }
 }
 

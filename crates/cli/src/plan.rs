@@ -76,8 +76,8 @@ pub struct Plan {
     #[arg(long, value_name = "SPEED.csv")]
     throughput: Option<PathBuf>,
     /// Pace of a grown model over that of one from scratch at the same loss, in tokens over a whole stage: 1 if growth preserves
-    /// the dynamics, to the end [default: what the law's
-    /// pilot runs say, else 1; theirs above 1 lasts for as many tokens as it was measured over]
+    /// the dynamics. It lasts to the end [default: that of the law's pilot runs, which above 1 lasts for as many tokens as it was
+    /// measured over; else 1]
     #[arg(long, value_name = "PACE", value_parser = pace)]
     pace: Option<f64>,
     /// Grow for the last time at the loss that the last shape has after this share of its tokens from scratch, or above, however much later the law would:

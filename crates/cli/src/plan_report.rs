@@ -87,7 +87,7 @@ fn pace(planned: &Planned) -> Option<String> {
     };
     let pace = planned.plan.pace;
     let over = planned.plan.pace_over.map_or(String::new(), |tokens| {
-        format!("; for {tokens:.2e} tokens after a growth, as there, then 1")
+        format!("; for {tokens:.2e} tokens after the first growth, as there, then 1")
     });
     (planned.plan.stages.len() > 1).then(|| {
         format!("Pace {pace:.2}, {from}: of a grown model, over that of one from scratch at the same loss{over}")

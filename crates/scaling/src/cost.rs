@@ -6,8 +6,7 @@ use crate::{BatchPolicy, CriticalBatch, ScalingError, StepLaw, Throughput, Token
 /// S / S_min at the critical batch (Kaplan et al. 2020, eq. 5.4 with B = B_crit).
 const STEPS_OVER_STEPS_MIN: f64 = 2.0;
 
-/// Constant paces that are tried between 1 and one that passes, less one: the best growth point is missed by a few thousandths of what
-/// it spares at most.
+/// Steps between 1 and a pace that passes, among whose growth points the best are looked for.
 const PACES: u32 = 8;
 
 /// What training a model to a loss costs: a law, a batch policy where the law counts steps, and the
@@ -23,6 +22,15 @@ pub struct TrainingCost {
     pace_over: f64,
     /// Loss below which no model grows, nats per token.
     pub(crate) least_growth_loss: f64,
+}
+
+/// The growth that a stage begins with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GrownAt {
+    /// Loss at it, nats per token.
+    pub loss: f64,
+    /// Tokens since the first growth of the run.
+    pub tokens: f64,
 }
 
 /// How a stage began.
@@ -50,18 +58,15 @@ enum CostedLaw {
 impl TrainingCost {
     /// A law in tokens: C = 6 N D at any batch.
     pub fn tokens(law: TokenLaw) -> Self {
-        Self {
-            law: CostedLaw::Tokens(law),
-            throughput: None,
-            grown_pace: 1.0,
-            pace_over: f64::INFINITY,
-            least_growth_loss: 0.0,
-        }
+        Self::of(CostedLaw::Tokens(law))
     }
 
     /// A law in steps, how the batch that pays off depends on the loss, and the batch that is used.
     pub fn steps(law: StepLaw, critical: CriticalBatch, policy: BatchPolicy) -> Self {
-        let law = CostedLaw::Steps { law, critical, policy };
+        Self::of(CostedLaw::Steps { law, critical, policy })
+    }
+
+    fn of(law: CostedLaw) -> Self {
         Self {
             law,
             throughput: None,
@@ -86,48 +91,92 @@ impl TrainingCost {
         self
     }
 
-    /// The same where a pace above 1 lasts for these tokens after a growth, and is 1 from then on: what it won by then is a lead, which was
-    /// measured to be kept and not to grow (docs/savings/dickens.md). A pace up to 1 lasts to the end.
+    /// The same where a pace above 1 lasts for these tokens after the first growth of a run, and is 1 from then on: what was won by then is
+    /// a lead, which was measured to be kept and not to grow (docs/savings/dickens.md). A pace up to 1 lasts to the end.
     #[must_use]
     pub fn with_pace_over(mut self, tokens: f64) -> Self {
         self.pace_over = tokens;
         self
     }
 
-    /// The pace of a grown model and the tokens for which it lasts, where it does not last to the end.
-    pub fn passing_pace(&self) -> Option<(f64, f64)> {
-        (self.grown_pace > 1.0 && self.pace_over.is_finite())
-            .then_some((self.grown_pace, self.pace_over))
+    /// The tokens after the first growth for which the pace of grown models lasts, where that is not to the end.
+    pub fn pace_over(&self) -> Option<f64> {
+        (self.grown_pace > 1.0 && self.pace_over.is_finite()).then_some(self.pace_over)
     }
 
-    /// The costs at constant paces among whose growth points the best ones are looked for. Where a pace passes, marginal costs after a growth
-    /// are at that pace where a stage ends before it has, at 1 where after, and in between where just then.
+    /// The costs at constant paces among whose growth points the best ones are looked for. Where a pace passes, marginal costs after
+    /// one growth are at that pace if the run ends before it has, at 1 if after, and in between if just then.
     pub(crate) fn at_constant_paces(&self) -> Vec<Self> {
-        let Some((pace, _)) = self.passing_pace() else { return vec![self.clone()] };
-        let at = |share: f64| self.clone().with_grown_pace(pace.powf(share));
+        if self.pace_over().is_none() {
+            return vec![self.clone()];
+        }
+        let at = |share: f64| self.clone().with_grown_pace(self.grown_pace.powf(share));
         let shares = (0..=PACES).rev().map(|k| f64::from(k) / f64::from(PACES));
         shares.map(|share| at(share).with_pace_over(f64::INFINITY)).collect()
     }
 
-    /// Tokens that a grown model is ahead of one from scratch once its pace above 1 has passed.
-    fn lead(&self) -> f64 {
-        if self.grown_pace > 1.0 { (self.grown_pace - 1.0) * self.pace_over } else { 0.0 }
+    /// Tokens from scratch that tokens are worth which follow others since the first growth.
+    pub(crate) fn progress(&self, since_growth: f64, tokens: f64) -> f64 {
+        let Some(over) = self.pace_over() else { return self.grown_pace * tokens };
+        tokens + (self.grown_pace - 1.0) * tokens.min((over - since_growth).max(0.0))
     }
 
-    /// Tokens from scratch that some tokens of a stage are worth.
-    pub(crate) fn progress(&self, start: StageStart, tokens: f64) -> f64 {
-        match start {
-            StageStart::Scratch => tokens,
-            StageStart::Growth => (self.grown_pace * tokens).min(tokens + self.lead()),
-        }
+    /// Tokens after others since the first growth that are worth some from scratch.
+    fn tokens_for(&self, since_growth: f64, progress: f64) -> f64 {
+        let at_this_pace = progress / self.grown_pace;
+        let Some(over) = self.pace_over() else { return at_this_pace };
+        at_this_pace.max(progress - (self.grown_pace - 1.0) * (over - since_growth).max(0.0))
     }
 
-    /// Tokens of a stage that are worth some tokens from scratch.
-    pub(crate) fn tokens_for(&self, start: StageStart, progress: f64) -> f64 {
-        match start {
-            StageStart::Scratch => progress,
-            StageStart::Growth => (progress / self.grown_pace).max(progress - self.lead()),
+    /// Tokens of a stage to a loss, from a growth or from scratch.
+    ///
+    /// # Errors
+    /// A loss that the size cannot reach.
+    fn stage_tokens(
+        &self,
+        n_params: f64,
+        grown: Option<GrownAt>,
+        loss: f64,
+    ) -> Result<f64, ScalingError> {
+        let from_scratch = self.tokens_at(n_params, loss)?;
+        let Some(grown) = grown else { return Ok(from_scratch) };
+        let progress = from_scratch - self.tokens_at(n_params, grown.loss)?;
+        Ok(self.tokens_for(grown.tokens, progress))
+    }
+
+    /// Tokens of stages of these sizes that grow at these losses and end at a final one.
+    ///
+    /// # Errors
+    /// A loss that a size cannot reach.
+    pub(crate) fn staged_tokens(
+        &self,
+        sizes: &[f64],
+        growth_losses: &[f64],
+        final_loss: f64,
+    ) -> Result<Vec<f64>, ScalingError> {
+        let mut found = Vec::new();
+        let mut grown: Option<GrownAt> = None;
+        for (n, end) in sizes.iter().zip(growth_losses.iter().chain([&final_loss])) {
+            let tokens = self.stage_tokens(*n, grown, *end)?;
+            let since = grown.map_or(0.0, |growth| growth.tokens + tokens);
+            grown = Some(GrownAt { loss: *end, tokens: since });
+            found.push(tokens);
         }
+        Ok(found)
+    }
+
+    /// What such stages cost.
+    ///
+    /// # Errors
+    /// A loss that a size cannot reach.
+    pub(crate) fn staged_cost(
+        &self,
+        sizes: &[f64],
+        growth_losses: &[f64],
+        final_loss: f64,
+    ) -> Result<f64, ScalingError> {
+        let tokens = self.staged_tokens(sizes, growth_losses, final_loss)?;
+        Ok(sizes.iter().zip(tokens).map(|(n, tokens)| self.per_token(*n) * tokens).sum())
     }
 
     /// The same where no model grows below the loss that one of a size has after these tokens from scratch, though the law has a
@@ -268,20 +317,20 @@ impl TrainingCost {
         })
     }
 
-    /// Loss that a model reaches with tokens after it was grown at a loss, or from scratch.
+    /// Loss that a model reaches with tokens after a growth, or from scratch.
     ///
     /// # Errors
     /// A loss at or below the asymptote, or no tokens at all.
     pub fn loss_after(
         &self,
         n_params: f64,
-        grown_at: Option<f64>,
+        grown: Option<GrownAt>,
         tokens: f64,
     ) -> Result<f64, ScalingError> {
-        let all = match grown_at {
+        let all = match grown {
             None => tokens,
-            Some(loss) => {
-                self.tokens_at(n_params, loss)? + self.progress(StageStart::Growth, tokens)
+            Some(growth) => {
+                self.tokens_at(n_params, growth.loss)? + self.progress(growth.tokens, tokens)
             }
         };
         self.loss_at_compute(n_params, all * self.per_token(n_params))

@@ -4,7 +4,8 @@
 //! last size from scratch, sum over i < k of C_{N_{i+1}}(L_i) - C_{N_i}(L_i), over C_{N_k}(L_k). So
 //! each growth point is a problem of its own in one dimension. Where a grown model has R times the pace of one
 //! from scratch, each of its stages costs [C_{N_i}(L_i) - C_{N_i}(L_{i-1})] / R, and growth points move accordingly. Where a pace
-//! above 1 lasts for T_0 tokens only, a stage that is worth D tokens from scratch takes max(D / R, D - (R - 1) T_0).
+//! above 1 lasts for T_0 tokens after the first growth only, a stage after it that is worth D tokens from scratch takes
+//! max(D / R, D - (R - 1) T_0), and growth points are the best of those at constant paces from 1 to R.
 
 use crate::cost::positive;
 use crate::plan::Operators;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub struct GrowthPoint {
     /// Loss at which to grow, nats per token.
     pub loss: f64,
-    /// Compute that growing there spares, FLOPs, against the larger size at a grown model's pace.
+    /// Compute that growing there spares, FLOPs, against the larger size at a grown model's pace, if that is constant.
     pub spared: f64,
     /// d ln L / d ln C of the smaller model there.
     pub loss_slope: f64,
@@ -140,16 +141,11 @@ impl TrainingCost {
     /// Sizes that do not grow, a final loss that the last size cannot reach, or growths whose best
     /// losses are not in order above the final loss, so that a stage would have nothing to do.
     pub fn chain(&self, sizes: &[f64], final_loss: f64) -> Result<Chain, ScalingError> {
-        let chains: Result<Vec<Chain>, _> = self
-            .at_constant_paces()
-            .iter()
-            .map(|cost| {
-                cost.growths(sizes, final_loss)
-                    .and_then(|found| self.along(sizes, found, final_loss))
-            })
-            .collect();
-        let best = chains?.into_iter().max_by(|a, b| a.saving.total_cmp(&b.saving));
-        best.ok_or(ScalingError::NoSolution("growth points of a chain"))
+        let chains = self.at_constant_paces().into_iter().map(|cost| {
+            let growths = cost.growths(sizes, final_loss)?;
+            self.along(sizes, growths, final_loss)
+        });
+        least(chains, |chain| -chain.saving)
     }
 
     /// The best growths between sizes at a constant pace.
@@ -179,42 +175,6 @@ impl TrainingCost {
         let losses: Vec<f64> = growths.iter().map(|growth| growth.loss).collect();
         let saving = 1.0 - self.staged_cost(sizes, &losses, final_loss)? / from_scratch;
         Ok(Chain { sizes: sizes.to_vec(), growths, from_scratch, saving })
-    }
-
-    /// What stages of these sizes cost that grow at these losses and end at a final one.
-    ///
-    /// # Errors
-    /// A loss that a size cannot reach.
-    pub(crate) fn staged_cost(
-        &self,
-        sizes: &[f64],
-        growth_losses: &[f64],
-        final_loss: f64,
-    ) -> Result<f64, ScalingError> {
-        let mut cost = 0.0;
-        let mut grown_at = None;
-        for (i, (n, end)) in sizes.iter().zip(growth_losses.iter().chain([&final_loss])).enumerate()
-        {
-            cost +=
-                self.per_token(*n) * self.stage_tokens(*n, StageStart::of(i), grown_at, *end)?;
-            grown_at = Some(*end);
-        }
-        Ok(cost)
-    }
-
-    /// Tokens of a stage that began so, at a loss if by a growth, and ends at another.
-    ///
-    /// # Errors
-    /// A loss that the size cannot reach.
-    pub(crate) fn stage_tokens(
-        &self,
-        n_params: f64,
-        start: StageStart,
-        grown_at: Option<f64>,
-        end: f64,
-    ) -> Result<f64, ScalingError> {
-        let before = grown_at.map_or(Ok(0.0), |loss| self.tokens_at(n_params, loss))?;
-        Ok(self.tokens_for(start, self.tokens_at(n_params, end)? - before))
     }
 
     /// What growths spare in all against the last size from scratch: the sum over them, less what the pace of a grown model
@@ -285,6 +245,23 @@ impl TrainingCost {
         let (from, to) = ((final_loss - asymptote).ln(), (1e3 * asymptote).ln());
         Ok(integrate(from, to, spared_at) / from_scratch)
     }
+}
+
+/// Of what was found the one with the least merit; the first error where nothing was.
+pub(crate) fn least<T, E>(
+    mut found: impl Iterator<Item = Result<T, E>>,
+    merit: impl Fn(&T) -> f64,
+) -> Result<T, E>
+where
+    E: From<ScalingError>,
+{
+    let first =
+        found.next().unwrap_or_else(|| Err(ScalingError::NoSolution("growth points").into()));
+    found.fold(first, |best, next| match (&best, &next) {
+        (Err(_), Ok(_)) => next,
+        (Ok(one), Ok(other)) if merit(other) < merit(one) => next,
+        _ => best,
+    })
 }
 
 fn check_sizes(sizes: &[f64]) -> Result<(), ScalingError> {

@@ -340,6 +340,8 @@ impl Checker<'_> {
         }
         if let Some(tokens) = prediction.pace_over {
             self.positive("prediction.pace_over", tokens)?;
+            let above = prediction.pace.is_some_and(|pace| pace > 1.0);
+            self.require(above, "prediction.pace_over", tokens, "goes with a pace above 1")?;
         }
         if let Some(share) = prediction.grow_by {
             self.positive("prediction.grow_by", share)?;

@@ -194,6 +194,34 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     assert!((saving(&measured) / saving(&by_hand) - 1.0).abs() < 1e-6);
     assert!(world.good(&format!("{ask} grown.json")).contains("Pace 0.80"));
 
+    // One above 1 is a lead after as many tokens as it was measured over: between a pace of 1 and one that lasts.
+    grown["loss"] = loss(large, resumed + 2.4e9).into();
+    law["grown"] = grown.clone();
+    world.write("fast.json", law.to_string());
+    let far = "plan --shape gpt2 --stop 100tpp --stages 2 --law fast.json";
+    let fast = world.json(&format!("{far} -o fast.toml"));
+    assert!((fast["pace"].as_f64().unwrap() - 1.2).abs() < 1e-9, "{fast}");
+    assert_eq!(fast["pace_over"], 2e9);
+    let lasting = world.json(&format!("{far} --pace 1.2"));
+    assert!(lasting["pace_over"].is_null());
+    let low = saving(&world.json(&format!("{far} --pace 1")));
+    assert!(low + 0.01 < saving(&fast) && saving(&fast) + 0.01 < saving(&lasting), "{low} {fast}");
+    // The interval is of resampled paces above 1 that pass too.
+    let ends = |plan: &Value| plan["saving_interval"][1].as_f64().unwrap();
+    assert!(ends(&fast) < saving(&lasting) + 0.1, "{fast}");
+    let text = fs::read_to_string(world.path("fast.toml")).unwrap();
+    assert!(
+        text.contains("for 2.00e9 tokens after the first growth")
+            && text.contains("\npace_over = 2000000000.0\n")
+    );
+    world.good("plot fast.toml --show saving -o saving.svg");
+    let odd = text.lines().map(|line| match line.split_once(" = ") {
+        Some(("pace", _)) => "pace = 0.9",
+        _ => line,
+    });
+    world.write("odd.toml", odd.collect::<Vec<_>>().join("\n"));
+    assert!(world.bad("plot odd.toml -o odd.svg").contains("prediction.pace_over"));
+
     grown["loss"] = (1.1 * grown_at).into();
     law["grown"] = grown;
     world.write("grown.json", law.to_string());

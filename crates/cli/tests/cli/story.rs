@@ -34,7 +34,16 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     assert_eq!((found["runs"].as_u64(), found["baselines"].as_u64()), (Some(2), Some(2)));
     let savings = found["savings"].as_array().unwrap();
     let last = savings.last().unwrap();
-    for key in ["loss", "saving", "low", "high", "saving_with_pilots", "saving_exact"] {
+    for key in [
+        "loss",
+        "saving",
+        "low",
+        "high",
+        "saving_with_pilots",
+        "low_with_pilots",
+        "high_with_pilots",
+        "saving_exact",
+    ] {
         assert!(last[key].is_f64(), "{key}: {last}");
     }
     assert!(last["saving_with_pilots"].as_f64() < last["saving"].as_f64());
@@ -260,7 +269,7 @@ fn what_would_be_left_out_or_written_over_is_refused() {
     world.write("loose/3", "");
     std::os::unix::fs::symlink("gone", world.path("loose/2")).unwrap();
     std::os::unix::fs::symlink("me@host", world.path("scratch/.#notes")).unwrap();
-    for (folder, version) in [("old", ""), ("new", "\"version\": 3, ")] {
+    for (folder, version) in [("old", ""), ("new", "\"version\": 4, ")] {
         fs::create_dir_all(world.path(folder)).unwrap();
         let settings = format!("{{{version}\"minutes\": 2.0, \"on_text\": false}}");
         world.write(&format!("{folder}/demo.json"), settings);
@@ -383,4 +392,9 @@ fn what_cannot_be_compared_is_explained() {
     fs::write(&state, text.replace("\"data\": \"", "\"data\": \"other ")).unwrap();
     let found = world.bad("compare staged foreign");
     assert!(found.contains("their losses are not comparable"), "{found}");
+    // By folder or by file.
+    for drawn in ["plot scratch/1 foreign", "plot scratch/1/metrics.csv foreign/metrics.csv"] {
+        let found = world.bad(&format!("{drawn} -o both.svg"));
+        assert!(found.contains("their losses are not comparable"), "{drawn}: {found}");
+    }
 }

@@ -2,6 +2,7 @@
 //! laws; the reference's own hand-found thresholds beside them.
 
 use super::*;
+use crate::GrownAt;
 use crate::published::{
     AUTHORS_GROWTH_SLOPES, AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH,
 };
@@ -231,13 +232,27 @@ fn a_passing_pace_is_a_lead_that_is_kept() {
     // A pace up to 1 does not pass.
     let slow = whole.clone().with_grown_pace(0.9);
     assert_eq!(saving(&slow.clone().with_pace_over(1e8)), saving(&slow));
+    // It passes over all stages after the first growth: 1e9 tokens of the second one, or of it and the third.
+    let cost = whole.clone().with_grown_pace(1.2).with_pace_over(1e9);
+    let sizes = [6.25e7, small, large];
+    for ends in [[3.4, 2.9], [3.4, 3.2]] {
+        let tokens = cost.staged_tokens(&sizes, &ends, final_loss).unwrap();
+        let at = |n: f64, loss: f64| whole.tokens_at(n, loss).unwrap();
+        let worth =
+            at(small, ends[1]) - at(small, ends[0]) + at(large, final_loss) - at(large, ends[1]);
+        assert!((worth - tokens[1] - tokens[2] - 0.2e9).abs() < 1.0, "{tokens:?}");
+    }
+    let [late, early] = [[3.4, 2.9], [3.4, 3.2]]
+        .map(|ends| cost.staged_tokens(&sizes, &ends, final_loss).unwrap()[1]);
+    assert!(late > 1e9 && early < 1e9, "{late:e} {early:e}");
     // Tokens and what they are worth, before it has passed and after.
     let cost = whole.with_grown_pace(1.2).with_pace_over(1e9);
     for (tokens, worth) in [(5e8, 6e8), (1e9, 1.2e9), (3e9, 3.2e9)] {
-        let loss = cost.loss_after(large, Some(3.0), tokens).unwrap();
+        let loss =
+            cost.loss_after(large, Some(GrownAt { loss: 3.0, tokens: 0.0 }), tokens).unwrap();
         let found = cost.tokens_at(large, loss).unwrap() - cost.tokens_at(large, 3.0).unwrap();
         assert!((found / worth - 1.0).abs() < 1e-9, "{tokens:e}: {found:e}");
-        let back = cost.stage_tokens(large, StageStart::Growth, Some(3.0), loss).unwrap();
+        let back = cost.staged_tokens(&[small, large], &[3.0], loss).unwrap()[1];
         assert!((back / tokens - 1.0).abs() < 1e-9, "{tokens:e}: {back:e}");
     }
 }
@@ -283,7 +298,8 @@ proptest! {
         let grown_at = CHINCHILLA_CORRECTED.loss_at(small, tokens_small);
         let tokens_large = after * law.tokens_at(large, grown_at).unwrap();
         let cost = law.clone().with_grown_pace(ratio);
-        let loss = cost.loss_after(large, Some(grown_at), tokens_large).unwrap();
+        let growth = GrownAt { loss: grown_at, tokens: 0.0 };
+        let loss = cost.loss_after(large, Some(growth), tokens_large).unwrap();
         let grew = Operators::WIDTH;
         let run = GrownRun { small, tokens_small, large, tokens_large, loss, grew };
         let found = run.pace(&law).unwrap();

@@ -1,6 +1,7 @@
 //! What stages of given sizes and tokens come to under a law.
 
 use super::CurveSample;
+use crate::cost::GrownAt;
 use crate::fit::interval;
 use crate::{ScalingError, TrainingCost};
 
@@ -12,27 +13,33 @@ pub(super) fn saving_as_run(
     cost: &TrainingCost,
     stages: &[(f64, f64)],
 ) -> Result<f64, ScalingError> {
-    let mut loss: Option<f64> = None;
+    let mut grown: Option<GrownAt> = None;
     let mut paid = 0.0;
     let mut last = 0.0;
     for (n, tokens) in stages {
         paid += tokens * cost.per_token(*n);
-        let reached = cost.loss_after(*n, loss, *tokens)?;
-        last = cost.compute_at(*n, reached)?;
-        loss = Some(reached);
+        let loss = cost.loss_after(*n, grown, *tokens)?;
+        last = cost.compute_at(*n, loss)?;
+        grown = Some(after(grown, *tokens, loss));
     }
     Ok(1.0 - paid / last)
+}
+
+/// The growth at the end of a stage.
+fn after(grown: Option<GrownAt>, tokens: f64, loss: f64) -> GrownAt {
+    GrownAt { loss, tokens: grown.map_or(0.0, |growth| growth.tokens + tokens) }
 }
 
 /// The losses of stages of given sizes and tokens under a law, stage by stage, each after the same shares of
 /// its tokens.
 fn losses_as_run(cost: &TrainingCost, stages: &[(f64, f64)]) -> Result<Vec<f64>, ScalingError> {
     let mut losses: Vec<f64> = Vec::new();
+    let mut grown: Option<GrownAt> = None;
     for (n, tokens) in stages {
-        let grown_at = losses.last().copied();
         for share in curve_shares() {
-            losses.push(cost.loss_after(*n, grown_at, share * tokens)?);
+            losses.push(cost.loss_after(*n, grown, share * tokens)?);
         }
+        grown = losses.last().map(|loss| after(grown, *tokens, *loss));
     }
     Ok(losses)
 }

@@ -3,7 +3,7 @@
 use super::shapes::{Operators, least_size};
 use crate::published::{AUTHORS_GROWTH_SLOPES, stacking_tokens};
 use crate::root::root;
-use crate::{ScalingError, StageStart, TrainingCost};
+use crate::{ScalingError, TrainingCost};
 use measure::GptShape;
 use serde::Serialize;
 
@@ -129,7 +129,7 @@ fn eighty_percent(
         |tokens: f64| cost.loss_at_compute(small, SHARE * tokens * cost.per_token(small));
     let total = root("the length of an 80 % run", 1e-3 * needed, 10.0 * needed, |tokens| {
         let reached = small_loss(tokens).and_then(|loss| cost.tokens_at(large, loss));
-        let after = cost.progress(StageStart::Growth, (1.0 - SHARE) * tokens);
+        let after = cost.progress(0.0, (1.0 - SHARE) * tokens);
         reached.map_or(f64::NAN, |reached| needed - reached - after)
     })?;
     let spent =

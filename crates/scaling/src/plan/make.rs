@@ -8,8 +8,9 @@ use super::last_shape::best_final_shape;
 use super::search::{End, Path, best_paths, evaluate};
 use super::shapes::least_size;
 use super::{Advice, FinalShape, Operators, Plan, PlanError, Request, Stage, Unstaged};
-use crate::cost::positive;
+use crate::cost::{GrownAt, positive};
 use crate::fit::interval;
+use crate::growth::least;
 use crate::{GrowthPoint, ScalingError, StageStart, TrainingCost};
 use measure::GptShape;
 
@@ -25,9 +26,9 @@ impl Plan {
         request: &Request,
         batch_tokens: impl Fn(f64, f64) -> f64,
     ) -> Result<Self, PlanError> {
-        let (least, most) = (*request.stages.start(), *request.stages.end());
-        if least == 0 || least > most {
-            return Err(PlanError::Stages(least, most));
+        let (fewest, most) = (*request.stages.start(), *request.stages.end());
+        if fewest == 0 || fewest > most {
+            return Err(PlanError::Stages(fewest, most));
         }
         match request.goal {
             Goal::Budget(budget) => positive("budget", budget)?,
@@ -37,19 +38,13 @@ impl Plan {
             }
             Goal::Stop(Stop::ComputeOptimal) => {}
         }
-        let mut best: Result<Chosen, PlanError> = Err(PlanError::Stages(least, most));
-        for (k, cost) in request.cost.at_constant_paces().into_iter().enumerate() {
-            let found = Chosen::new(&Request { cost, ..request.clone() }, &request.cost);
-            let is_better = match (&best, &found) {
-                (Ok(best), Ok(found)) => found.merit(request.goal) < best.merit(request.goal),
-                (Err(_), found) => k == 0 || found.is_ok(),
-                (Ok(_), Err(_)) => false,
-            };
-            if is_better {
-                best = found;
-            }
-        }
-        build(request, best?, batch_tokens)
+        let found = request
+            .cost
+            .at_constant_paces()
+            .into_iter()
+            .map(|cost| Chosen::new(&Request { cost, ..request.clone() }, &request.cost));
+        let best = least(found, |chosen: &Chosen| chosen.merit(request.goal))?;
+        build(request, best, batch_tokens)
     }
 }
 
@@ -105,7 +100,7 @@ impl Chosen {
         })?;
         let growths = growths(&request.cost, &path.shapes)?;
         let final_loss = final_loss(request.goal, cost, &path.shapes, &growths)?;
-        let paid = staged_cost(cost, &path.shapes, &growths, final_loss)?;
+        let paid = paid(cost, &staged_tokens(cost, &path.shapes, &growths, final_loss)?);
         Ok(Self { shapes: path.shapes, growths, without_growth, final_loss, paid })
     }
 
@@ -199,7 +194,7 @@ fn build(
         seconds: cost.is_in_seconds().then(|| stages.iter().filter_map(|one| one.seconds).sum()),
         compute_from_scratch: 6.0 * n_last * cost.tokens_at(n_last, final_loss)?,
         pace: cost.pace(StageStart::Growth),
-        pace_over: cost.passing_pace().map(|(_, tokens)| tokens),
+        pace_over: cost.pace_over(),
         final_loss,
         asymptote_multiple: final_loss / cost.asymptote(n_last),
         saving,
@@ -268,6 +263,7 @@ fn advice(saving: f64, interval: Option<[f64; 2]>, beaten_by: Option<String>) ->
     Advice { grow: reason.is_none(), reason }
 }
 
+/// Growth points along shapes.
 fn growths(cost: &TrainingCost, shapes: &[GptShape]) -> Result<Vec<GrowthPoint>, ScalingError> {
     let growth = |(k, pair): (usize, &[GptShape])| {
         cost.growth_point(StageStart::of(k), pair[0].n_params() as f64, pair[1].n_params() as f64)
@@ -275,15 +271,21 @@ fn growths(cost: &TrainingCost, shapes: &[GptShape]) -> Result<Vec<GrowthPoint>,
     shapes.windows(2).enumerate().map(growth).collect()
 }
 
-fn staged_cost(
+/// N of shapes, and the tokens of stages of them that grow so and end at a loss.
+fn staged_tokens(
     cost: &TrainingCost,
     shapes: &[GptShape],
     growths: &[GrowthPoint],
-    final_loss: f64,
-) -> Result<f64, ScalingError> {
+    loss: f64,
+) -> Result<Vec<(f64, f64)>, ScalingError> {
     let sizes: Vec<f64> = shapes.iter().map(|shape| shape.n_params() as f64).collect();
     let losses: Vec<f64> = growths.iter().map(|growth| growth.loss).collect();
-    cost.staged_cost(&sizes, &losses, final_loss)
+    let tokens = cost.staged_tokens(&sizes, &losses, loss)?;
+    Ok(sizes.into_iter().zip(tokens).collect())
+}
+
+fn paid(cost: &TrainingCost, stages: &[(f64, f64)]) -> f64 {
+    stages.iter().map(|(n, tokens)| cost.per_token(*n) * tokens).sum()
 }
 
 /// The final loss under a goal: for a budget, after what its earlier stages leave of it.
@@ -297,11 +299,14 @@ fn final_loss(
     let (Goal::Budget(budget), Some((last, earlier))) = (goal, growths.split_last()) else {
         return goal.final_loss(cost, n_last, 0.0);
     };
-    let paid = staged_cost(cost, &shapes[..growths.len()], earlier, last.loss)?;
-    if paid >= budget {
+    let before = staged_tokens(cost, &shapes[..growths.len()], earlier, last.loss)?;
+    let left = budget - paid(cost, &before);
+    if left <= 0.0 {
         return Err(ScalingError::NoSolution("a last stage within the budget"));
     }
-    cost.loss_after(n_last, Some(last.loss), (budget - paid) / cost.per_token(n_last))
+    let since_growth = before.iter().skip(1).map(|stage| stage.1).sum();
+    let grown = GrownAt { loss: last.loss, tokens: since_growth };
+    cost.loss_after(n_last, Some(grown), left / cost.per_token(n_last))
 }
 
 fn stages(
@@ -312,12 +317,11 @@ fn stages(
 ) -> Result<Vec<Stage>, ScalingError> {
     let mut loss_start = None;
     let mut found = Vec::new();
-    for (k, shape) in shapes.iter().enumerate() {
-        let n = shape.n_params() as f64;
+    let staged = staged_tokens(cost, shapes, growths, final_loss)?;
+    for (k, (shape, (n, tokens))) in shapes.iter().zip(staged).enumerate() {
         let growth = growths.get(k);
         let loss_end = growth.map_or(final_loss, |growth| growth.loss);
         let before = loss_start.map_or(Ok(0.0), |loss| cost.tokens_at(n, loss))?;
-        let tokens = cost.stage_tokens(n, StageStart::of(k), loss_start, loss_end)?;
         found.push(Stage {
             shape: *shape,
             n_params: n,
