@@ -33,6 +33,13 @@ pub struct GrownAt {
     pub tokens: f64,
 }
 
+impl GrownAt {
+    /// The growth at the end of a stage of so many tokens, which began with another growth or from scratch.
+    pub(crate) fn after(began: Option<Self>, tokens: f64, loss: f64) -> Self {
+        Self { loss, tokens: began.map_or(0.0, |growth| growth.tokens + tokens) }
+    }
+}
+
 /// How a stage began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StageStart {
@@ -158,8 +165,7 @@ impl TrainingCost {
         let mut grown: Option<GrownAt> = None;
         for (n, end) in sizes.iter().zip(growth_losses.iter().chain([&final_loss])) {
             let tokens = self.stage_tokens(*n, grown, *end)?;
-            let since = grown.map_or(0.0, |growth| growth.tokens + tokens);
-            grown = Some(GrownAt { loss: *end, tokens: since });
+            grown = Some(GrownAt::after(grown, tokens, *end));
             found.push(tokens);
         }
         Ok(found)

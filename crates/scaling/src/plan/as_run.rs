@@ -20,14 +20,9 @@ pub(super) fn saving_as_run(
         paid += tokens * cost.per_token(*n);
         let loss = cost.loss_after(*n, grown, *tokens)?;
         last = cost.compute_at(*n, loss)?;
-        grown = Some(after(grown, *tokens, loss));
+        grown = Some(GrownAt::after(grown, *tokens, loss));
     }
     Ok(1.0 - paid / last)
-}
-
-/// The growth at the end of a stage.
-fn after(grown: Option<GrownAt>, tokens: f64, loss: f64) -> GrownAt {
-    GrownAt { loss, tokens: grown.map_or(0.0, |growth| growth.tokens + tokens) }
 }
 
 /// The losses of stages of given sizes and tokens under a law, stage by stage, each after the same shares of
@@ -39,7 +34,7 @@ fn losses_as_run(cost: &TrainingCost, stages: &[(f64, f64)]) -> Result<Vec<f64>,
         for share in curve_shares() {
             losses.push(cost.loss_after(*n, grown, share * tokens)?);
         }
-        grown = losses.last().map(|loss| after(grown, *tokens, *loss));
+        grown = losses.last().map(|loss| GrownAt::after(grown, *tokens, *loss));
     }
     Ok(losses)
 }
