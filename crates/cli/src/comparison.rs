@@ -65,20 +65,17 @@ impl Comparison {
 
     /// The interval of a saving over the seeds, or why it has none.
     pub fn interval_of(&self, saving: &SavingAt) -> String {
-        match (saving.low, saving.high) {
-            (Some(low), Some(high)) => format!("{} to {}", percent(low), percent(high)),
-            _ => self.without_interval().to_string(),
-        }
+        let found = between(saving.low, saving.high);
+        found.unwrap_or_else(|| self.without_interval().to_string())
     }
 
     /// A saving with the pilot runs counted, and its interval over the seeds where it has one.
     pub fn with_pilots(&self, saving: &SavingAt) -> String {
         let counted = percent(saving.saving_with_pilots);
-        match (saving.low_with_pilots, saving.high_with_pilots) {
-            (Some(low), Some(high)) if self.pilot_compute > 0.0 => {
-                format!("{counted} ({} to {})", percent(low), percent(high))
-            }
-            _ => counted,
+        let interval = between(saving.low_with_pilots, saving.high_with_pilots);
+        match interval.filter(|_| self.pilot_compute > 0.0) {
+            Some(interval) => format!("{counted} ({interval})"),
+            None => counted,
         }
     }
 
@@ -90,6 +87,10 @@ impl Comparison {
             "none".to_string()
         }
     }
+}
+
+fn between(low: Option<f64>, high: Option<f64>) -> Option<String> {
+    Some(format!("{} to {}", percent(low?), percent(high?)))
 }
 
 /// A saving and where it was taken.

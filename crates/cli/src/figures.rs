@@ -3,7 +3,7 @@
 use crate::law::{Pace, PlanningLaw};
 use crate::observations::run_of;
 use crate::output;
-use crate::run_record::{check_same_data, data_of};
+use crate::run_record::check_same_data_in;
 use anyhow::{Context, Result, bail};
 use measure::{GptShape, LearningCurve};
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
@@ -407,7 +407,7 @@ pub fn check_target(path: &Path) -> Result<()> {
 
 /// Held-out losses of runs over their compute.
 pub fn runs(paths: &[std::path::PathBuf]) -> Result<Figure> {
-    check_same_data(paths.iter().map(|path| (path.as_path(), data_of(&run_of(path)))))?;
+    check_same_data_in(&paths.iter().map(|path| run_of(path)).collect::<Vec<_>>())?;
     let mut layers = Vec::new();
     for (i, path) in paths.iter().enumerate() {
         let file = RunFolder::curve_file(path);

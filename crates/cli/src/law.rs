@@ -234,9 +234,7 @@ impl PlanningLaw {
             return Ok(None);
         };
         match grown.pace(&TrainingCost::tokens(law)) {
-            Ok(pace) if pace > 0.0 && pace <= MOST_PACE => {
-                Ok(Some(Pace { pace, over: grown.tokens_large }))
-            }
+            Ok(pace) if pace > 0.0 && pace <= MOST_PACE => Ok(Some(Pace::measured(pace, &grown))),
             found => {
                 let found = found.map_or("below the law's asymptote".into(), |pace| {
                     format!("which makes a pace of {pace:.3}")
@@ -326,6 +324,11 @@ impl Pace {
         Self { pace, over: f64::INFINITY }
     }
 
+    /// For as many tokens as the grown run that it is of.
+    fn measured(pace: f64, grown: &GrownRun) -> Self {
+        Self { pace, over: grown.tokens_large }
+    }
+
     fn in_cost(self, cost: TrainingCost) -> TrainingCost {
         cost.with_grown_pace(self.pace).with_pace_over(self.over)
     }
@@ -346,8 +349,7 @@ pub enum PaceSource {
 /// ends below the law's asymptote the most.
 fn resampled_pace(grown: &GrownRun, cost: &TrainingCost) -> Pace {
     let pace = grown.pace(cost).ok().filter(|pace| !pace.is_nan()).unwrap_or(MOST_PACE);
-    let pace = pace.clamp(LEAST_PACE, MOST_PACE);
-    Pace { pace, over: grown.tokens_large }
+    Pace::measured(pace.clamp(LEAST_PACE, MOST_PACE), grown)
 }
 
 impl Costs {

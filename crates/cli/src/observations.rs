@@ -1,9 +1,7 @@
 //! Measured losses from `metrics.csv` files and from any other table.
 
 use crate::output::given_twice;
-use crate::run_record::{
-    branched_off, check_same_data, data_of, end_of_run, n_vocab_of, run_folders,
-};
+use crate::run_record::{branched_off, check_same_data_in, end_of_run, n_vocab_of, run_folders};
 use anyhow::{Context, Result, bail};
 use csv::StringRecord;
 use measure::LearningCurve;
@@ -68,7 +66,7 @@ impl Source {
         let mut recipes = folders.iter().map(|folder| self.recipe_of(folder));
         let first = recipes.next().flatten();
         found.recipe = first.filter(|_| recipes.all(|other| other == first));
-        check_same_data(folders.iter().map(|folder| (folder.as_path(), data_of(folder))))?;
+        check_same_data_in(&folders)?;
         found.warnings.extend(several_contexts(&folders));
         // The number of the first run of each file.
         let mut numbers = Vec::new();

@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 use trainer::{Event, GrowthReport, Start};
 
 /// Seconds between two lines where there is no terminal to redraw.
-pub const LINE_EVERY: Duration = Duration::from_secs(10);
+const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Share of a new measurement in the shown speed and loss.
 const SMOOTHING: f64 = 0.1;
 
 /// Shows a run's events: one line that is drawn again on a terminal, a line now and then elsewhere.
 /// What matters most comes first, for narrow terminals cut it off at the end.
 pub struct Progress {
-    bar: ProgressBar,
+    line: StatusLine,
     shown: Option<Shown>,
-    last_line: Option<Instant>,
 }
 
 /// Running means of what jumps from step to step.
@@ -26,13 +25,38 @@ struct Shown {
     began: Instant,
 }
 
-/// A line on standard error that is drawn again and again, where that is a terminal.
-pub fn status_line() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
-        bar.set_style(style);
+/// A line on standard error that is drawn again and again where that is a terminal, and written now and then elsewhere.
+pub struct StatusLine {
+    bar: ProgressBar,
+    last_line: Option<Instant>,
+}
+
+impl StatusLine {
+    pub fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, last_line: None }
     }
-    bar
+
+    pub fn update(&mut self, text: &str) {
+        self.bar.set_message(text.to_string());
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if self.bar.is_hidden() && due {
+            self.last_line = Some(Instant::now());
+            output::note(text);
+        }
+    }
+
+    /// Writes a line that stays.
+    pub fn note(&self, text: &str) {
+        self.bar.suspend(|| output::note(text));
+    }
+
+    pub fn end(&self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 /// Says on a terminal what takes its time, and for how long it has, where nothing tells how much is left.
@@ -48,51 +72,44 @@ pub fn waiting(what: &'static str) -> ProgressBar {
 
 /// Shows how far something has come, from a second on: no line for what is done at once.
 pub struct Counter {
-    bar: ProgressBar,
+    line: StatusLine,
     what: &'static str,
     units: &'static str,
     total: u64,
     began: Instant,
-    shown: Option<Instant>,
 }
 
 impl Counter {
-    /// Seconds between two looks at a terminal.
-    const EVERY: Duration = Duration::from_secs(1);
+    /// What is done within it has no line.
+    const AT_ONCE: Duration = Duration::from_secs(1);
 
     pub fn new(what: &'static str, units: &'static str, total: u64) -> Self {
-        Self { bar: status_line(), what, units, total, began: Instant::now(), shown: None }
+        Self { line: StatusLine::new(), what, units, total, began: Instant::now() }
     }
 
     pub fn reach(&mut self, done: u64) {
-        let every = if self.bar.is_hidden() { LINE_EVERY } else { Self::EVERY };
-        if self.shown.unwrap_or(self.began).elapsed() < every {
+        let elapsed = self.began.elapsed();
+        if elapsed < Self::AT_ONCE {
             return;
         }
-        self.shown = Some(Instant::now());
         let left = match done {
             0 => "?".to_string(),
-            done => output::duration(
-                self.began.elapsed().as_secs_f64() * (self.total as f64 / done as f64 - 1.0),
-            ),
+            done => {
+                output::duration(elapsed.as_secs_f64() * (self.total as f64 / done as f64 - 1.0))
+            }
         };
         let [done, total] = [done, self.total].map(output::count);
-        let text = format!("{}: {done} of {total} {}, {left} left", self.what, self.units);
-        if self.bar.is_hidden() {
-            output::note(&text);
-        } else {
-            self.bar.set_message(text);
-        }
+        self.line.update(&format!("{}: {done} of {total} {}, {left} left", self.what, self.units));
     }
 
     pub fn end(self) {
-        self.bar.finish_and_clear();
+        self.line.end();
     }
 }
 
 impl Progress {
     pub fn new() -> Self {
-        Self { bar: status_line(), shown: None, last_line: None }
+        Self { line: StatusLine::new(), shown: None }
     }
 
     /// Shows one event.
@@ -100,34 +117,27 @@ impl Progress {
         match event {
             Event::Preparing { done, total } => self.preparing(*done, *total),
             Event::Started { first_step, n_steps, .. } => {
-                self.bar.set_length(*n_steps);
-                self.bar.set_position(*first_step);
                 self.started(event);
-                self.update(&format!("step {first_step}/{n_steps}"));
+                self.line.update(&format!("step {first_step}/{n_steps}"));
             }
             Event::Step { point, n_steps, total_flops } => {
                 self.step(point, *n_steps, total_flops.0);
             }
-            Event::Ended(_) => self.bar.finish_and_clear(),
+            Event::Ended(_) => self.line.end(),
             other => self.tell(other),
         }
     }
 
     fn tell(&self, event: &Event) {
         for text in told(event).into_iter().chain(warned(event)) {
-            self.note(&text);
+            self.line.note(&text);
         }
     }
 
-    fn note(&self, text: &str) {
-        self.bar.suspend(|| output::note(text));
-    }
-
     fn preparing(&mut self, done: u64, total: u64) {
-        self.bar.set_length(total);
-        self.bar.set_position(done);
         let share = 100.0 * done as f64 / total.max(1) as f64;
-        self.update(&format!("text to tokens: {share:.0} % of {} bytes", output::count(total)));
+        self.line
+            .update(&format!("text to tokens: {share:.0} % of {} bytes", output::count(total)));
     }
 
     fn started(&self, event: &Event) {
@@ -149,14 +159,14 @@ impl Progress {
         else {
             return;
         };
-        self.note(&format!(
+        self.line.note(&format!(
             "{shape} GPT (layers x width x heads), {} parameters ({} without embeddings), vocabulary of {}, {device}, {}",
             output::count(*n_params_total),
             output::count(*n_params),
             output::count(shape.n_vocab as u64),
             output::counted(*threads as u64, "thread"),
         ));
-        self.note(&format!(
+        self.line.note(&format!(
             "{flops_per_token} a token (6 N), {flops_per_token_exact} with attention and head"
         ));
         let (steps, tokens) = (output::counted(*n_steps, "step"), output::count(*n_tokens));
@@ -168,7 +178,7 @@ impl Progress {
             format!("; no model's loss is below {floor:.4} nats per token")
         });
         let stages = if *n_stages > 1 { format!("{n_stages} stages, ") } else { String::new() };
-        self.note(&format!("{stages}{steps}, {tokens} tokens{from}{floor}"));
+        self.line.note(&format!("{stages}{steps}, {tokens} tokens{from}{floor}"));
         self.tell(event);
     }
 
@@ -198,17 +208,7 @@ impl Progress {
             100.0 * point.compute_flops / total_flops.max(1.0),
             output::count(shown.tokens_per_second as u64),
         );
-        self.bar.set_position(point.step);
-        self.update(&text);
-    }
-
-    fn update(&mut self, text: &str) {
-        self.bar.set_message(text.to_string());
-        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
-        if self.bar.is_hidden() && due {
-            self.last_line = Some(Instant::now());
-            output::note(text);
-        }
+        self.line.update(&text);
     }
 }
 

@@ -185,6 +185,11 @@ pub fn check_same_data<'a>(
     }
 }
 
+/// The same for runs that are named by their folders.
+pub fn check_same_data_in(folders: &[PathBuf]) -> Result<()> {
+    check_same_data(folders.iter().map(|folder| (folder.as_path(), data_of(folder))))
+}
+
 fn data(state: &Value) -> Option<String> {
     let origin = &state["origin"];
     Some(format!("{}, {}", origin["vocabulary"].as_str()?, origin["data"].as_str()?))

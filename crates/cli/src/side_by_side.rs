@@ -1,9 +1,8 @@
 //! Several runs at once, each on a thread of its own.
 
-use crate::progress::{LINE_EVERY, status_line, told, warned};
+use crate::progress::{StatusLine, told, warned};
 use crate::{output, train};
 use anyhow::{Context, Result, anyhow};
-use indicatif::ProgressBar;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -31,7 +30,7 @@ pub fn run_all(what: &str, runs: Vec<RunOptions>) -> Result<Option<Vec<RunSummar
             scope.spawn(|| queue.work(stop, |i| make(&runs[i], i, &board, stop)));
         }
     });
-    locked(&board).bar.finish_and_clear();
+    locked(&board).line.end();
     queue.into_results()
 }
 
@@ -147,12 +146,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One line for all runs.
 struct Board {
     what: String,
-    bar: ProgressBar,
+    line: StatusLine,
     runs: Vec<Shown>,
     began: Instant,
     /// Compute of all runs that was spent before this process.
     before: f64,
-    last_line: Option<Instant>,
 }
 
 struct Shown {
@@ -174,11 +172,10 @@ impl Board {
         };
         Self {
             what: what.to_string(),
-            bar: status_line(),
+            line: StatusLine::new(),
             runs: runs.iter().map(shown).collect(),
             began: Instant::now(),
             before: 0.0,
-            last_line: None,
         }
     }
 
@@ -215,7 +212,7 @@ impl Board {
     }
 
     fn note(&self, text: &str) {
-        self.bar.suspend(|| output::note(text));
+        self.line.note(text);
     }
 
     fn line(&mut self) {
@@ -243,12 +240,7 @@ impl Board {
             self.runs.len(),
             on.join("  ")
         );
-        self.bar.set_message(text.clone());
-        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
-        if self.bar.is_hidden() && due {
-            self.last_line = Some(Instant::now());
-            output::note(&text);
-        }
+        self.line.update(&text);
     }
 }
 

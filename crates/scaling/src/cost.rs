@@ -151,38 +151,43 @@ impl TrainingCost {
         Ok(self.tokens_for(grown.tokens, progress))
     }
 
-    /// Tokens of stages of these sizes that grow at these losses and end at a final one.
+    /// N and tokens of stages of these sizes that grow at these losses and end at a final one.
     ///
     /// # Errors
     /// A loss that a size cannot reach.
-    pub(crate) fn staged_tokens(
+    pub(crate) fn staged(
         &self,
         sizes: &[f64],
         growth_losses: &[f64],
         final_loss: f64,
-    ) -> Result<Vec<f64>, ScalingError> {
+    ) -> Result<Vec<(f64, f64)>, ScalingError> {
         let mut found = Vec::new();
         let mut grown: Option<GrownAt> = None;
         for (n, end) in sizes.iter().zip(growth_losses.iter().chain([&final_loss])) {
             let tokens = self.stage_tokens(*n, grown, *end)?;
             grown = Some(GrownAt::after(grown, tokens, *end));
-            found.push(tokens);
+            found.push((*n, tokens));
         }
         Ok(found)
     }
 
-    /// What such stages cost.
+    /// What stages of so many parameters and tokens cost.
+    pub(crate) fn paid(&self, stages: &[(f64, f64)]) -> f64 {
+        stages.iter().map(|(n, tokens)| self.per_token(*n) * tokens).sum()
+    }
+
+    /// What such stages save of the cost of the last size from scratch.
     ///
     /// # Errors
     /// A loss that a size cannot reach.
-    pub(crate) fn staged_cost(
+    pub(crate) fn staged_saving(
         &self,
         sizes: &[f64],
         growth_losses: &[f64],
         final_loss: f64,
     ) -> Result<f64, ScalingError> {
-        let tokens = self.staged_tokens(sizes, growth_losses, final_loss)?;
-        Ok(sizes.iter().zip(tokens).map(|(n, tokens)| self.per_token(*n) * tokens).sum())
+        let from_scratch = self.compute_at(sizes[sizes.len() - 1], final_loss)?;
+        Ok(1.0 - self.paid(&self.staged(sizes, growth_losses, final_loss)?) / from_scratch)
     }
 
     /// The same where no model grows below the loss that one of a size has after these tokens from scratch, though the law has a

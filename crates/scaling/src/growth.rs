@@ -173,7 +173,7 @@ impl TrainingCost {
     ) -> Result<Chain, ScalingError> {
         let from_scratch = self.compute_at(sizes[sizes.len() - 1], final_loss)?;
         let losses: Vec<f64> = growths.iter().map(|growth| growth.loss).collect();
-        let saving = 1.0 - self.staged_cost(sizes, &losses, final_loss)? / from_scratch;
+        let saving = self.staged_saving(sizes, &losses, final_loss)?;
         Ok(Chain { sizes: sizes.to_vec(), growths, from_scratch, saving })
     }
 

@@ -236,14 +236,15 @@ fn a_passing_pace_is_a_lead_that_is_kept() {
     let cost = whole.clone().with_grown_pace(1.2).with_pace_over(1e9);
     let sizes = [6.25e7, small, large];
     for ends in [[3.4, 2.9], [3.4, 3.2]] {
-        let tokens = cost.staged_tokens(&sizes, &ends, final_loss).unwrap();
+        let staged = cost.staged(&sizes, &ends, final_loss).unwrap();
+        let tokens: Vec<f64> = staged.into_iter().map(|stage| stage.1).collect();
         let at = |n: f64, loss: f64| whole.tokens_at(n, loss).unwrap();
         let worth =
             at(small, ends[1]) - at(small, ends[0]) + at(large, final_loss) - at(large, ends[1]);
         assert!((worth - tokens[1] - tokens[2] - 0.2e9).abs() < 1.0, "{tokens:?}");
     }
-    let [late, early] = [[3.4, 2.9], [3.4, 3.2]]
-        .map(|ends| cost.staged_tokens(&sizes, &ends, final_loss).unwrap()[1]);
+    let [late, early] =
+        [[3.4, 2.9], [3.4, 3.2]].map(|ends| cost.staged(&sizes, &ends, final_loss).unwrap()[1].1);
     assert!(late > 1e9 && early < 1e9, "{late:e} {early:e}");
     // Tokens and what they are worth, before it has passed and after.
     let cost = whole.with_grown_pace(1.2).with_pace_over(1e9);
@@ -252,7 +253,7 @@ fn a_passing_pace_is_a_lead_that_is_kept() {
             cost.loss_after(large, Some(GrownAt { loss: 3.0, tokens: 0.0 }), tokens).unwrap();
         let found = cost.tokens_at(large, loss).unwrap() - cost.tokens_at(large, 3.0).unwrap();
         assert!((found / worth - 1.0).abs() < 1e-9, "{tokens:e}: {found:e}");
-        let back = cost.staged_tokens(&[small, large], &[3.0], loss).unwrap()[1];
+        let back = cost.staged(&[small, large], &[3.0], loss).unwrap()[1].1;
         assert!((back / tokens - 1.0).abs() < 1e-9, "{tokens:e}: {back:e}");
     }
 }

@@ -14,15 +14,13 @@ pub(super) fn saving_as_run(
     stages: &[(f64, f64)],
 ) -> Result<f64, ScalingError> {
     let mut grown: Option<GrownAt> = None;
-    let mut paid = 0.0;
     let mut last = 0.0;
     for (n, tokens) in stages {
-        paid += tokens * cost.per_token(*n);
         let loss = cost.loss_after(*n, grown, *tokens)?;
         last = cost.compute_at(*n, loss)?;
         grown = Some(GrownAt::after(grown, *tokens, loss));
     }
-    Ok(1.0 - paid / last)
+    Ok(1.0 - cost.paid(stages) / last)
 }
 
 /// The losses of stages of given sizes and tokens under a law, stage by stage, each after the same shares of

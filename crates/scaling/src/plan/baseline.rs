@@ -60,7 +60,6 @@ fn authors(
     final_loss: f64,
 ) -> Result<(f64, String), ScalingError> {
     let last = shapes[shapes.len() - 1].n_params() as f64;
-    let from_scratch = cost.compute_at(last, final_loss)?;
     let (mut sizes, mut losses) = (Vec::new(), Vec::new());
     let mut before = f64::INFINITY;
     let mut slopes = Vec::new();
@@ -88,7 +87,7 @@ fn authors(
         slopes.push(slope.to_string());
     }
     sizes.push(last);
-    let saving = 1.0 - cost.staged_cost(&sizes, &losses, final_loss)? / from_scratch;
+    let saving = cost.staged_saving(&sizes, &losses, final_loss)?;
     Ok((saving, format!("the same shapes, grown at slopes {}", slopes.join(", "))))
 }
 
@@ -109,7 +108,7 @@ fn stacking(
     if loss <= final_loss {
         return Err(ScalingError::NoSolution("a final loss below that of stacking"));
     }
-    let saving = 1.0 - cost.staged_cost(&[small, n_params], &[loss], final_loss)? / from_scratch;
+    let saving = cost.staged_saving(&[small, n_params], &[loss], final_loss)?;
     Ok((saving, format!("from N / 4 after {tokens:.2e} tokens, were stacking loss-preserving")))
 }
 

@@ -54,6 +54,8 @@ struct Chosen {
     growths: Vec<GrowthPoint>,
     without_growth: Option<Unstaged>,
     final_loss: f64,
+    /// N and tokens of each stage.
+    staged: Vec<(f64, f64)>,
     /// FLOPs, or seconds where costs are in seconds.
     paid: f64,
 }
@@ -100,8 +102,9 @@ impl Chosen {
         })?;
         let growths = growths(&request.cost, &path.shapes)?;
         let final_loss = final_loss(request.goal, cost, &path.shapes, &growths)?;
-        let paid = paid(cost, &staged_tokens(cost, &path.shapes, &growths, final_loss)?);
-        Ok(Self { shapes: path.shapes, growths, without_growth, final_loss, paid })
+        let staged = staged(cost, &path.shapes, &growths, final_loss)?;
+        let paid = cost.paid(&staged);
+        Ok(Self { shapes: path.shapes, growths, without_growth, final_loss, staged, paid })
     }
 
     /// The final loss for a budget, else what is paid for a loss; less is better.
@@ -152,26 +155,24 @@ fn build(
     batch_tokens: impl Fn(f64, f64) -> f64,
 ) -> Result<Plan, PlanError> {
     let cost = &request.cost;
-    let Chosen { shapes, growths, without_growth, final_loss, paid } = chosen;
+    let Chosen { shapes, growths, without_growth, final_loss, staged, paid } = chosen;
     let last = shapes[shapes.len() - 1];
     let n_last = last.n_params() as f64;
     let batch_tokens = batch_tokens(n_last, final_loss);
-    let stages = stages(cost, &shapes, &growths, final_loss)?;
+    let stages = stages(cost, &shapes, &growths, &staged, final_loss)?;
     let steps: f64 = stages.iter().map(|stage| stage.tokens / batch_tokens).sum();
     if steps.is_nan() || steps > MOST_STEPS {
         return Err(PlanError::TooLong { steps });
     }
     let from_scratch = cost.compute_at(n_last, final_loss)?;
     let saving = 1.0 - paid / from_scratch;
-    let executed: Vec<(f64, f64)> =
-        stages.iter().map(|stage| (stage.n_params, stage.tokens)).collect();
     let samples: Vec<f64> =
-        request.resampled.iter().filter_map(|law| saving_as_run(law, &executed).ok()).collect();
+        request.resampled.iter().filter_map(|law| saving_as_run(law, &staged).ok()).collect();
     let saving_interval = (samples.len() > 1 && stages.len() > 1).then(|| {
         let (low, high) = interval(samples);
         [low, high]
     });
-    let curve = predicted_curve(cost, &request.resampled, &executed)?;
+    let curve = predicted_curve(cost, &request.resampled, &staged)?;
     let (best_size, cheapest) = cost.cheapest_at(least_size(&shapes), n_last, final_loss)?;
     let saving_at_best_size = 1.0 - paid / cheapest;
     let beaten_by = without_growth.as_ref().and_then(|alone| match request.goal {
@@ -271,8 +272,8 @@ fn growths(cost: &TrainingCost, shapes: &[GptShape]) -> Result<Vec<GrowthPoint>,
     shapes.windows(2).enumerate().map(growth).collect()
 }
 
-/// N of shapes, and the tokens of stages of them that grow so and end at a loss.
-fn staged_tokens(
+/// N and tokens of stages of these shapes that grow so and end at a loss.
+fn staged(
     cost: &TrainingCost,
     shapes: &[GptShape],
     growths: &[GrowthPoint],
@@ -280,12 +281,7 @@ fn staged_tokens(
 ) -> Result<Vec<(f64, f64)>, ScalingError> {
     let sizes: Vec<f64> = shapes.iter().map(|shape| shape.n_params() as f64).collect();
     let losses: Vec<f64> = growths.iter().map(|growth| growth.loss).collect();
-    let tokens = cost.staged_tokens(&sizes, &losses, loss)?;
-    Ok(sizes.into_iter().zip(tokens).collect())
-}
-
-fn paid(cost: &TrainingCost, stages: &[(f64, f64)]) -> f64 {
-    stages.iter().map(|(n, tokens)| cost.per_token(*n) * tokens).sum()
+    cost.staged(&sizes, &losses, loss)
 }
 
 /// The final loss under a goal: for a budget, after what its earlier stages leave of it.
@@ -299,8 +295,8 @@ fn final_loss(
     let (Goal::Budget(budget), Some((last, earlier))) = (goal, growths.split_last()) else {
         return goal.final_loss(cost, n_last, 0.0);
     };
-    let before = staged_tokens(cost, &shapes[..growths.len()], earlier, last.loss)?;
-    let left = budget - paid(cost, &before);
+    let before = staged(cost, &shapes[..growths.len()], earlier, last.loss)?;
+    let left = budget - cost.paid(&before);
     if left <= 0.0 {
         return Err(ScalingError::NoSolution("a last stage within the budget"));
     }
@@ -313,12 +309,12 @@ fn stages(
     cost: &TrainingCost,
     shapes: &[GptShape],
     growths: &[GrowthPoint],
+    staged: &[(f64, f64)],
     final_loss: f64,
 ) -> Result<Vec<Stage>, ScalingError> {
     let mut loss_start = None;
     let mut found = Vec::new();
-    let staged = staged_tokens(cost, shapes, growths, final_loss)?;
-    for (k, (shape, (n, tokens))) in shapes.iter().zip(staged).enumerate() {
+    for (k, (shape, &(n, tokens))) in shapes.iter().zip(staged).enumerate() {
         let growth = growths.get(k);
         let loss_end = growth.map_or(final_loss, |growth| growth.loss);
         let before = loss_start.map_or(Ok(0.0), |loss| cost.tokens_at(n, loss))?;
