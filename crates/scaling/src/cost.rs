@@ -18,7 +18,7 @@ pub struct TrainingCost {
     throughput: Option<Throughput>,
     /// Pace of a grown model over that of one from scratch at the same loss.
     grown_pace: f64,
-    /// Tokens after a growth for which a pace above 1 lasts.
+    /// Tokens after the first growth for which a pace above 1 lasts.
     pace_over: f64,
     /// Loss below which no model grows, nats per token.
     pub(crate) least_growth_loss: f64,

@@ -180,7 +180,7 @@ pub struct Prediction {
     /// Pace that was counted on after growths, over that of a model from scratch at the same loss; 1 when it is absent.
     #[serde(default, alias = "dynamics_ratio", skip_serializing_if = "Option::is_none")]
     pub pace: Option<f64>,
-    /// Tokens after a growth for which a pace above 1 was counted on, and 1 from then on; absent where it lasts.
+    /// Tokens after the first growth for which a pace above 1 was counted on, and 1 from then on; absent where it lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pace_over: Option<f64>,
     /// Share of the last shape's tokens from scratch by which the last growth was to come; absent where the law says when.

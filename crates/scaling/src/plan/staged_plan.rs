@@ -81,7 +81,7 @@ pub struct Plan {
     pub compute_from_scratch: f64,
     /// Pace that was counted on after a growth, over that of a model from scratch at the same loss.
     pub pace: f64,
-    /// Tokens after a growth for which it was counted on, where it is above 1 and was measured over so many; 1 from then on.
+    /// Tokens after the first growth for which it was counted on, where it is above 1 and was measured over so many; 1 from then on.
     pub pace_over: Option<f64>,
     /// Loss at the end.
     pub final_loss: f64,
