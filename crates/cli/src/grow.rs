@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use schedule::{DepthMode, Growth, MomentRule, NamedPlacement, Placement, WidthMode};
 use serde::Serialize;
-use state::{Checkpoint, TOKENIZER_FILE};
+use state::{Checkpoint, TOKENIZER_FILE, write_folder};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -142,49 +142,40 @@ impl Grow {
         let batch = if self.no_check { None } else { Some(self.batch(&from, run.as_deref())?) };
         let tokenizer = tokenizer_along(run.as_deref(), &from);
         let tokenizer = tokenizer.as_ref().map(Tokenizer::to_json).transpose()?.flatten();
-        let began = Instant::now();
-        let bytes_written = self.write(&operator, &from)?;
-        let seconds = began.elapsed().as_secs_f64();
-        let mut report = Report {
-            operator: operator.describe(),
-            moments: growth.moments,
-            loss_preserving: operator.is_loss_preserving(),
-            from: before,
-            to,
-            n_params: to.n_params(),
-            step: from.info().position.step,
-            loss_before: None,
-            loss_after: None,
-            max_abs_delta_logit: None,
-            checked_on: None,
-            seconds,
-            bytes_written,
-            checkpoint: self.out.clone(),
-        };
-        let discard = || {
-            // The first error says more than one about tidying up.
-            let _ = std::fs::remove_dir_all(&self.out);
-        };
-        if let Some(json) = tokenizer {
-            output::write_file(&self.out.join(TOKENIZER_FILE), &json).inspect_err(|_| discard())?;
-        }
-        if train::stop_on_signals()?.load(Ordering::Relaxed) {
-            discard();
-            bail!("stopped");
-        }
-        if let Some((set, on)) = batch {
-            let checked = self.check(&operator, &from, &set);
-            if checked.is_err() {
-                discard();
+        let report = write_folder(&self.out, &mut |folder| -> Result<Report> {
+            let began = Instant::now();
+            let bytes_written = grow_into(folder, &operator, &from)?;
+            let seconds = began.elapsed().as_secs_f64();
+            let check = batch.as_ref().map(|(set, _)| check(&operator, &from, folder, set));
+            let check = check.transpose()?;
+            if let Some(json) = &tokenizer {
+                output::write_file(&folder.join(TOKENIZER_FILE), json)?;
             }
-            let check = checked?;
-            report.loss_before = Some(check.loss_before);
-            report.loss_after = Some(check.loss_after);
-            report.max_abs_delta_logit = Some(check.max_abs_delta_logit);
-            report.checked_on = Some(on);
-        }
-        let json = serde_json::to_string_pretty(&report)?;
-        output::write_file(&self.out.join("growth.json"), &json).inspect_err(|_| discard())?;
+            let report = Report {
+                operator: operator.describe(),
+                moments: growth.moments,
+                loss_preserving: operator.is_loss_preserving(),
+                from: before,
+                to,
+                n_params: to.n_params(),
+                step: from.info().position.step,
+                loss_before: check.as_ref().map(|check| check.loss_before),
+                loss_after: check.as_ref().map(|check| check.loss_after),
+                max_abs_delta_logit: check.map(|check| check.max_abs_delta_logit),
+                checked_on: batch.as_ref().map(|(_, on)| on.clone()),
+                seconds,
+                bytes_written,
+                checkpoint: self.out.clone(),
+            };
+            output::write_file(
+                &folder.join("growth.json"),
+                &serde_json::to_string_pretty(&report)?,
+            )?;
+            if train::stop_on_signals()?.load(Ordering::Relaxed) {
+                bail!("stopped");
+            }
+            Ok(report)
+        })?;
         if self.json { output::json(&report) } else { print(&report) }
     }
 
@@ -292,26 +283,6 @@ impl Grow {
         Ok(GptShape { n_layers, d_model, n_heads, d_head, d_ff, ..*from })
     }
 
-    fn write(&self, operator: &GrowthOperator, from: &Checkpoint) -> Result<u64> {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("growing: {bytes} of {total_bytes}, {eta} left");
-        if let Ok(style) = style {
-            bar.set_style(style);
-        }
-        let stop = train::stop_on_signals()?;
-        let written = operator.grow_checkpoint(from, &self.out, &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-            if stop.load(Ordering::Relaxed) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
-        bar.finish_and_clear();
-        Ok(written?)
-    }
-
     /// What the loss is measured on: held-out tokens of the run if the checkpoint is in one.
     fn batch(&self, from: &Checkpoint, run: Option<&Path>) -> Result<(EvaluationSet, String)> {
         let shape = from.info().shape;
@@ -332,18 +303,38 @@ impl Grow {
         };
         Ok((set, on))
     }
+}
 
-    /// Measures the loss before and after.
-    fn check(
-        &self,
-        operator: &GrowthOperator,
-        from: &Checkpoint,
-        set: &EvaluationSet,
-    ) -> Result<GrowthCheck> {
-        let before = from.load_params()?;
-        let after = Checkpoint::open_params(&self.out)?.load_params()?;
-        Ok(check_growth(operator, &before, &after, set)?)
+/// Writes the grown checkpoint into a folder and shows how far it is; returns its bytes.
+fn grow_into(folder: &Path, operator: &GrowthOperator, from: &Checkpoint) -> Result<u64> {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("growing: {bytes} of {total_bytes}, {eta} left");
+    if let Ok(style) = style {
+        bar.set_style(style);
     }
+    let stop = train::stop_on_signals()?;
+    let written = operator.grow_checkpoint(from, folder, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+        if stop.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    bar.finish_and_clear();
+    Ok(written?)
+}
+
+/// Measures the loss before a growth and after it.
+fn check(
+    operator: &GrowthOperator,
+    from: &Checkpoint,
+    grown: &Path,
+    set: &EvaluationSet,
+) -> Result<GrowthCheck> {
+    let after = Checkpoint::open_params(grown)?.load_params()?;
+    Ok(check_growth(operator, &from.load_params()?, &after, set)?)
 }
 
 /// A refusal names keys of a schedule; here they are options.

@@ -9,17 +9,17 @@ use std::path::Path;
 const PIECE: usize = 1 << 20;
 
 impl GrowthOperator {
-    /// Grows a checkpoint to another one, tensor by tensor, so that neither is ever in memory as a
+    /// Grows a checkpoint to another one in an existing empty folder, tensor by tensor, so that neither is ever in memory as a
     /// whole; `observe` is told the bytes written and those to write, and may break it off. Returns the bytes of the new
     /// tensors' files.
     ///
     /// # Errors
     /// A checkpoint of another shape, with a tensor too many or too few, or without moments where they
-    /// are mapped; an output that exists or cannot be written; `observe` broke it off. Nothing is left behind.
+    /// are mapped; a folder that cannot be written to; `observe` broke it off. What was written until then is left there.
     pub fn grow_checkpoint(
         &self,
         from: &Checkpoint,
-        to: &Path,
+        folder: &Path,
         observe: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<u64, GrowthError> {
         let before = from.frame();
@@ -32,7 +32,7 @@ impl GrowthOperator {
         }
         let total = 3 * size_of::<f32>() as u64 * self.to().n_params_total();
         let mut done = 0;
-        write_checkpoint(to, &self.frame_after(&before), &mut |group, id, sink| {
+        write_checkpoint(folder, &self.frame_after(&before), &mut |group, id, sink| {
             let grown = GrownTensor::new(self, group, id);
             let tensor = grown.source_id().map(|id| from.tensor(group, id)).transpose()?;
             let source = tensor.as_ref().map(|tensor| grown.source(tensor));

@@ -9,6 +9,7 @@ use rand_distr::StandardNormal;
 use schedule::{DepthMode, Growth, MomentRule, NamedPlacement, Placement, WidthMode};
 use state::{
     Checkpoint, CheckpointStore, HostTensor, Origin, ParamId, ParamRole as R, TrainingState,
+    write_folder,
 };
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
@@ -253,6 +254,7 @@ proptest! {
         let target = folder.path().join("grown");
         let mut seen = (0, 0);
         let opened = Checkpoint::open(&path).unwrap();
+        std::fs::create_dir(&target).unwrap();
         let bytes = operator.grow_checkpoint(&opened, &target, &mut |done, total| {
             seen = (done, total);
             ControlFlow::Continue(())
@@ -414,16 +416,19 @@ fn states_that_do_not_fit_leave_nothing_behind() {
     let path = CheckpointStore::open(folder.path()).unwrap().save(&before, 1, None).unwrap();
     let target = folder.path().join("grown");
     let without_moments = Checkpoint::open_params(&path).unwrap();
-    let grow = |from: &Checkpoint| {
-        operator.grow_checkpoint(from, &target, &mut |_, _| ControlFlow::Continue(()))
+    let grow_until = |from: &Checkpoint, flow: ControlFlow<()>| {
+        write_folder(&target, &mut |folder| {
+            operator.grow_checkpoint(from, folder, &mut |_, _| flow)
+        })
     };
+    let grow = |from: &Checkpoint| grow_until(from, ControlFlow::Continue(()));
     let error = grow(&without_moments).unwrap_err().to_string();
     assert!(error.contains("the moments were not opened"), "{error}");
     let names = || -> Vec<_> {
         std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     };
     let whole = Checkpoint::open(&path).unwrap();
-    let stopped = operator.grow_checkpoint(&whole, &target, &mut |_, _| ControlFlow::Break(()));
+    let stopped = grow_until(&whole, ControlFlow::Break(()));
     assert!(matches!(stopped, Err(GrowthError::Stopped)), "{stopped:?}");
     assert_eq!(names().len(), 1, "{:?}", names());
     // What a kill left of an earlier try goes with the next one; no process has so high a number.

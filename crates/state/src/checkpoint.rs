@@ -261,7 +261,10 @@ pub(crate) fn write_tensors<E: From<StateError>>(
 /// Writes the files of a checkpoint into an existing empty folder, each forced to disk: the record of
 /// `frame`, whose own tensors are left aside, and the tensors that `fill` gives one after the other.
 /// Returns the bytes of the tensors' files.
-pub(crate) fn write_files<E: From<StateError>>(
+///
+/// # Errors
+/// The file system refuses, or `fill` errs.
+pub fn write_checkpoint<E: From<StateError>>(
     folder: &Path,
     frame: &TrainingState,
     fill: &mut dyn FnMut(TensorGroup, ParamId, &mut TensorSink<'_>) -> Result<(), E>,
@@ -290,23 +293,11 @@ pub(crate) fn write_files<E: From<StateError>>(
     Ok(bytes)
 }
 
-/// Writes a checkpoint to a folder that does not exist yet and appears only once it is whole: the
-/// record of `frame`, whose own tensors are left aside, and the tensors that `fill` gives one after
-/// the other. Returns the bytes of the tensors' files.
+/// Makes a folder that appears only once `write`, which is given one of another name beside it, has filled that and forced it to disk.
 ///
 /// # Errors
-/// The folder exists, the file system refuses, or `fill` errs; but for parent folders that were made,
-/// nothing is left behind.
-pub fn write_checkpoint<E: From<StateError>>(
-    target: &Path,
-    frame: &TrainingState,
-    fill: &mut dyn FnMut(TensorGroup, ParamId, &mut TensorSink<'_>) -> Result<(), E>,
-) -> Result<u64, E> {
-    write_whole(target, &mut |partial| write_files(partial, frame, fill))
-}
-
-/// Writes a folder that does not exist yet and appears only once `write` has filled it.
-pub(crate) fn write_whole<T, E: From<StateError>>(
+/// The folder exists, the file system refuses, or `write` errs; but for parent folders that were made, nothing is left behind.
+pub fn write_folder<T, E: From<StateError>>(
     target: &Path,
     write: &mut dyn FnMut(&Path) -> Result<T, E>,
 ) -> Result<T, E> {
@@ -362,8 +353,8 @@ pub(crate) fn new_folder(path: &Path, target: &Path) -> Result<(), StateError> {
 
 impl TrainingState {
     /// Writes the state into an existing empty folder, each file forced to disk.
-    pub(crate) fn write_files(&self, folder: &Path) -> Result<(), StateError> {
-        write_files(folder, self, &mut |group, id, sink| {
+    pub(crate) fn write_into(&self, folder: &Path) -> Result<(), StateError> {
+        write_checkpoint(folder, self, &mut |group, id, sink| {
             let tensors = match group {
                 TensorGroup::Params => &self.params,
                 TensorGroup::FirstMoment => &self.moments.first,

@@ -1,6 +1,6 @@
 //! Models for programs that read Hugging Face's GPT-2.
 
-use crate::checkpoint::{MODEL_FILE, TensorSink, write_tensors, write_whole};
+use crate::checkpoint::{MODEL_FILE, TensorSink, write_folder, write_tensors};
 use crate::file::{sync_folder, write_synced};
 use crate::{Checkpoint, ParamId, ParamRole, StateError, TensorGroup};
 use serde_json::json;
@@ -61,7 +61,7 @@ pub fn export(
         "resid_pdrop": 0.0,
         "torch_dtype": "float32",
     });
-    write_whole(target, &mut |folder| {
+    write_folder(target, &mut |folder| {
         let mut fill = |group, id: ParamId, sink: &mut TensorSink<'_>| {
             let mut tensor = checkpoint.tensor(group, id)?;
             if matches!(id.role, ParamRole::FinalNormGain | ParamRole::FinalNormBias) {

@@ -1,6 +1,6 @@
 //! Models that Hugging Face's transformers wrote.
 
-use crate::checkpoint::{MODEL_FILE, write_files, write_whole};
+use crate::checkpoint::{MODEL_FILE, write_checkpoint, write_folder};
 use crate::export::{CONFIG_FILE, TOKENIZER_FILE};
 use crate::file::write_synced;
 use crate::{
@@ -102,8 +102,8 @@ pub fn import(
         params: BTreeMap::new(),
         moments: Moments::zeros(&BTreeMap::new()),
     };
-    write_whole(target, &mut |partial| {
-        write_files(partial, &frame, &mut |group, id, sink| match group {
+    write_folder(target, &mut |partial| {
+        write_checkpoint(partial, &frame, &mut |group, id, sink| match group {
             TensorGroup::Params => sink.write(&source.tensor(id)?),
             TensorGroup::FirstMoment | TensorGroup::SecondMoment => {
                 sink.write(&vec![0.0; id.role.dims(&shape).iter().product()])

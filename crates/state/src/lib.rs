@@ -12,7 +12,9 @@ mod rule;
 mod store;
 mod training_state;
 
-pub use checkpoint::{Checkpoint, CheckpointInfo, TensorGroup, TensorSink, write_checkpoint};
+pub use checkpoint::{
+    Checkpoint, CheckpointInfo, TensorGroup, TensorSink, write_checkpoint, write_folder,
+};
 pub use error::StateError;
 pub use export::{ExportedTokenizer, TOKENIZER_FILE, export};
 pub use import::{ImportedVocabulary, import};

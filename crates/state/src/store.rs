@@ -77,7 +77,7 @@ impl CheckpointStore {
         target: &Path,
     ) -> Result<(), StateError> {
         new_folder(partial, target)?;
-        state.write_files(partial)?;
+        state.write_into(partial)?;
         if target.exists() {
             fs::remove_dir_all(target).map_err(StateError::io(target))?;
         }
