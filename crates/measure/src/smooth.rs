@@ -12,11 +12,15 @@ const ROBUST_ROUNDS: usize = 2;
 /// Factor of compute over which a slope is taken: over less, noise is more of it than the curve's bend.
 const SLOPE_SPAN: f64 = 4.0;
 
+/// Most places at which a curve is smoothed; of more points, these are spread evenly over them.
+const MOST_PLACES: usize = 500;
+
 /// Fewest points of a curve.
 const LEAST_POINTS: usize = 4;
 
 /// A learning curve as a smooth function of compute: a straight line in ln L over ln C through each
-/// point's neighbours, by weighted least squares with less weight for outliers (Cleveland 1979).
+/// point's neighbours, by weighted least squares with less weight for outliers (Cleveland 1979). Of more than 500 points it is found
+/// at 500, from all of them, and a straight line in between.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SmoothCurve {
     /// ln C, ln L and d ln L / d ln C, the slope of a parabola over a factor of four of compute, by increasing compute.
@@ -66,7 +70,7 @@ impl SmoothCurve {
         Ok(Self { points })
     }
 
-    /// Compute, FLOPs, and smoothed loss at every point, by increasing compute.
+    /// Compute, FLOPs, and smoothed loss, by increasing compute.
     pub fn points(&self) -> impl Iterator<Item = (f64, f64)> {
         self.points.iter().map(|point| (point[0].exp(), point[1].exp()))
     }
@@ -124,10 +128,15 @@ fn smoothed(pairs: &[(f64, f64)]) -> Result<Vec<[f64; 3]>, CurveError> {
     let ln = in_logarithms(pairs)?;
     let n_near = ((SPAN * ln.len() as f64) as usize).max(LEAST_NEIGHBOURS).min(ln.len());
     let mut trust = vec![1.0; ln.len()];
-    let mut points = local_lines(&ln, n_near, &trust);
+    let n_places = ln.len().min(MOST_PLACES);
+    let places: Vec<usize> = (0..n_places).map(|i| i * (ln.len() - 1) / (n_places - 1)).collect();
+    let mut points = local_lines(&ln, &places, n_near, &trust);
     for _ in 0..ROBUST_ROUNDS {
-        let off: Vec<f64> =
-            ln.iter().zip(&points).map(|(point, line)| (point.1 - line[1]).abs()).collect();
+        let off = |point: &(f64, f64)| {
+            let (left, right, t) = between(&points, point.0)?;
+            Some((point.1 - (1.0 - t) * left[1] - t * right[1]).abs())
+        };
+        let off: Vec<f64> = ln.iter().filter_map(off).collect();
         let mut sorted = off.clone();
         sorted.sort_by(f64::total_cmp);
         let limit = 6.0 * sorted[sorted.len() / 2];
@@ -135,7 +144,7 @@ fn smoothed(pairs: &[(f64, f64)]) -> Result<Vec<[f64; 3]>, CurveError> {
             break;
         }
         trust = off.iter().map(|off| (1.0 - (off / limit).min(1.0).powi(2)).powi(2)).collect();
-        points = local_lines(&ln, n_near, &trust);
+        points = local_lines(&ln, &places, n_near, &trust);
     }
     for point in &mut points {
         let slope = slope_near(&ln, Some(&trust), point[0], LEAST_NEIGHBOURS);
@@ -233,7 +242,7 @@ impl SmoothCurve {
 
     /// Loss at an amount of compute; `None` outside the curve.
     pub fn loss_at(&self, compute: f64) -> Option<f64> {
-        let (left, right, t) = self.place(compute.ln())?;
+        let (left, right, t) = between(&self.points, compute.ln())?;
         Some((left[1] + t * (right[1] - left[1])).exp())
     }
 
@@ -241,7 +250,8 @@ impl SmoothCurve {
     pub fn slope_at(&self, compute: f64) -> f64 {
         let (first, last) = (self.points[0], self.points[self.points.len() - 1]);
         let at = compute.ln().clamp(first[0], last[0]);
-        self.place(at).map_or(last[2], |(left, right, t)| left[2] + t * (right[2] - left[2]))
+        between(&self.points, at)
+            .map_or(last[2], |(left, right, t)| left[2] + t * (right[2] - left[2]))
     }
 
     /// The least compute at which a loss is reached, FLOPs; `None` if it never is, or before the
@@ -266,22 +276,29 @@ impl SmoothCurve {
         let ends = [self.points[0][1], self.lowest_ln_loss()];
         ends.into_iter().find(|end| (end - ln_loss).abs() < 1e-12).unwrap_or(ln_loss)
     }
-
-    fn place(&self, ln_compute: f64) -> Option<([f64; 3], [f64; 3], f64)> {
-        let (first, last) = (self.points[0], self.points[self.points.len() - 1]);
-        if !(first[0]..=last[0]).contains(&ln_compute) {
-            return None;
-        }
-        let right = self.points.partition_point(|point| point[0] < ln_compute).max(1);
-        let (left, right) = (self.points[right - 1], self.points[right]);
-        Some((left, right, (ln_compute - left[0]) / (right[0] - left[0])))
-    }
 }
 
-/// A line through the nearest points of each point, weighted by nearness and trust.
-fn local_lines(points: &[(f64, f64)], n_near: usize, trust: &[f64]) -> Vec<[f64; 3]> {
+/// The points to both sides of a ln C, and the share of the way from the first to the second; `None` outside the curve.
+fn between(points: &[[f64; 3]], ln_compute: f64) -> Option<([f64; 3], [f64; 3], f64)> {
+    let (first, last) = (points[0], points[points.len() - 1]);
+    if !(first[0]..=last[0]).contains(&ln_compute) {
+        return None;
+    }
+    let right = points.partition_point(|point| point[0] < ln_compute).max(1);
+    let (left, right) = (points[right - 1], points[right]);
+    Some((left, right, (ln_compute - left[0]) / (right[0] - left[0])))
+}
+
+/// A line through the nearest points of those at some places, weighted by nearness and trust.
+fn local_lines(
+    points: &[(f64, f64)],
+    places: &[usize],
+    n_near: usize,
+    trust: &[f64],
+) -> Vec<[f64; 3]> {
     let mut first = 0;
-    let line = |(i, (x, y)): (usize, &(f64, f64))| {
+    let line = |i: usize| {
+        let (x, y) = points[i];
         while first + n_near < points.len() && points[first + n_near].0 - x < x - points[first].0 {
             first += 1;
         }
@@ -300,12 +317,12 @@ fn local_lines(points: &[(f64, f64)], n_near: usize, trust: &[f64]) -> Vec<[f64;
         let spread = weights * square - sum_x * sum_x;
         if weights <= 0.0 || spread <= 1e-12 * weights * square {
             let slope = if i > 0 { (y - points[i - 1].1) / (x - points[i - 1].0) } else { 0.0 };
-            return [*x, *y, slope];
+            return [x, y, slope];
         }
         let slope = (weights * product - sum_x * sum_y) / spread;
-        [*x, y + (sum_y - slope * sum_x) / weights, slope]
+        [x, y + (sum_y - slope * sum_x) / weights, slope]
     };
-    points.iter().enumerate().map(line).collect()
+    places.iter().copied().map(line).collect()
 }
 
 #[cfg(test)]
@@ -343,6 +360,20 @@ mod tests {
         let due = 8.0 * 301f64.powf(-0.05);
         assert!((curve.loss_at(3.01e14).unwrap() / due - 1.0).abs() < 0.002);
         assert!((curve.slope_at(4e14) + 0.05).abs() < 0.02, "{}", curve.slope_at(4e14));
+    }
+
+    #[test]
+    fn a_long_curve_is_found_at_some_places() {
+        let mut pairs = noisy(1, 20_000, |k| 8.0 * k.powf(-0.05));
+        pairs[12_345].1 *= 2.0;
+        let curve = SmoothCurve::new(&pairs).unwrap();
+        assert_eq!(curve.points().count(), MOST_PLACES);
+        assert!((curve.last_compute() / 2e16 - 1.0).abs() < 1e-12);
+        for k in [12_346.0, 19_999.5] {
+            let found = curve.loss_at(1e12 * k).unwrap();
+            assert!((found / (8.0 * f64::powf(k, -0.05)) - 1.0).abs() < 3e-4, "{k}: {found}");
+            assert!((curve.slope_at(1e12 * k) + 0.05).abs() < 1e-3);
+        }
     }
 
     #[test]
