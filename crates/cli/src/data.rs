@@ -1,13 +1,10 @@
 use crate::{output, train};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use corpus::{Cleaning, TokenFile, TokenFileInfo, Tokenizer, TokenizerChoice, prepare};
+use corpus::{Cleaning, TokenFile, TokenFileInfo, Tokenizer};
 use serde::Serialize;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
-use trainer::{Event, small_vocabulary};
+use trainer::{Event, text_to_tokens};
 
 /// Arguments of `staged data`.
 #[derive(Args)]
@@ -108,40 +105,23 @@ impl Prepare {
         if let Some(taken) = written.iter().find(|path| path.exists() && !self.force) {
             bail!("{}: exists; add --force to write over it", taken.display());
         }
-        let mut total = 0;
         for file in &self.files {
             if let Some(target) = written.iter().find(|path| output::is_same_file(path, file)) {
                 bail!("--out: {} is a text to prepare; choose another name", target.display());
             }
-            total += std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
         }
         let stop = train::stop_on_signals()?;
-        let began = Instant::now();
-        let choice: TokenizerChoice = self.tokenizer.parse()?;
         let cleaning = Cleaning { strip_cr: self.strip_cr, lossy: self.lossy };
-        let tokenizer = Tokenizer::choose(&choice, &self.files, cleaning)?;
-        let tokenizer_seconds = began.elapsed().as_secs_f64();
-        let began = Instant::now();
         let mut progress = crate::progress::Progress::new();
-        if let Some(event) = small_vocabulary(&choice, &tokenizer) {
-            progress.show(&event);
-        }
-        let prepared =
-            prepare(&self.files, &tokenizer, &self.tokenizer, cleaning, &self.out, |done| {
-                progress.show(&Event::Preparing { done, total });
-                if stop.load(Ordering::Relaxed) {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            })?;
-        let seconds = began.elapsed().as_secs_f64();
+        let mut show = |event: &Event| progress.show(event);
+        let made =
+            text_to_tokens(&self.files, &self.tokenizer, cleaning, &self.out, &mut show, stop)?;
         let report = PrepareReport {
-            path: prepared.path,
-            info: prepared.info,
-            seconds,
-            megabytes_per_second: total as f64 / 1e6 / seconds,
-            tokenizer_seconds,
+            path: made.prepared.path,
+            info: made.prepared.info,
+            seconds: made.seconds,
+            megabytes_per_second: made.source_bytes as f64 / 1e6 / made.seconds,
+            tokenizer_seconds: made.tokenizer_seconds,
         };
         if self.json {
             return output::json(&report);

@@ -5,6 +5,7 @@ use corpus::{Cleaning, Tokenizer, TokenizerChoice};
 use measure::GptShape;
 use serde::Serialize;
 use state::{ImportedVocabulary, TOKENIZER_FILE};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Arguments of `staged import`.
@@ -86,6 +87,11 @@ impl Import {
                 self.model.display()
             ),
         };
-        Ok(Tokenizer::choose(&choice, &[], Cleaning::default())?)
+        Ok(Tokenizer::choose(
+            &choice,
+            &[],
+            Cleaning::default(),
+            &mut |_| ControlFlow::Continue(()),
+        )?)
     }
 }

@@ -115,7 +115,11 @@ impl Progress {
     /// Shows one event.
     pub fn show(&mut self, event: &Event) {
         match event {
-            Event::Preparing { done, total } => self.preparing(*done, *total),
+            Event::LearningVocabulary { read, total } if read < total => {
+                self.reading("text to a vocabulary", *read, *total);
+            }
+            Event::LearningVocabulary { .. } => self.line.update("vocabulary: merging pairs"),
+            Event::Preparing { done, total } => self.reading("text to tokens", *done, *total),
             Event::Started { first_step, n_steps, .. } => {
                 self.started(event);
                 self.line.update(&format!("step {first_step}/{n_steps}"));
@@ -134,10 +138,9 @@ impl Progress {
         }
     }
 
-    fn preparing(&mut self, done: u64, total: u64) {
+    fn reading(&mut self, what: &str, done: u64, total: u64) {
         let share = 100.0 * done as f64 / total.max(1) as f64;
-        self.line
-            .update(&format!("text to tokens: {share:.0} % of {} bytes", output::count(total)));
+        self.line.update(&format!("{what}: {share:.0} % of {} bytes", output::count(total)));
     }
 
     fn started(&self, event: &Event) {

@@ -144,7 +144,10 @@ mod tests {
         std::fs::write(&path, line.repeat(40_000)).unwrap();
         let texts = [path.clone(), path];
         let tokenizer =
-            Tokenizer::choose(&TokenizerChoice::Bpe(400), &texts, Cleaning::default()).unwrap();
+            Tokenizer::choose(&TokenizerChoice::Bpe(400), &texts, Cleaning::default(), &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
         let out = folder.path().join("tokens.bin");
         prepare(&texts, &tokenizer, "bpe:400", Cleaning::default(), &out, |_| {
             ControlFlow::Continue(())

@@ -3,8 +3,13 @@ use crate::text::{Cleaning, TextOptions, TextPieces};
 use crate::{CorpusError, TokenFileInfo};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -16,6 +21,9 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// Most tokens that a BPE is trained for.
 const LARGEST_BPE: usize = 1_000_000;
+
+/// Time between two looks at a BPE that is being trained.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// Which tokenizer to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,18 +92,20 @@ impl Tokenizer {
         Self { kind: Kind::Words(n_words) }
     }
 
-    /// The chosen tokenizer; `texts` are what a BPE is trained on.
+    /// The chosen tokenizer; `texts` are what a BPE is trained on. While it is, `watch` is told now and then the bytes of text read
+    /// so far, and may break it off: what is under way then ends with the process.
     ///
     /// # Errors
-    /// Files that are missing or not what they should be, text that is not UTF-8.
+    /// Files that are missing or not what they should be, text that is not UTF-8; `watch` broke it off.
     pub fn choose(
         choice: &TokenizerChoice,
         texts: &[PathBuf],
         cleaning: Cleaning,
+        watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<Self, CorpusError> {
         match choice {
             TokenizerChoice::Bytes => Ok(Self::bytes()),
-            TokenizerChoice::Bpe(n_vocab) => train_bpe(*n_vocab, texts, cleaning),
+            TokenizerChoice::Bpe(n_vocab) => watch_training(*n_vocab, texts, cleaning, watch),
             TokenizerChoice::Gpt2(folder) => gpt2(folder),
             TokenizerChoice::File(path) => Self::from_file(path),
         }
@@ -313,10 +323,41 @@ fn gpt2(folder: &Path) -> Result<Tokenizer, CorpusError> {
     Ok(Tokenizer::trained(trained))
 }
 
+/// Trains a BPE on a thread of its own, for the library tells nobody how far it is and cannot be broken off.
+fn watch_training(
+    n_vocab: usize,
+    texts: &[PathBuf],
+    cleaning: Cleaning,
+    watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<Tokenizer, CorpusError> {
+    let texts = texts.to_vec();
+    let read = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&read);
+    let (sender, trained) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Nobody waits for it any more where it was broken off.
+        let _ = sender.send(train_bpe(n_vocab, &texts, cleaning, &counter));
+    });
+    loop {
+        match trained.recv_timeout(WATCH_EVERY) {
+            Ok(tokenizer) => return tokenizer,
+            Err(RecvTimeoutError::Timeout) => {
+                if watch(read.load(Ordering::Relaxed)).is_break() {
+                    return Err(CorpusError::Stopped);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(CorpusError::Tokenizer("the training of the BPE failed".to_string()));
+            }
+        }
+    }
+}
+
 fn train_bpe(
     n_vocab: usize,
     texts: &[PathBuf],
     cleaning: Cleaning,
+    read: &AtomicU64,
 ) -> Result<Tokenizer, CorpusError> {
     let mut trained = Trained::new(BPE::default());
     byte_level(&mut trained);
@@ -339,7 +380,10 @@ fn train_bpe(
     // The trainer takes text that cannot fail, so the first failure ends it and is kept aside.
     let failure = std::sync::Mutex::new(None);
     let lines = pieces.map_while(|piece| match piece {
-        Ok(piece) => String::from_utf8(piece.bytes).ok(),
+        Ok(piece) => {
+            read.fetch_add(piece.source_bytes, Ordering::Relaxed);
+            String::from_utf8(piece.bytes).ok()
+        }
         Err(error) => {
             if let Ok(mut failure) = failure.lock() {
                 failure.get_or_insert(error);
@@ -393,15 +437,37 @@ fn number_of_word(word: &str, n_words: usize) -> Result<u32, CorpusError> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
 
     const TEXT: &str = "It was the best of times, it was the worst of times.\n\n\
                         It was the age of wisdom, it was the age of foolishness.\n";
+
+    #[test]
+    fn a_bpe_whose_training_is_broken_off_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let text: String = (0..1_000_000)
+            .map(|i| if i % 9 == 8 { ' ' } else { rng.random_range('a'..='z') })
+            .collect();
+        std::fs::write(&path, text).unwrap();
+        let mut seen = Vec::new();
+        let choice = TokenizerChoice::Bpe(50_000);
+        let stopped = Tokenizer::choose(&choice, &[path], Cleaning::default(), &mut |read| {
+            seen.push(read);
+            if seen.len() < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        assert!(matches!(stopped, Err(CorpusError::Stopped)));
+        assert!(seen[0] <= seen[1] && seen[1] <= 1_000_000, "{seen:?}");
+    }
 
     fn trained_on(text: &str) -> Tokenizer {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("text");
         std::fs::write(&path, text).unwrap();
-        Tokenizer::choose(&TokenizerChoice::Bpe(300), &[path], Cleaning::default()).unwrap()
+        let go_on = &mut |_| ControlFlow::Continue(());
+        Tokenizer::choose(&TokenizerChoice::Bpe(300), &[path], Cleaning::default(), go_on).unwrap()
     }
 
     #[test]

@@ -1,12 +1,13 @@
 use crate::{Event, RunFolder, TrainError};
 use corpus::{
-    Cleaning, Corpus, SyntheticLanguage, TokenFile, TokenFileInfo, Tokenizer, TokenizerChoice,
-    prepare,
+    Cleaning, Corpus, Prepared, SyntheticLanguage, TokenFile, TokenFileInfo, Tokenizer,
+    TokenizerChoice, prepare,
 };
 use schedule::{DataSource, Schedule, TextData};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// The tokens of a run whose text is prepared.
 ///
@@ -80,33 +81,66 @@ pub fn prepare_text(
         let reason = "data.files = []: name text files there or with --text FILE...".to_string();
         return Err(corpus::CorpusError::Choice(reason).into());
     }
-    let mut total = 0;
-    for file in &text.files {
-        total += std::fs::metadata(file).map_err(TrainError::io(file))?.len();
-    }
-    let choice: TokenizerChoice = text.tokenizer.parse()?;
-    observe(&Event::Preparing { done: 0, total });
-    let cleaning = text_cleaning(text);
-    let tokenizer = Tokenizer::choose(&choice, &text.files, cleaning)?;
-    if let Some(event) = small_vocabulary(&choice, &tokenizer) {
-        observe(&event);
-    }
-    prepare(&text.files, &tokenizer, &text.tokenizer, cleaning, &output, |done| {
-        observe(&Event::Preparing { done, total });
+    text_to_tokens(&text.files, &text.tokenizer, text_cleaning(text), &output, observe, stop)?;
+    Ok(true)
+}
+
+/// A token file, and what it took.
+pub struct TextTokens {
+    /// The file.
+    pub prepared: Prepared,
+    /// Bytes of text.
+    pub source_bytes: u64,
+    /// Of reading or training the tokenizer.
+    pub tokenizer_seconds: f64,
+    /// Of turning text into tokens.
+    pub seconds: f64,
+}
+
+/// Makes a token file of texts: with the tokenizer of that name, after training it where it is a BPE of theirs.
+///
+/// # Errors
+/// A name of no tokenizer, text that cannot be used, a file that cannot be written; `stop` was set.
+pub fn text_to_tokens(
+    files: &[PathBuf],
+    tokenizer_name: &str,
+    cleaning: Cleaning,
+    output: &Path,
+    observe: &mut dyn FnMut(&Event),
+    stop: &AtomicBool,
+) -> Result<TextTokens, TrainError> {
+    let flow = || {
         if stop.load(Ordering::Relaxed) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
+    };
+    let mut total = 0;
+    for file in files {
+        total += std::fs::metadata(file).map_err(TrainError::io(file))?.len();
+    }
+    let choice: TokenizerChoice = tokenizer_name.parse()?;
+    let began = Instant::now();
+    let tokenizer = Tokenizer::choose(&choice, files, cleaning, &mut |read| {
+        observe(&Event::LearningVocabulary { read, total });
+        flow()
     })?;
-    Ok(true)
-}
-
-/// What is to be said of a BPE that has fewer tokens than were asked for.
-pub fn small_vocabulary(choice: &TokenizerChoice, tokenizer: &Tokenizer) -> Option<Event> {
-    let TokenizerChoice::Bpe(wanted) = *choice else { return None };
+    let tokenizer_seconds = began.elapsed().as_secs_f64();
     let found = tokenizer.n_vocab();
-    (found < wanted).then_some(Event::SmallVocabulary { wanted, found })
+    if let TokenizerChoice::Bpe(wanted) = choice
+        && found < wanted
+    {
+        observe(&Event::SmallVocabulary { wanted, found });
+    }
+    let began = Instant::now();
+    observe(&Event::Preparing { done: 0, total });
+    let prepared = prepare(files, &tokenizer, tokenizer_name, cleaning, output, |done| {
+        observe(&Event::Preparing { done, total });
+        flow()
+    })?;
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(TextTokens { prepared, source_bytes: total, tokenizer_seconds, seconds })
 }
 
 /// What a run changes in its text.

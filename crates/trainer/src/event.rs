@@ -7,6 +7,13 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// A vocabulary is being made of the text.
+    LearningVocabulary {
+        /// Bytes of text read; once all are, pairs of tokens are merged.
+        read: u64,
+        /// Bytes of text in all.
+        total: u64,
+    },
     /// Text is being turned into tokens.
     Preparing {
         /// Bytes of text done.
@@ -106,6 +113,16 @@ pub enum Event {
     },
     /// The run is over.
     Ended(RunSummary),
+}
+
+impl Event {
+    /// Whether it only tells how far something is.
+    pub fn is_progress(&self) -> bool {
+        matches!(
+            self,
+            Event::LearningVocabulary { .. } | Event::Preparing { .. } | Event::Step { .. }
+        )
+    }
 }
 
 /// Why a run is over.

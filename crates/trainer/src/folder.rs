@@ -221,9 +221,7 @@ impl RunFolder {
     /// # Errors
     /// The file system refuses.
     pub fn record(&mut self, event: &Event) -> Result<(), TrainError> {
-        let (Some(events), false) =
-            (&mut self.events, matches!(event, Event::Step { .. } | Event::Preparing { .. }))
-        else {
+        let (Some(events), false) = (&mut self.events, event.is_progress()) else {
             return Ok(());
         };
         let path = self.root.join(EVENTS_FILE);

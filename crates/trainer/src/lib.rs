@@ -19,7 +19,9 @@ mod start;
 pub use adamw::{AdamW, gradient_norm};
 pub use bench::{StepBench, StepReport};
 pub use branch::Branch;
-pub use data::{open_corpus, prepare_text, run_tokenizer, small_vocabulary, text_cleaning};
+pub use data::{
+    TextTokens, open_corpus, prepare_text, run_tokenizer, text_cleaning, text_to_tokens,
+};
 pub use error::TrainError;
 pub use evaluate::{EvaluationSet, mean_loss};
 pub use event::{Event, Outcome, RunSummary};
