@@ -1,6 +1,6 @@
 //! Layer norm (Ba et al. 2016, eq. 4) over the rows of a matrix.
 
-use crate::vector::{sum, sum2, vectorized};
+use crate::vector::{sum, sum2, sum3, vectorized};
 
 /// Mean and reciprocal standard deviation of each row.
 #[derive(Clone, Default)]
@@ -52,16 +52,8 @@ pub fn backward(
                 of_bias[i] += of_out[i];
             }
             let plain = sum2(of_out, gain, |g, gain| g * gain) / width as f32;
-            let mut lanes = [0.0; 16];
-            let whole = width / 16 * 16;
-            for start in (0..whole).step_by(16) {
-                for lane in 0..16 {
-                    let i = start + lane;
-                    lanes[lane] += of_out[i] * gain[i] * (x[i] - mean);
-                }
-            }
-            let rest: f32 = (whole..width).map(|i| of_out[i] * gain[i] * (x[i] - mean)).sum();
-            let along = (lanes.iter().sum::<f32>() + rest) * scale / width as f32;
+            let along = sum3(of_out, gain, x, |g, gain, x| g * gain * (x - mean));
+            let along = along * scale / width as f32;
             for i in 0..width {
                 let normed = (x[i] - mean) * scale;
                 of_x[i] += scale * (of_out[i] * gain[i] - plain - normed * along);

@@ -10,25 +10,32 @@ pub fn vectorized<R>(run: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(run)
 }
 
-/// Sum of f(i, x) over pairs of elements of two slices.
+/// Sum of f(a, b, c) over elements of three slices.
 #[inline(always)]
-pub fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+pub fn sum3(a: &[f32], b: &[f32], c: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
-    let (mut a_parts, mut b_parts) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    for (a, b) in (&mut a_parts).zip(&mut b_parts) {
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    let (c, c_rest) = c.as_chunks::<LANES>();
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
         for i in 0..LANES {
-            lanes[i] += f(a[i], b[i]);
+            lanes[i] += f(a[i], b[i], c[i]);
         }
     }
-    let rest: f32 =
-        a_parts.remainder().iter().zip(b_parts.remainder()).map(|(a, b)| f(*a, *b)).sum();
-    lanes.iter().sum::<f32>() + rest
+    let rest = a_rest.iter().zip(b_rest).zip(c_rest);
+    lanes.iter().sum::<f32>() + rest.map(|((a, b), c)| f(*a, *b, *c)).sum::<f32>()
+}
+
+/// Sum of f(a, b) over pairs of elements of two slices.
+#[inline(always)]
+pub fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    sum3(a, b, b, |a, b, _| f(a, b))
 }
 
 /// Sum of f(x) over a slice.
 #[inline(always)]
 pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    sum2(x, x, |x, _| f(x))
+    sum3(x, x, x, |x, _, _| f(x))
 }
 
 /// The largest element; minus infinity for none.
