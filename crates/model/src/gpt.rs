@@ -210,16 +210,15 @@ impl Gpt {
         })
     }
 
-    /// Logits of every position of one sequence, `[tokens][n_vocab]`.
+    /// Logits of every position of one sequence, `n_vocab` of the first one, of the second one and so on.
     ///
     /// # Errors
     /// As [`Gpt::loss_and_gradients`].
-    pub fn logits(&self, tokens: &[u32]) -> Result<Vec<Vec<f32>>, ModelError> {
-        let logits = self.logits_from(tokens, 0)?;
-        Ok(logits.chunks(self.shape.n_vocab).map(<[f32]>::to_vec).collect())
+    pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
+        self.logits_from(tokens, 0)
     }
 
-    /// Logits of the positions from `first` on, one after the other.
+    /// The same of the positions from `first` on.
     pub(crate) fn logits_from(&self, tokens: &[u32], first: usize) -> Result<Vec<f32>, ModelError> {
         self.check(tokens, tokens.len())?;
         Ok(match &self.kernels {
@@ -357,7 +356,7 @@ mod tests {
             }
             let loss = ours.loss(&text, context_len).unwrap();
             prop_assert!((loss / found.loss_sum - 1.0).abs() < 1e-6);
-            let logits = ours.logits(&text[..context_len]).unwrap().concat();
+            let logits = ours.logits(&text[..context_len]).unwrap();
             let apart = |found: &[f32], due: &[f32], least: f32| {
                 assert!(found.iter().all(|x| x.is_finite()), "not finite");
                 let most = due.iter().fold(least, |most, x| most.max(x.abs()));

@@ -83,7 +83,7 @@ pub fn check_growth(
         let gpt = Gpt::new(state, &Device::flex(), Precision::F32);
         let mut logits = Vec::new();
         for inputs in set.inputs().take(LOGIT_SEQUENCES) {
-            logits.extend(gpt.logits(inputs)?.concat());
+            logits.extend(gpt.logits(inputs)?);
         }
         Ok((mean_loss(&gpt, &set, 1, |_| ())?, logits))
     };
