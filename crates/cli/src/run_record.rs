@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use measure::{CurveError, CurvePoint, Flops, LearningCurve, RunEnd, SmoothCurve};
 use schedule::Schedule;
 use serde_json::Value;
+use state::{CheckpointInfo, CheckpointStore};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use trainer::{Branch, GrowthReport, RunFolder};
@@ -18,7 +19,7 @@ pub struct RunRecord {
     pub smooth: Option<SmoothCurve>,
     pub growths: Vec<GrowthReport>,
     /// The record of its newest checkpoint, where there is one.
-    state: Option<Value>,
+    state: Option<CheckpointInfo>,
 }
 
 impl RunRecord {
@@ -135,13 +136,13 @@ impl RunRecord {
 
     /// What its newest checkpoint says of its data: vocabulary and checksum.
     pub fn data(&self) -> Option<String> {
-        data(self.state.as_ref()?)
+        self.state.as_ref().map(data)
     }
 
     /// FLOPs with attention's products and the output head counted, over the 6 N D of its first `compute` FLOPs; `None` where no
     /// checkpoint says how large the vocabulary is.
     pub fn exact_over_6nd(&self, compute: f64) -> Option<f64> {
-        let n_vocab = n_vocab(self.state.as_ref()?)?;
+        let n_vocab = self.state.as_ref()?.shape.n_vocab;
         let (mut exact, mut before) = (0.0, 0.0);
         for (k, stage) in self.schedule.stages().iter().enumerate() {
             let is_last = k + 1 == self.schedule.stages().len();
@@ -161,12 +162,12 @@ impl RunRecord {
 
 /// Tokens in a run's vocabulary, where a checkpoint tells it.
 pub fn n_vocab_of(run: &Path) -> Option<usize> {
-    n_vocab(&newest_state(run)?)
+    Some(newest_state(run)?.shape.n_vocab)
 }
 
 /// What a run's newest checkpoint says of its data: vocabulary and checksum.
 pub fn data_of(run: &Path) -> Option<String> {
-    data(&newest_state(run)?)
+    newest_state(run).map(|state| data(&state))
 }
 
 /// Errs where two runs are known to learn from other data.
@@ -190,26 +191,13 @@ pub fn check_same_data_in(folders: &[PathBuf]) -> Result<()> {
     check_same_data(folders.iter().map(|folder| (folder.as_path(), data_of(folder))))
 }
 
-fn data(state: &Value) -> Option<String> {
-    let origin = &state["origin"];
-    Some(format!("{}, {}", origin["vocabulary"].as_str()?, origin["data"].as_str()?))
-}
-
-fn n_vocab(state: &Value) -> Option<usize> {
-    Some(state["shape"]["n_vocab"].as_u64()? as usize)
+fn data(state: &CheckpointInfo) -> String {
+    format!("{}, {}", state.origin.vocabulary, state.origin.data)
 }
 
 /// The record of a run's newest checkpoint.
-fn newest_state(run: &Path) -> Option<Value> {
-    let mut states: Vec<PathBuf> = std::fs::read_dir(RunFolder::checkpoints_of(run))
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path().join("state.json")))
-        .filter(|path| path.exists())
-        .collect();
-    states.sort();
-    let text = std::fs::read_to_string(states.last()?).ok()?;
-    let mut state: Value = serde_json::from_str(&text).ok()?;
-    Some(state["state"].take())
+fn newest_state(run: &Path) -> Option<CheckpointInfo> {
+    CheckpointStore::reader(&RunFolder::checkpoints_of(run)).newest_info()
 }
 
 /// As [`RunRecord::end`], of a run that is not read as a whole.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub(crate) const FORMAT_VERSION: u32 = 2;
 pub(crate) const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
-const STATE_FILE: &str = "state.json";
+pub(crate) const STATE_FILE: &str = "state.json";
 const FIRST_MOMENT: &str = "first_moment.";
 const SECOND_MOMENT: &str = "second_moment.";
 
@@ -376,7 +376,7 @@ fn write_info(path: &Path, state: CheckpointInfo) -> Result<(), StateError> {
     write_synced(path, &text)
 }
 
-fn read_info(path: &Path) -> Result<CheckpointInfo, StateError> {
+pub(crate) fn read_info(path: &Path) -> Result<CheckpointInfo, StateError> {
     let json = |error: serde_json::Error| StateError::broken(path, error.to_string());
     let text = fs::read(path).map_err(StateError::io(path))?;
     let version: Versioned = serde_json::from_slice(&text).map_err(json)?;

@@ -1,4 +1,4 @@
-use crate::checkpoint::new_folder;
+use crate::checkpoint::{STATE_FILE, new_folder, read_info};
 use crate::file::sync_folder;
 use crate::{Checkpoint, CheckpointInfo, StateError, TrainingState};
 use std::fs;
@@ -121,6 +121,13 @@ impl CheckpointStore {
             }
         }
         Ok((None, skipped))
+    }
+
+    /// The record of the newest checkpoint that has a sound one, whatever became of its tensors; `None` also where the folder cannot
+    /// be listed.
+    pub fn newest_info(&self) -> Option<CheckpointInfo> {
+        let steps = self.steps().ok()?;
+        steps.iter().rev().find_map(|(_, path)| read_info(&path.join(STATE_FILE)).ok())
     }
 
     /// Checkpoint folders with their steps, the oldest first.
