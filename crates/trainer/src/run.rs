@@ -75,8 +75,11 @@ pub fn train(
             return Err(error);
         }
     };
-    let Beginning { corpus, made_tokens, origin, start, common, first } = begun;
+    let Beginning { corpus, made_tokens, small_vocabulary, origin, start, common, first } = begun;
     folder.begin(&options.schedule)?;
+    if let Some(event) = small_vocabulary {
+        folder.record(&event)?;
+    }
     if common.is_none() && CheckpointStore::reader(&folder.checkpoints()).is_empty()? {
         folder.forget_branch()?;
     }
@@ -103,6 +106,8 @@ struct Beginning {
     corpus: Corpus,
     /// Whether its tokens were made of text just now.
     made_tokens: bool,
+    /// What was said of their vocabulary, before there was a record to write it to.
+    small_vocabulary: Option<Event>,
     origin: Origin,
     /// The model that is there.
     start: Option<Start>,
@@ -130,7 +135,15 @@ impl Beginning {
         if let Some(source) = branch_of {
             check_same_start(source, RunFolder::start_of(source)?.as_ref(), here)?;
         }
-        let made_tokens = prepare_text(schedule, &options.folder, folder.begun(), observe, stop)?;
+        let mut small_vocabulary = None;
+        let mut observe = |event: &Event| {
+            if matches!(event, Event::SmallVocabulary { .. }) {
+                small_vocabulary = Some(event.clone());
+            }
+            observe(event);
+        };
+        let made_tokens =
+            prepare_text(schedule, &options.folder, folder.begun(), &mut observe, stop)?;
         let corpus = open_corpus(schedule, &options.folder)?;
         let n_vocab = corpus.n_vocab();
         for stage in schedule.stages() {
@@ -151,6 +164,7 @@ impl Beginning {
         Ok(Self {
             corpus,
             made_tokens,
+            small_vocabulary,
             origin,
             start: model.map(|model| model.start),
             common,
