@@ -199,7 +199,8 @@ impl Demo {
                 let _ = std::fs::remove_dir(&folder);
             }
         })?;
-        let last = shapes::last(&recipe, vocabulary(&recipe)?)?;
+        let last =
+            shapes::last(&recipe, vocabulary(&recipe)?.context("the recipe tells no vocabulary")?)?;
         let scratch_compute =
             kind.tokens_per_param * last.n_params() as f64 * last.flops_per_token().0;
         output::note(&format!(

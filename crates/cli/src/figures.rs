@@ -4,6 +4,7 @@ use crate::law::{Pace, PlanningLaw};
 use crate::observations::run_of;
 use crate::output;
 use crate::run_record::check_same_data_in;
+use crate::table::{Row, Table};
 use anyhow::{Context, Result, bail};
 use measure::{GptShape, LearningCurve};
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
@@ -379,24 +380,16 @@ pub fn fit_quality(fit: &Fit, points: &Path) -> Result<Figure> {
 
 /// Rows of a law's points: first quantity, second, loss and prediction.
 fn points_of(fit: &Fit, path: &Path) -> Result<Vec<[f64; 4]>> {
-    let name = path.display().to_string();
-    let mut reader = csv::Reader::from_path(path)
-        .with_context(|| format!("{name} cannot be read; staged fit writes it beside the law"))?;
-    let two = fit.law.quantities().len() == 2;
-    let mut rows = Vec::new();
-    for (i, row) in reader.records().enumerate() {
-        let row = row.with_context(|| name.clone())?;
-        let number = |column: usize| -> Result<f64> {
-            let text = row.get(column).unwrap_or("");
-            text.parse()
-                .ok()
-                .with_context(|| format!("{name}: line {}: {text:?}: not a number", i + 2))
-        };
-        let next = if two { 3 } else { 2 };
-        let second = if two { number(2)? } else { f64::NAN };
-        rows.push([number(1)?, second, number(next)?, number(next + 1)?]);
-    }
-    Ok(rows)
+    let table = Table::read(path).context("staged fit writes the points of a law beside it")?;
+    let quantities =
+        fit.law.quantities().iter().map(|quantity| table.column(&quantity.to_string()));
+    let quantities = quantities.collect::<Result<Vec<_>>>()?;
+    let (loss, predicted) = (table.column("loss")?, table.column("predicted")?);
+    let point = |row: Row<'_>| {
+        let second = quantities.get(1).map_or(Ok(f64::NAN), |column| row.number(*column))?;
+        Ok([row.number(quantities[0])?, second, row.number(loss)?, row.number(predicted)?])
+    };
+    table.rows().map(point).collect()
 }
 
 /// Errs unless a figure can be written there.

@@ -32,6 +32,7 @@ mod run_record;
 mod sample;
 mod shapes;
 mod side_by_side;
+mod table;
 mod train;
 
 use clap::error::ContextKind;

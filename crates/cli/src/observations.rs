@@ -2,8 +2,8 @@
 
 use crate::output::given_twice;
 use crate::run_record::{branched_off, check_same_data_in, end_of_run, n_vocab_of, run_folders};
+use crate::table::Table;
 use anyhow::{Context, Result, bail};
-use csv::StringRecord;
 use measure::LearningCurve;
 use scaling::{FittedRecipe, Observation};
 use std::collections::{BTreeSet, HashMap};
@@ -75,10 +75,7 @@ impl Source {
             let number = next_run(&found.points);
             numbers.push(number);
             let path = RunFolder::curve_file(file);
-            let header = header(&path)?;
-            let is_metrics = header.iter().any(|name| name == "compute_flops")
-                && header.iter().any(|name| name == "val_loss");
-            if is_metrics && self.columns.is_none() {
+            if self.columns.is_none() && is_metrics(&path)? {
                 if !self.conditions.is_empty() {
                     bail!("--where: {} is a metrics.csv, which has one run", path.display());
                 }
@@ -90,7 +87,7 @@ impl Source {
                 branches.extend(branch.map(|(branch, of)| (number, of, branch.step as f64)));
             } else {
                 compute = None;
-                self.read_table(&path, &header, &mut found)?;
+                self.read_table(&Table::read(&path)?, &mut found)?;
             }
         }
         found.compute = compute;
@@ -221,15 +218,10 @@ impl Source {
         Ok(first_stage.map(|point| point.compute_flops).fold(0.0, f64::max))
     }
 
-    fn read_table(
-        &self,
-        path: &Path,
-        header: &StringRecord,
-        found: &mut Observations,
-    ) -> Result<()> {
-        let name = path.display().to_string();
-        let columns = self.table_columns(&name, header)?;
-        let conditions = self.table_conditions(&name, header)?;
+    fn read_table(&self, table: &Table, found: &mut Observations) -> Result<()> {
+        let name = &table.name;
+        let columns = self.table_columns(table)?;
+        let conditions = self.table_conditions(table)?;
         let of_runs = [
             (self.last_only, "--last-only".to_string()),
             (self.skip > 0.0, format!("--skip {}", self.skip)),
@@ -244,34 +236,24 @@ impl Source {
         if self.stable_only {
             bail!("--stable-only: {name} is no metrics.csv, and no column has the learning rate");
         }
-        let mut reader = csv::Reader::from_path(path).with_context(|| name.clone())?;
         let first_run = next_run(&found.points);
         let mut runs: HashMap<String, usize> = HashMap::new();
-        for (i, row) in reader.records().enumerate() {
-            let row = row.with_context(|| name.clone())?;
-            if conditions.iter().any(|(column, value)| row.get(*column) != Some(value.as_str())) {
+        for (i, row) in table.rows().enumerate() {
+            if conditions.iter().any(|(column, value)| row.text(*column) != value) {
                 continue;
             }
             let number = |key: &str| -> Result<Option<f64>> {
                 let Some(column) = columns.by_name.get(key) else { return Ok(None) };
-                let text = row.get(*column).unwrap_or("");
                 // Of columns that nobody named, a form may use some only.
-                if text.trim().is_empty() && self.columns.is_none() && key != "loss" {
+                if row.text(*column).is_empty() && self.columns.is_none() && key != "loss" {
                     return Ok(None);
                 }
-                let label = header.get(*column).unwrap_or("");
-                let value: f64 = text.trim().parse().map_err(|_| {
-                    anyhow::anyhow!("{name}: line {}: {label} = {text:?}: not a number", i + 2)
-                })?;
-                if value > 0.0 && value.is_finite() {
-                    return Ok(Some(value));
-                }
-                bail!("{name}: line {}: {label} = {text}: must be positive and finite", i + 2)
+                row.positive(*column).map(Some)
             };
             let key = if columns.run.is_empty() {
                 i.to_string()
             } else {
-                let parts = columns.run.iter().map(|column| row.get(*column).unwrap_or(""));
+                let parts = columns.run.iter().map(|column| row.text(*column));
                 parts.collect::<Vec<_>>().join("\u{1f}")
             };
             let next = first_run + runs.len();
@@ -290,26 +272,18 @@ impl Source {
         Ok(())
     }
 
-    fn table_columns(&self, name: &str, header: &StringRecord) -> Result<Columns> {
+    fn table_columns(&self, table: &Table) -> Result<Columns> {
         let mut columns = Columns { by_name: HashMap::new(), run: Vec::new() };
-        let place = |column: &str| {
-            header.iter().position(|one| one == column).with_context(|| {
-                let known = header.iter().collect::<Vec<_>>().join(", ");
-                format!("{name}: no column {column:?}; it has {known}")
-            })
-        };
         let Some(pairs) = &self.columns else {
-            for key in NAMES {
-                if let Some(at) = header.iter().position(|one| one == key) {
-                    columns.by_name.insert(key, at);
-                }
-            }
-            columns.run.extend(header.iter().position(|one| one == "run"));
+            let named = NAMES.into_iter().filter_map(|key| Some((key, table.find(key)?)));
+            columns.by_name.extend(named);
+            columns.run.extend(table.find("run"));
             if !columns.by_name.contains_key("loss") {
-                let known = header.iter().collect::<Vec<_>>().join(", ");
                 bail!(
-                    "{name}: no metrics.csv, and no column named loss; it has {known}. Name them: \
-                     --columns n_params=...,tokens=...,loss=..."
+                    "{}: no metrics.csv, and no column named loss; it has {}. Name them: \
+                     --columns n_params=...,tokens=...,loss=...",
+                    table.name,
+                    table.columns()
                 );
             }
             return Ok(columns);
@@ -319,14 +293,15 @@ impl Source {
                 .split_once('=')
                 .with_context(|| format!("--columns: {pair:?}: must be NAME=COLUMN"))?;
             if key == "run" {
-                columns.run = column.split('+').map(place).collect::<Result<_>>()?;
+                columns.run =
+                    column.split('+').map(|one| table.column(one)).collect::<Result<_>>()?;
                 continue;
             }
             let known = NAMES.into_iter().find(|known| *known == key);
             let known = known.with_context(|| {
                 format!("--columns: {key:?}: must be one of {}, run", NAMES.join(", "))
             })?;
-            columns.by_name.insert(known, place(column)?);
+            columns.by_name.insert(known, table.column(column)?);
         }
         if !columns.by_name.contains_key("loss") {
             bail!("--columns: loss=... is missing");
@@ -334,14 +309,12 @@ impl Source {
         Ok(columns)
     }
 
-    fn table_conditions(&self, name: &str, header: &StringRecord) -> Result<Vec<(usize, String)>> {
+    fn table_conditions(&self, table: &Table) -> Result<Vec<(usize, String)>> {
         let condition = |text: &String| {
             let (column, value) = text
                 .split_once('=')
                 .with_context(|| format!("--where {text:?}: must be COLUMN=VALUE"))?;
-            let place = header.iter().position(|one| one == column);
-            let place =
-                place.with_context(|| format!("--where {text}: {name} has no {column:?}"))?;
+            let place = table.column(column).with_context(|| format!("--where {text}"))?;
             Ok((place, value.to_string()))
         };
         self.conditions.iter().map(condition).collect()
@@ -409,10 +382,13 @@ pub fn run_of(file: &Path) -> PathBuf {
     if file.is_dir() { file } else { file.parent().unwrap_or(file) }.to_path_buf()
 }
 
-fn header(path: &Path) -> Result<StringRecord> {
+/// Whether a table is the metrics.csv of a run.
+fn is_metrics(path: &Path) -> Result<bool> {
     let mut reader = csv::Reader::from_path(path)
         .with_context(|| format!("{} cannot be read", path.display()))?;
-    Ok(reader.headers().with_context(|| path.display().to_string())?.clone())
+    let header = reader.headers().with_context(|| path.display().to_string())?;
+    let has = |column: &str| header.iter().any(|name| name == column);
+    Ok(has("compute_flops") && has("val_loss"))
 }
 
 fn next_run(points: &[Observation]) -> usize {

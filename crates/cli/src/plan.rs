@@ -1,8 +1,9 @@
 use crate::law::{BatchChoice, Costs, MOST_PACE, Pace, PaceSource, PlanningLaw};
+use crate::table::{Row, Table};
 use crate::{figures, measured, output, plan_report, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use corpus::{TokenFileInfo, TokenizerChoice};
+use corpus::{TokenFileInfo, Tokenizer, TokenizerChoice};
 use measure::{Flops, GptShape, PfDays};
 use scaling::plan::{
     Family, FinalShape, Goal, Operators, Plan as StagedPlan, Request, Stop, WidthRule,
@@ -253,12 +254,12 @@ impl Plan {
         };
         let law = PlanningLaw::open(&self.law)?;
         // What the law's runs were counts where nothing else is said.
-        let of_law = law.recipe().filter(|recipe| {
-            let fits = template.batch().final_tokens().is_multiple_of(recipe.context_len as u64);
+        let context_of_law = law.recipe().map(|recipe| recipe.context_len).filter(|context_len| {
+            let fits = template.batch().final_tokens().is_multiple_of(*context_len as u64);
             self.template.is_none() && fits
         });
         let context_len = self.context.map(|context_len| context_len as usize);
-        let template = match context_len.or(of_law.map(|recipe| recipe.context_len)) {
+        let template = match context_len.or(context_of_law) {
             Some(context_len) => template.with_context_len(context_len)?,
             None => template,
         };
@@ -275,14 +276,12 @@ impl Plan {
         {
             bail!("--batch {tokens}: must be a multiple of the context length, {context_len}");
         }
-        let of_law = of_law.and_then(|recipe| recipe.n_vocab);
-        let n_vocab = match self.vocab.map(|vocab| vocab as usize).or(of_law) {
-            Some(vocab) => vocab,
-            None => vocabulary(&template)?,
-        };
-        let is_told = self.template.is_some()
-            || (self.vocab.is_some() || of_law.is_some())
-                && (self.context.is_some() || law.recipe().is_some());
+        let of_template = self.template.as_ref().map(|_| vocabulary(&template)).transpose()?;
+        let told = self.vocab.map(|vocab| vocab as usize).or(of_template.flatten());
+        let told = told.or(law.recipe().and_then(|recipe| recipe.n_vocab));
+        let n_vocab = told.unwrap_or(GPT2_VOCABULARY);
+        let is_told = told.is_some()
+            && (self.context.is_some() || law.recipe().is_some() || self.template.is_some());
         let assumes_gpt2 = law.is_fitted() && !is_told;
         let last = self.last(n_vocab, context_len)?;
         let ask = Ask {
@@ -394,18 +393,20 @@ pub fn operators(option: &str, names: &[String]) -> Result<Operators> {
     Ok(operators)
 }
 
-/// Tokens in the vocabulary of a schedule's data, as far as the schedule or the record of its token file tells; else GPT-2's.
-pub fn vocabulary(schedule: &Schedule) -> Result<usize> {
+/// Tokens in the vocabulary of a schedule's data, where the schedule, its tokenizer.json or the record of its token file tells.
+pub fn vocabulary(schedule: &Schedule) -> Result<Option<usize>> {
     Ok(match schedule.data() {
-        DataSource::Synthetic(language) => language.n_words,
-        DataSource::Text(text) => match text.tokenizer.parse() {
-            Ok(TokenizerChoice::Bytes) => BYTES,
-            Ok(TokenizerChoice::Bpe(size)) => size,
-            _ => GPT2_VOCABULARY,
+        DataSource::Synthetic(language) => Some(language.n_words),
+        DataSource::Text(text) => match text.tokenizer.parse()? {
+            TokenizerChoice::Bytes => Some(BYTES),
+            TokenizerChoice::Bpe(size) => Some(size),
+            TokenizerChoice::Gpt2(_) => Some(GPT2_VOCABULARY),
+            TokenizerChoice::File(path) if path.exists() => {
+                Some(Tokenizer::from_file(&path)?.n_vocab())
+            }
+            TokenizerChoice::File(_) => None,
         },
-        DataSource::Tokens(tokens) => {
-            TokenFileInfo::of(&tokens.file)?.map_or(GPT2_VOCABULARY, |info| info.n_vocab)
-        }
+        DataSource::Tokens(tokens) => TokenFileInfo::of(&tokens.file)?.map(|info| info.n_vocab),
     })
 }
 
@@ -463,33 +464,21 @@ fn schedule(
 
 /// A table of measured speeds.
 fn throughput(path: &Path) -> Result<Throughput> {
-    let name = path.display();
-    let mut reader =
-        csv::Reader::from_path(path).with_context(|| format!("{name} cannot be read"))?;
-    let header = reader.headers().with_context(|| name.to_string())?.clone();
-    let place = |column: &str| header.iter().position(|one| one == column);
-    let (n_params, layers, width) = (place("n_params"), place("n_layers"), place("d_model"));
-    let speed = place("tokens_per_second")
-        .with_context(|| format!("{name}: no column tokens_per_second"))?;
-    if n_params.is_none() && (layers.is_none() || width.is_none()) {
-        bail!("{name}: neither a column n_params nor columns n_layers and d_model");
-    }
-    let mut pairs = Vec::new();
-    for (i, row) in reader.records().enumerate() {
-        let row = row.with_context(|| name.to_string())?;
-        let number = |column: usize| -> Result<f64> {
-            let text = row.get(column).unwrap_or("");
-            let label = header.get(column).unwrap_or("");
-            text.trim().parse().ok().with_context(|| {
-                format!("{name}: line {}: {label} = {text:?}: not a number", i + 2)
-            })
+    let table = Table::read(path)?;
+    let speed = table.column("tokens_per_second")?;
+    let size: Box<dyn Fn(Row<'_>) -> Result<f64>> =
+        match (table.find("n_params"), table.find("n_layers"), table.find("d_model")) {
+            (Some(n_params), ..) => Box::new(move |row| row.number(n_params)),
+            (None, Some(layers), Some(width)) => {
+                Box::new(move |row| Ok(12.0 * row.number(layers)? * row.number(width)?.powi(2)))
+            }
+            _ => bail!(
+                "{}: neither a column n_params nor columns n_layers and d_model; it has {}",
+                table.name,
+                table.columns()
+            ),
         };
-        let n = match (n_params, layers, width) {
-            (Some(column), ..) => number(column)?,
-            (_, Some(layers), Some(width)) => 12.0 * number(layers)? * number(width)?.powi(2),
-            _ => bail!("{name}: no size"),
-        };
-        pairs.push((n, number(speed)?));
-    }
-    Throughput::new(&pairs).with_context(|| name.to_string())
+    let pairs = table.rows().map(|row| Ok((size(row)?, row.number(speed)?)));
+    let pairs = pairs.collect::<Result<Vec<_>>>()?;
+    Throughput::new(&pairs).with_context(|| table.name.clone())
 }

@@ -262,6 +262,37 @@ fn runs_are_fitted_and_compared_without_a_law() {
     assert!(lossy(&backwards.stderr).contains("the smallest model comes first"));
 }
 
+/// By option, by the template, by the law's runs, or as GPT-2.
+#[test]
+fn a_plan_takes_the_vocabulary_from_where_it_is_told() {
+    let world = world();
+    let mut law = world.json(&format!("fit points.csv {COLUMNS} --bootstraps 0 -o law.json"));
+    let ask = |options: &str| {
+        let plan = world.staged(&format!("plan --budget 1e19 --law law.json {options} --json"));
+        assert!(plan.status.success(), "{options}: {}", lossy(&plan.stderr));
+        let json: Value = serde_json::from_slice(&plan.stdout).unwrap();
+        let assumes = json["warnings"].to_string().contains("GPT-2's where nothing is said");
+        (json["stages"][0]["n_vocab"].as_u64().unwrap(), assumes)
+    };
+    world.good("plan --budget 1e19 --law law.json -o plan.toml");
+    let template = fs::read_to_string(world.path("plan.toml")).unwrap();
+    let at = template.find("[data]").unwrap();
+    let end = at + template[at..].find("\n\n").unwrap();
+    let with = |data: &str| template.replacen(&template[at..end], &format!("[data]\n{data}"), 1);
+    let text = "source = \"text\"\nfiles = []\nvalidation_fraction = 0.1\ntokenizer = ";
+    world.write("bytes.toml", with(&format!("{text}\"bytes\"")));
+    world.write("unknown.toml", with(&format!("{text}\"nowhere.json\"")));
+    assert_eq!(ask(""), (50_257, true));
+    assert_eq!(ask("--template bytes.toml"), (256, false));
+    assert_eq!(ask("--template unknown.toml"), (50_257, true));
+    law["recipe"] = serde_json::json!({ "n_vocab": 99, "context_len": 1024, "of_ends": null });
+    world.write("law.json", law.to_string());
+    assert_eq!(ask(""), (99, false));
+    assert_eq!(ask("--template bytes.toml"), (256, false));
+    assert_eq!(ask("--template unknown.toml"), (99, false));
+    assert_eq!(ask("--template unknown.toml --vocab 77"), (77, false));
+}
+
 #[test]
 fn units_and_prices_agree() {
     let world = world();
@@ -293,7 +324,10 @@ fn bad_points_are_explained_and_leave_no_trace() {
         (fit("one_size.csv"), "the points have one value of n_params"),
         (fit("points.csv --form steps"), "point 1: no steps"),
         (fit("points.csv --where kind=c"), "no row meets --where"),
-        (fit("points.csv --where colour=c"), "points.csv has no \"colour\""),
+        (
+            fit("points.csv --where colour=c"),
+            "--where colour=c: points.csv: no column \"colour\"; it has N, D, L, kind",
+        ),
         (fit("points.csv --skip 1.5"), "must be at least 0 and below 1"),
         (fit("one_size.csv --isoflop"), "budgets have a minimum between their sizes"),
         ("fit points.csv -o new.json".into(), "no column named loss; it has N, D, L, kind"),
