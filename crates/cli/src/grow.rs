@@ -292,7 +292,8 @@ impl Grow {
             check_data(from.info(), &corpus, run)?;
             let n = (CHECK_SEQUENCES * shape.context_len) as u64;
             let set = EvaluationSet::new(&corpus, n, shape.context_len);
-            (set, format!("{} held-out tokens of the run", output::count(n)))
+            let on = format!("{} held-out tokens of the run", output::count(set.n_tokens()));
+            (set, on)
         } else {
             let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
             let n = CHECK_SEQUENCES * shape.context_len + 1;

@@ -95,7 +95,8 @@ pub fn command() -> String {
     let quoted = |word: std::ffi::OsString| {
         let word = word.to_string_lossy().into_owned();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+".contains(c);
-        if word.chars().all(plain) { word } else { format!("'{word}'") }
+        let is_plain = !word.is_empty() && word.chars().all(plain);
+        if is_plain { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
     };
     let words = std::env::args_os().skip(1).map(quoted);
     std::iter::once("staged".to_string()).chain(words).collect::<Vec<_>>().join(" ")

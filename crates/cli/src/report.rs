@@ -264,6 +264,7 @@ fn provenance(sides: &Sides) -> Result<String> {
             other => other.to_string(),
         };
         let last = run.curve.points.last();
+        let begun = rows.len();
         for event in started {
             rows.push(vec![
                 run.folder.display().to_string(),
@@ -278,8 +279,12 @@ fn provenance(sides: &Sides) -> Result<String> {
                         .as_u64()
                         .map_or("-".into(), |threads| output::counted(threads, "thread")),
                 ),
-                last.map_or("-".into(), |point| output::duration(point.wall_seconds)),
+                // That of the whole run, where it was begun for the last time.
+                String::new(),
             ]);
+        }
+        if let (Some(row), Some(point)) = (rows[begun..].last_mut(), last) {
+            row[5] = output::duration(point.wall_seconds);
         }
     }
     Ok(table(&["run", "seed", "command", "versions", "machine", "time"], rows.into_iter()))

@@ -47,10 +47,7 @@ pub fn predicted_against_actual(
 ) -> Figure {
     let overview = |over| panel(over, staged, scratch);
     let mut panels = vec![overview(Over::Compute)];
-    match comparison.and_then(|found| close_up(staged, scratch, found)) {
-        Some(close) => panels.push(close),
-        None => panels[0].title = "Held-out loss".into(),
-    }
+    panels.extend(comparison.and_then(|found| close_up(staged, scratch, found)));
     panels.push(overview(Over::Tokens));
     panels.push(overview(Over::Steps));
     Figure { panels, columns: 2 }

@@ -198,6 +198,10 @@ impl Board {
             }
             Event::Ended(summary) => {
                 let run = &mut self.runs[i];
+                if run.text.is_empty() {
+                    // It was over before.
+                    self.before += summary.compute_flops;
+                }
                 run.over = true;
                 run.total = summary.compute_flops;
                 run.done = summary.compute_flops;

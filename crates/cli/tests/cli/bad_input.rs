@@ -279,7 +279,12 @@ fn a_checkpoint_grows_into_one_that_can_be_used() {
         let output = world.staged(&format!("eval {checkpoint} --json"));
         assert!(output.status.success(), "{}", lossy(&output.stderr));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        report["loss"].as_f64().unwrap()
+        let [loss, bits, perplexity] = ["loss", "bits_per_byte", "perplexity"]
+            .map(|key| report[key].as_f64().unwrap_or_else(|| panic!("{key}: {report}")));
+        // Of bytes, a token is one.
+        assert!((bits - loss / std::f64::consts::LN_2).abs() < 1e-9, "{report}");
+        assert!((perplexity / loss.exp() - 1.0).abs() < 1e-9, "{report}");
+        loss
     };
     assert!((loss("run/checkpoints/grown") / loss("run") - 1.0).abs() < 1e-6);
     let zero = "grow momentless/checkpoints/step-00000004 --d-model 24 --moments zero -o other/";

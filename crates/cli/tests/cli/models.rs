@@ -1,6 +1,6 @@
 //! Models that go to other programs, come from them, and are trained on.
 
-use super::world::{STAGED, World, lossy};
+use super::world::{STAGED, World, lossy, write_recipes};
 use serde_json::Value;
 use std::fs;
 
@@ -22,6 +22,28 @@ fn a_run_is_exported_once_and_whole() {
     assert!(world.bad("export run -o out/model").contains("is there already"));
     assert!(world.bad("export absent -o other").contains("absent: neither a checkpoint"));
     assert!(!world.path("other").exists());
+}
+
+#[test]
+fn ways_of_growing_are_compared_once() {
+    let world = World::empty();
+    write_recipes(&world);
+    let bench = "bench growth recipe.toml --narrow 2x16x2 --shallow 1x32x4 --steps 60 --updates 80 --seeds 1 -o grown";
+    let report = world.json(bench);
+    let cases = report.as_array().unwrap();
+    let case = |name: &str| cases.iter().find(|case| case["case"] == name).unwrap();
+    let number = |name: &str, key: &str| case(name)[key].as_f64().unwrap();
+    for name in ["duplicate", "split 0.5", "fresh", "identity", "copy_identity"] {
+        assert!(number(name, "jump").abs() < 1e-5, "{name}: {report}");
+        assert!(number(name, "dynamics_ratio").is_finite(), "{name}: {report}");
+    }
+    assert!(number("copy, stacked", "jump").abs() > 1e-4, "{report}");
+    // Copies of units that are the same stay so.
+    assert!(number("duplicate", "cosine") > 0.999, "{report}");
+    assert!(number("split 1", "cosine") < 0.999, "{report}");
+    let curves = fs::read(world.path("grown/curves.csv")).unwrap();
+    assert_eq!(world.json(bench), report);
+    assert_eq!(fs::read(world.path("grown/curves.csv")).unwrap(), curves);
 }
 
 const BYTES: &str = r#"
