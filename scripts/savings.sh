@@ -36,7 +36,7 @@ trap 'rm -f "$jobs"' EXIT
 # One line a job: its words, then its folder.
 job() { printf '%q ' "$staged" train "$@" --resume >> "$jobs"; echo '> /dev/null' >> "$jobs"; }
 run_jobs() {
-    xargs -P 2 -I{} bash -c '{}' < "$jobs"
+    xargs -d '\n' -P 2 -I{} bash -c '{}' < "$jobs"
     : > "$jobs"
 }
 
@@ -73,6 +73,7 @@ done
 
 # pilots LAW FOLDER SHARE OPTION...: the pilot runs, one of them grown, and their law. Runs that are there are not made again.
 pilots() {
+    [ ! -e "$out/$1.json" ] || return 0
     "$staged" pilot "$recipe" "${text[@]}" --share "$3" "${@:4}" -o "$out/$2" --resume
     cp "$out/$2/law.json" "$out/$1.json"
 }
