@@ -32,7 +32,7 @@ pub(crate) struct Search {
     pub n_starts: usize,
     /// Starts that ended at the best objective.
     pub n_agreeing: usize,
-    /// The highest objective that a start ended at, over the lowest.
+    /// The highest objective that a start ended at.
     pub worst: f64,
 }
 

@@ -2,7 +2,7 @@
 
 use super::goal::Goal;
 use super::make::best_path;
-use super::search::{Graph, Path};
+use super::search::{Chains, Graph, Path};
 use super::shapes::spread;
 use super::{Family, Operators, PlanError, Request, Unstaged};
 use measure::GptShape;
@@ -10,6 +10,9 @@ use rayon::prelude::*;
 
 /// The best staged size over the best unstaged one, at most.
 const AROUND: f64 = 8.0;
+
+/// N of the last shapes that are tried around the best of those looked at first, over its own, at most.
+const NEXT: f64 = 1.15;
 
 /// The last shape of the best plan of a family, and the best plan without growth.
 pub(super) fn best_final_shape(
@@ -89,9 +92,20 @@ pub(super) fn best_final_shape(
             candidates.filter_map(best).collect()
         } else {
             let candidates = near.par_iter().filter(|node| is_candidate(node));
-            let best = |node: &GptShape| rated(node, &best_path(request, node, end(node)).ok()?);
+            let best = |node: &GptShape| {
+                rated(node, &best_path(request, node, Chains::Spread, end(node)).ok()?)
+            };
             candidates.filter_map(best).collect()
         };
-    let last = staged.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).map_or(shape, |one| one.1);
-    Ok((last, unstaged))
+    let best = |staged: Vec<(f64, GptShape)>| staged.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
+    let Some(coarse) = best(staged) else { return Ok((shape, unstaged)) };
+    // Between the shapes that were looked at, and with the best chains to them.
+    let n_coarse = coarse.1.n_params() as f64;
+    let around = near
+        .par_iter()
+        .filter(|node| (1.0 / NEXT..NEXT).contains(&(node.n_params() as f64 / n_coarse)));
+    let fine = around
+        .filter_map(|node| rated(node, &best_path(request, node, Chains::All, end(node)).ok()?));
+    let fine: Vec<_> = fine.chain(rayon::iter::once(coarse)).collect();
+    Ok((best(fine).map_or(shape, |one| one.1), unstaged))
 }

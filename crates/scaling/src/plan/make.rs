@@ -5,7 +5,7 @@ use super::baseline::baselines;
 use super::error::MOST_STEPS;
 use super::goal::{Goal, Stop};
 use super::last_shape::best_final_shape;
-use super::search::{End, Path, best_paths, evaluate};
+use super::search::{Chains, End, Path, best_paths, evaluate};
 use super::shapes::least_size;
 use super::{Advice, FinalShape, Operators, Plan, PlanError, Request, Stage, Unstaged};
 use crate::cost::{GrownAt, positive};
@@ -92,7 +92,7 @@ impl Chosen {
             }
         };
         let end = |by_growths| request.goal.staged_end(&request.cost, n, by_growths).ok();
-        let path = best_path(request, &last, end).map_err(|error| match error {
+        let path = best_path(request, &last, Chains::All, end).map_err(|error| match error {
             PlanError::NoChain { wanted, shape, operators, .. } => {
                 // Where more stages than two are asked for, the reason is another.
                 let reason = (wanted == 2).then(|| cheaper_alone(request, &last, loss)).flatten();
@@ -120,6 +120,7 @@ impl Chosen {
 pub(super) fn best_path(
     request: &Request,
     last: &GptShape,
+    chains: Chains,
     end: impl Fn(f64) -> Option<End>,
 ) -> Result<Path, PlanError> {
     if !request.through.is_empty() {
@@ -138,7 +139,7 @@ pub(super) fn best_path(
         });
     }
     let (least, most) = (*request.stages.start(), *request.stages.end());
-    let paths = best_paths(&request.cost, last, request.operators, most - 1, end);
+    let paths = best_paths(&request.cost, last, request.operators, most - 1, chains, end);
     let in_range = paths.into_iter().skip(least - 1).flatten();
     in_range.max_by(|a, b| a.spared.total_cmp(&b.spared)).ok_or(PlanError::NoChain {
         wanted: least,

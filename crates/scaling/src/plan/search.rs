@@ -4,6 +4,7 @@ use super::shapes::{Operators, spread};
 use crate::{GrowthPoint, StageStart, TrainingCost};
 use measure::GptShape;
 use rayon::prelude::*;
+use std::collections::HashSet;
 
 /// A growth between two shapes of a list.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,15 @@ impl Edge {
     fn growth(&self, n_growths: usize) -> Option<GrowthPoint> {
         self.growths[usize::from(n_growths > 1)]
     }
+}
+
+/// Which chains are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chains {
+    /// Those of the shapes that are spread over N.
+    Spread,
+    /// Those of all shapes near the best of them, too.
+    All,
 }
 
 /// What growths spare together against the last size from scratch, and the loss at which the run then ends.
@@ -144,6 +154,7 @@ pub(crate) fn best_paths(
     last: &GptShape,
     operators: Operators,
     most_growths: usize,
+    chains: Chains,
     end: impl Fn(f64) -> Option<End>,
 ) -> Vec<Option<Path>> {
     let sources = operators.sources(last);
@@ -154,7 +165,10 @@ pub(crate) fn best_paths(
     (0..=most_growths)
         .map(|n| {
             let path = graph.path(last_place, n, &end)?;
-            Some(refine(cost, path, &sources, operators, &end))
+            Some(match chains {
+                Chains::Spread => path,
+                Chains::All => refine(cost, path, &sources, operators, &end),
+            })
         })
         .collect()
 }
@@ -179,9 +193,15 @@ fn refine(
                 let ratio = shape.n_params() as f64 / here;
                 ratio < NEAR && ratio > 1.0 / NEAR
             });
+            // Under a law of N, shapes of one N are worth the same: the first of them that grows so stands for all.
+            let mut tried = HashSet::new();
             for shape in near {
                 let mut shapes = path.shapes.clone();
                 shapes[k] = *shape;
+                let grows = shapes.windows(2).all(|pair| operators.reach(&pair[0], &pair[1]));
+                if !grows || !tried.insert(shape.n_params()) {
+                    continue;
+                }
                 if let Some(found) = evaluate(cost, shapes, operators, end)
                     && found.spared > path.spared + LEAST_GAIN * path.spared.abs()
                 {

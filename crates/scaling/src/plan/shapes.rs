@@ -29,7 +29,7 @@ pub struct Operators {
     pub feed_forward: bool,
 }
 
-/// Most shapes that a search looks at; they are spread evenly over ln N.
+/// Shapes for each doubling of N that the search for a chain begins with; those near the chain that is found are all looked at.
 const BINS_PER_OCTAVE: f64 = 5.0;
 
 /// Parts of the feed-forward layer that may be there or not. Thinner layers lose more than a law in N says: at a quarter the loss was
@@ -207,7 +207,7 @@ pub(crate) fn nearest(shapes: impl Iterator<Item = GptShape>, n_params: f64) -> 
     shapes.min_by(|a, b| away(a).total_cmp(&away(b)))
 }
 
-/// Of many shapes those that are nearest in proportion to `last`, a few for each doubling of N.
+/// Of many shapes those that are nearest in proportion to `last`, itself if it is among them, a few for each doubling of N.
 pub(crate) fn spread(shapes: &[GptShape], last: &GptShape) -> Vec<GptShape> {
     let proportions = |shape: &GptShape| {
         let per_width = |n: usize| (n as f64 / shape.d_model as f64).ln();
@@ -221,8 +221,10 @@ pub(crate) fn spread(shapes: &[GptShape], last: &GptShape) -> Vec<GptShape> {
         let octaves = (last.n_params() as f64 / shape.n_params() as f64).log2();
         (octaves * BINS_PER_OCTAVE).round() as i64
     };
-    let nearest =
-        |group: &[GptShape]| group.iter().min_by(|a, b| away(a).total_cmp(&away(b))).copied();
+    let nearest = |group: &[GptShape]| {
+        let own = group.iter().find(|shape| *shape == last);
+        own.or_else(|| group.iter().min_by(|a, b| away(a).total_cmp(&away(b)))).copied()
+    };
     shapes.chunk_by(|a, b| bin(a) == bin(b)).filter_map(nearest).collect()
 }
 
