@@ -12,6 +12,9 @@ use std::path::Path;
 /// The file format that this version reads and writes.
 const FORMAT_VERSION: u32 = 1;
 
+/// Largest base width: that of the widest models.
+const MOST_BASE_WIDTH: usize = 1_000_000;
+
 /// Most tokens of an evaluation set.
 const MOST_EVALUATION_TOKENS: u64 = 1 << 27;
 
@@ -149,7 +152,9 @@ impl Checker<'_> {
     fn parametrization(&self, parametrization: Parametrization) -> Result<(), ScheduleError> {
         let (hidden_key, hidden) = match parametrization {
             Parametrization::Mup { base_width, hidden_gain, .. } => {
-                self.at_least_one("parametrization.base_width", base_width as u64)?;
+                let expected = format!("must be from 1 to {MOST_BASE_WIDTH}");
+                let in_range = (1..=MOST_BASE_WIDTH).contains(&base_width);
+                self.require(in_range, "parametrization.base_width", base_width, expected)?;
                 ("parametrization.hidden_gain", hidden_gain)
             }
             Parametrization::Standard { hidden_std, .. } => {

@@ -80,17 +80,18 @@ impl Schedule {
     /// 6 N D of all stages unless a loss or a slope comes first, FLOPs: of their steps, and of the batches from which growths estimate
     /// moments anew.
     pub fn most_compute(&self) -> f64 {
-        let mut before = 0;
+        let mut before = 0u64;
         let mut compute = 0.0;
         let through = |step: u64| self.batch().tokens_through(step);
         for (i, stage) in self.stages().iter().enumerate() {
-            let end = before + self.stage_steps(stage, before);
+            let end = before.saturating_add(self.stage_steps(stage, before));
             let reestimated = match stage.growth().moments {
                 MomentRule::Reestimated(batches) if i > 0 => u64::from(batches),
                 _ => 0,
             };
-            let tokens =
-                through(end) - through(before) + through(before + reestimated) - through(before);
+            let tokens = through(end) - through(before)
+                + through(before.saturating_add(reestimated))
+                - through(before);
             compute += stage.shape(1).flops_per_token().0 * tokens as f64;
             before = end;
         }

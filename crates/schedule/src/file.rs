@@ -34,6 +34,16 @@ pub(crate) struct ScheduleFile {
     pub prediction: Option<Prediction>,
 }
 
+impl ScheduleFile {
+    /// Forgets what belongs to stages that others take the place of: how long the last of them is trained alone, and what was spent on
+    /// planning them.
+    pub fn forget_other_stages(&mut self) {
+        let peak = self.from_scratch.and_then(|alone| alone.peak);
+        self.from_scratch = peak.map(|peak| FromScratch { peak: Some(peak), until: None });
+        self.pilot_compute = None;
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModelFile {

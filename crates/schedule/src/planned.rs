@@ -77,6 +77,7 @@ impl Schedule {
         let file = |stage: StageSpec| StageFile::new(&stage.shape, stage.steps, stage.growth);
         self.file.stages = stages.into_iter().map(file).collect();
         self.file.prediction = None;
+        self.file.forget_other_stages();
         Self::check(self.file, Path::new("the stages"))
     }
 
@@ -104,13 +105,12 @@ impl Schedule {
         Self::check(self.file, Path::new("the name"))
     }
 
-    /// The same run evaluated so many times, evenly over its steps, and saved as often as it is evaluated
-    /// every tenth time.
+    /// The same run evaluated at least so many times, evenly over its steps, and saved at every tenth of them.
     ///
     /// # Errors
     /// None that a checked schedule has.
     pub fn with_evaluations(mut self, n: u64) -> Result<Self, ScheduleError> {
-        let every = (self.n_steps() / n).max(1);
+        let every = (self.n_steps() / n.max(1)).max(1);
         self.file.evaluation.every_steps = every;
         self.file.checkpoint.every_steps = 10 * every;
         Self::check(self.file, Path::new("the evaluations"))
@@ -187,6 +187,7 @@ impl Schedule {
             })
             .collect();
         file.prediction = Some(plan.prediction);
+        file.forget_other_stages();
         Ok(Self::check(self.file, Path::new("the plan"))?.with_warmup_at_most(MOST_WARMUP))
     }
 }

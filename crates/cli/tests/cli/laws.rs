@@ -107,6 +107,18 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
     let other =
         world.json("plan --budget 1e19 --law law.json --stages 2..3 --template template.toml");
     assert_eq!(other["batch_tokens"], 65536.0);
+    // What a template says of its own stages does not pass to the planned ones.
+    let text = fs::read_to_string(world.path("template.toml")).unwrap();
+    let of_its_own = text.replace("\n[data]", "pilot_compute = 2e13\n\n[data]")
+        + "\n[from_scratch]\npeak = 0.003\nuntil = { steps = 7 }\n";
+    world.write("own.toml", of_its_own);
+    let ask = "plan --budget 1e19 --law law.json --stages 2..3 --template own.toml";
+    world.good(&format!("{ask} -o planned.toml"));
+    let planned = Schedule::read(&world.path("planned.toml")).unwrap();
+    assert_ne!(planned.pilot_compute(), Some(2e13));
+    let alone = planned.from_scratch().unwrap();
+    assert_eq!(alone.learning_rate().peak, 0.003);
+    assert!(alone.n_steps() > 1000, "{}", alone.n_steps());
     // A batch that rises does so over all stages, each of which has the tokens that are planned for it.
     let ramp = "\n[batch.ramp]\nfrom_tokens = 32768\nsteps = 2000\n";
     let text = fs::read_to_string(world.path("template.toml")).unwrap();
