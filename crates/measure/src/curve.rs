@@ -15,7 +15,7 @@ pub struct CurvePoint {
     pub step: u64,
     /// Tokens trained on, over all stages.
     pub tokens: u64,
-    /// 6 N per token, summed over all stages.
+    /// 6 N per token, summed over all stages, and what growths spent on estimating moments anew, FLOPs.
     pub compute_flops: f64,
     /// Mean cross-entropy of the step's batch before the update, nats per token.
     pub train_loss: f64,
@@ -92,6 +92,15 @@ impl CurvePoint {
     }
 }
 
+impl CurvePoint {
+    fn check_loss(&self) -> Result<(), String> {
+        match self.val_loss.filter(|loss| !(*loss >= 0.0 && loss.is_finite())) {
+            Some(loss) => Err(format!("val_loss = {loss}: must be finite and not negative")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl LearningCurve {
     /// Reads a whole `metrics.csv`. A last row without its end that is no point was being written when the run died, and is passed over.
     ///
@@ -118,10 +127,7 @@ impl LearningCurve {
                 break;
             }
             let point = found?;
-            if let Some(loss) = point.val_loss.filter(|loss| !(*loss >= 0.0 && loss.is_finite())) {
-                let reason = format!("val_loss = {loss}: must be finite and not negative");
-                return Err(broken(i + 2, reason));
-            }
+            point.check_loss().map_err(|reason| broken(i + 2, reason))?;
             if let Some(before) =
                 points.last().filter(|before: &&CurvePoint| before.step >= point.step)
             {
@@ -205,26 +211,32 @@ impl CurveWriter {
     }
 }
 
-/// Points up to a step; rows after it are not looked at.
+/// Points up to a step, one for each step from the first on; rows after it are not looked at.
 fn rows_up_to(path: &Path, last_step: u64) -> Result<Vec<CurvePoint>, CurveError> {
     let io = |cause| CurveError::Io { path: path.to_path_buf(), cause };
+    let broken =
+        |row: usize, reason: String| CurveError::Row { path: path.to_path_buf(), row, reason };
     let text = std::fs::read(path).map_err(io)?;
-    let mut kept = Vec::new();
-    let rows = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_slice());
-    for (i, row) in rows.into_deserialize::<CurvePoint>().enumerate() {
-        let done = kept.last().is_some_and(|point: &CurvePoint| point.step >= last_step);
-        match row {
-            _ if done => break,
-            Ok(point) if point.step <= last_step => kept.push(point),
-            Err(error) if last_step > 0 => {
-                return Err(CurveError::Row {
-                    path: path.to_path_buf(),
-                    row: i + 2,
-                    reason: error.to_string(),
-                });
-            }
-            _ => break,
+    let mut kept: Vec<CurvePoint> = Vec::new();
+    let mut rows = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_slice());
+    let header = rows.headers().map_err(|error| broken(1, error.to_string()))?.clone();
+    for (i, row) in rows.records().enumerate() {
+        let due = kept.last().map_or(0, |point| point.step) + 1;
+        if due > last_step {
+            break;
         }
+        let row = row.map_err(|error| broken(i + 2, error.to_string()))?;
+        let is_cut = row.len() < header.len();
+        let point: CurvePoint = match row.deserialize(Some(&header)) {
+            // The row that was being written when the file was cut.
+            Err(_) if is_cut && !text.ends_with(b"\n") => break,
+            found => found.map_err(|error| broken(i + 2, what_is_wrong(&error, &header, &row)))?,
+        };
+        point.check_loss().map_err(|reason| broken(i + 2, reason))?;
+        if point.step != due {
+            return Err(broken(i + 2, format!("step = {}: must be {due}", point.step)));
+        }
+        kept.push(point);
     }
     Ok(kept)
 }

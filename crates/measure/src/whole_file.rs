@@ -3,11 +3,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Writes a whole file under another name, `PATH.partial`, forces it to the disk and renames it, so that neither a failure nor a
-/// loss of power leaves half of it.
+/// loss of power leaves half of it. What a link leads to is written, not put in the link's place.
 ///
 /// # Errors
 /// The file cannot be written; what was there before is as it was then. Or its name cannot be forced to the disk.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let led_to = fs::canonicalize(path);
+    let path = led_to.as_deref().unwrap_or(path);
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let written = File::create(&partial).and_then(|mut file| {
@@ -21,8 +23,15 @@ pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     }
     written?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    match File::open(folder.unwrap_or(Path::new("."))) {
-        // A folder may be open for writing alone.
+    sync_folder(folder.unwrap_or(Path::new(".")))
+}
+
+/// Forces a folder's names to the disk, unless it may be written to and not read.
+///
+/// # Errors
+/// There is no such folder, or the disk refuses.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         folder => folder?.sync_all(),
     }
@@ -39,6 +48,12 @@ mod tests {
         write_whole(&path, b"first").unwrap();
         write_whole(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("one", &link).unwrap();
+        write_whole(&link, b"through").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"through");
+        assert!(link.is_symlink());
+        fs::remove_file(&link).unwrap();
         // A folder of that name cannot be replaced by a file.
         let taken = folder.path().join("taken");
         fs::create_dir_all(taken.join("within")).unwrap();

@@ -127,6 +127,9 @@ impl Figure {
         if let Some(folder) = folder {
             std::fs::create_dir_all(folder).map_err(|error| refused(&error))?;
         }
+        // What a link leads to is drawn.
+        let led_to = std::fs::canonicalize(path);
+        let path = led_to.as_deref().unwrap_or(path);
         // The format is told from the ending, so the other name keeps it.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let partial = path.with_file_name(format!(".partial-{name}"));
