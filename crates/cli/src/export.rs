@@ -1,5 +1,5 @@
 use crate::checkpoint::{locate, tokenizer_along};
-use crate::output;
+use crate::{output, train};
 use anyhow::Result;
 use clap::Args;
 use corpus::Tokenizer;
@@ -44,7 +44,8 @@ impl Export {
             json: json.as_deref(),
             end_of_text: tokenizer.as_ref().and_then(Tokenizer::end_of_text),
         };
-        let bytes_written = state::export(&checkpoint, exported, &self.out)?;
+        let bytes_written =
+            state::export(&checkpoint, exported, &self.out, train::stop_on_signals()?)?;
         let info = checkpoint.info();
         let report = Report {
             folder: self.out,

@@ -1,4 +1,4 @@
-use crate::output;
+use crate::{output, train};
 use anyhow::{Result, bail};
 use clap::Args;
 use corpus::{Cleaning, Tokenizer, TokenizerChoice};
@@ -47,7 +47,8 @@ impl Import {
             json: json.as_deref(),
         };
         let versions = format!("staged {}", env!("CARGO_PKG_VERSION"));
-        let shape = state::import(&self.model, described, &versions, &self.out)?;
+        let shape =
+            state::import(&self.model, described, &versions, &self.out, train::stop_on_signals()?)?;
         let report = Report {
             checkpoint: self.out,
             shape,

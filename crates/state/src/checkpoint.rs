@@ -332,11 +332,13 @@ pub fn write_folder<T, E: From<StateError>>(
 fn remove_leftovers(parent: &Path, hidden: &str) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let Some(process) = name.to_str().and_then(|name| name.strip_prefix(hidden)) else {
+        let process = name.to_str().and_then(|name| name.strip_prefix(hidden));
+        let Some(process) = process.and_then(|process| process.parse::<u32>().ok()) else {
             continue;
         };
-        // One that lives is still at work there.
-        if !Path::new("/proc").join(process).exists() {
+        // One that lives is still at work there, and without /proc nothing tells whether it does.
+        let processes = Path::new("/proc");
+        if processes.join("self").exists() && !processes.join(process.to_string()).exists() {
             // What cannot be removed is in nobody's way.
             let _ = fs::remove_dir_all(entry.path());
         }

@@ -29,6 +29,9 @@ pub enum StateError {
         /// That of this version.
         due: u32,
     },
+    /// Whoever asked for it broke it off.
+    #[error("stopped")]
+    Stopped,
 }
 
 impl StateError {
@@ -46,7 +49,7 @@ impl StateError {
                     | K::IsADirectory
             ),
             Self::Broken { .. } => true,
-            Self::Format { .. } => false,
+            Self::Format { .. } | Self::Stopped => false,
         }
     }
 

@@ -5,6 +5,7 @@ use crate::file::{sync_folder, write_synced};
 use crate::{Checkpoint, ParamId, ParamRole, StateError, TensorGroup};
 use serde_json::json;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) const CONFIG_FILE: &str = "config.json";
 /// A model's tokenizer, in its folder.
@@ -29,6 +30,7 @@ pub fn export(
     checkpoint: &Checkpoint,
     tokenizer: ExportedTokenizer<'_>,
     target: &Path,
+    stop: &AtomicBool,
 ) -> Result<u64, StateError> {
     let info = checkpoint.info();
     let shape = &info.shape;
@@ -63,6 +65,9 @@ pub fn export(
     });
     write_folder(target, &mut |folder| {
         let mut fill = |group, id: ParamId, sink: &mut TensorSink<'_>| {
+            if stop.load(Ordering::Relaxed) {
+                return Err(StateError::Stopped);
+            }
             let mut tensor = checkpoint.tensor(group, id)?;
             if matches!(id.role, ParamRole::FinalNormGain | ParamRole::FinalNormBias) {
                 let factor = info.constants.output_multiplier;
@@ -89,6 +94,8 @@ mod tests {
     use safetensors::SafeTensors;
     use std::fs;
 
+    static NEVER: AtomicBool = AtomicBool::new(false);
+
     fn saved(state: &TrainingState, folder: &Path) -> Checkpoint {
         let path = CheckpointStore::open(folder).unwrap().save(state, 1, None).unwrap();
         Checkpoint::open(&path).unwrap()
@@ -103,7 +110,11 @@ mod tests {
             let checkpoint = saved(&state, &folder.path().join("checkpoints"));
             let target = folder.path().join("exported");
             let tokenizer = ExportedTokenizer { json: Some("{}"), end_of_text: Some(3) };
-            export(&checkpoint, tokenizer, &target).unwrap();
+            let stopped =
+                export(&checkpoint, tokenizer, &target, &AtomicBool::new(true)).unwrap_err();
+            assert!(matches!(stopped, StateError::Stopped), "{stopped}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "something is left");
+            export(&checkpoint, tokenizer, &target, &NEVER).unwrap();
             let bytes = fs::read(target.join(MODEL_FILE)).unwrap();
             let tensors = SafeTensors::deserialize(&bytes).unwrap();
             assert_eq!(tensors.len(), state.params.len());
@@ -124,7 +135,7 @@ mod tests {
             assert_eq!(config["tie_word_embeddings"], tied_head);
             assert_eq!(config["eos_token_id"], 3);
             assert_eq!(fs::read_to_string(target.join(TOKENIZER_FILE)).unwrap(), "{}");
-            let again = export(&checkpoint, tokenizer, &target).unwrap_err().to_string();
+            let again = export(&checkpoint, tokenizer, &target, &NEVER).unwrap_err().to_string();
             assert!(again.contains("is there already"), "{again}");
         }
     }
@@ -141,7 +152,8 @@ mod tests {
             crate::Moments { first: state.params.clone(), second: state.params.clone() };
         let checkpoint = saved(&state, &folder.path().join("checkpoints"));
         let target = folder.path().join("exported");
-        let refused = export(&checkpoint, ExportedTokenizer::default(), &target).unwrap_err();
+        let refused =
+            export(&checkpoint, ExportedTokenizer::default(), &target, &NEVER).unwrap_err();
         assert!(refused.to_string().contains("d_model / n_heads"), "{refused}");
         assert!(!target.exists());
     }

@@ -2,9 +2,8 @@
 
 use crate::{HostTensor, StateError};
 use bytemuck::cast_slice_mut;
-use memmap2::Mmap;
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, SafeTensors, TensorInfo};
+use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -34,16 +33,29 @@ pub(crate) struct TensorFile {
 
 impl TensorFile {
     /// Opens the recorded file, once it is found to be that.
-    #[allow(unsafe_code)]
     pub fn open(path: &Path, record: &FileRecord) -> Result<Self, StateError> {
-        let file = File::open(path).map_err(StateError::io(path))?;
+        let io = || StateError::io(path);
+        let file = File::open(path).map_err(io())?;
         verify(path, &file, record)?;
-        // SAFETY: checkpoints are never changed in place: they are written under another name and
-        // renamed, and removed by unlinking, which leaves a map intact.
-        let map = unsafe { Mmap::map(&file) }.map_err(StateError::io(path))?;
-        let broken = |error| StateError::broken(path, format!("not safetensors: {error}"));
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(broken)?;
-        let data = (size_of::<u64>() + header) as u64;
+        let mut from = &file;
+        from.rewind().map_err(io())?;
+        let mut length = [0; size_of::<u64>()];
+        from.read_exact(&mut length).map_err(io())?;
+        let length = u64::from_le_bytes(length);
+        let broken =
+            |reason: String| StateError::broken(path, format!("not safetensors: {reason}"));
+        let mut header = Vec::new();
+        from.take(length).read_to_end(&mut header).map_err(io())?;
+        if header.len() as u64 != length {
+            return Err(broken(format!("a header of {length} bytes in {}", record.bytes)));
+        }
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|error| broken(error.to_string()))?;
+        let data = size_of::<u64>() as u64 + length;
+        let end = data + metadata.data_len() as u64;
+        if end != record.bytes {
+            return Err(broken(format!("tensors up to byte {end} of {}", record.bytes)));
+        }
         let tensors = metadata
             .tensors()
             .into_iter()
@@ -173,7 +185,7 @@ impl TensorWriter {
 
 /// Forces a folder's entries to disk.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), StateError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(StateError::io(path))
+    measure::sync_folder(path).map_err(StateError::io(path))
 }
 
 /// Writes a small file and forces it to disk.

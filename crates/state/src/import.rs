@@ -15,6 +15,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The keys of config.json that say what model it is; the others say how it is trained or sampled from.
 #[derive(Deserialize)]
@@ -69,12 +70,13 @@ pub struct ImportedVocabulary<'a> {
 ///
 /// # Errors
 /// A model that is none of GPT-2's architecture or of another vocabulary, the key or the line named; a tensor that is missing, of other dimensions,
-/// not known or not finite; the target exists; a file cannot be read or written.
+/// not known or not finite; the target exists; a file cannot be read or written; `stop` was set.
 pub fn import(
     folder: &Path,
     vocabulary: ImportedVocabulary<'_>,
     versions: &str,
     target: &Path,
+    stop: &AtomicBool,
 ) -> Result<GptShape, StateError> {
     let config_path = folder.join(CONFIG_FILE);
     let (shape, norm_eps) = read_config(&config_path)?;
@@ -104,6 +106,7 @@ pub fn import(
     };
     write_folder(target, &mut |partial| {
         write_checkpoint(partial, &frame, &mut |group, id, sink| match group {
+            _ if stop.load(Ordering::Relaxed) => Err(StateError::Stopped),
             TensorGroup::Params => sink.write(&source.tensor(id)?),
             TensorGroup::FirstMoment | TensorGroup::SecondMoment => {
                 sink.write(&vec![0.0; id.role.dims(&shape).iter().product()])
@@ -217,6 +220,9 @@ mod tests {
     use super::*;
     use crate::init::tests::small_state;
     use crate::{Checkpoint, CheckpointStore, ExportedTokenizer, export};
+
+    static NEVER: AtomicBool = AtomicBool::new(false);
+
     use safetensors::tensor::{TensorView, serialize_to_file};
 
     /// A folder with an exported model, and the state that it comes from.
@@ -227,7 +233,7 @@ mod tests {
         let store = CheckpointStore::open(&folder.path().join("checkpoints")).unwrap();
         let checkpoint = Checkpoint::open(&store.save(&state, 1, None).unwrap()).unwrap();
         let tokenizer = ExportedTokenizer { json: Some("{}"), end_of_text: None };
-        export(&checkpoint, tokenizer, &folder.path().join("hf")).unwrap();
+        export(&checkpoint, tokenizer, &folder.path().join("hf"), &NEVER).unwrap();
         (folder, state)
     }
 
@@ -247,7 +253,8 @@ mod tests {
         for tied_head in [true, false] {
             let (folder, state) = exported(tied_head);
             let target = folder.path().join("imported");
-            let shape = import(&folder.path().join("hf"), bytes(&state), "test", &target).unwrap();
+            let shape =
+                import(&folder.path().join("hf"), bytes(&state), "test", &target, &NEVER).unwrap();
             assert_eq!(shape, state.shape);
             let found = Checkpoint::open(&target).unwrap().load().unwrap();
             assert_eq!(found.position, Position::default());
@@ -260,8 +267,8 @@ mod tests {
                 assert!(found.moments.second[id].data.iter().all(|x| *x == 0.0), "{id}");
             }
             assert_eq!(fs::read_to_string(target.join(TOKENIZER_FILE)).unwrap(), "{}");
-            let again =
-                import(&folder.path().join("hf"), bytes(&state), "test", &target).unwrap_err();
+            let again = import(&folder.path().join("hf"), bytes(&state), "test", &target, &NEVER)
+                .unwrap_err();
             assert!(again.to_string().contains("is there already"), "{again}");
         }
     }
@@ -307,7 +314,7 @@ mod tests {
             [(short, dtype, dims, data)].into_iter().chain(mask).collect()
         });
         let target = folder.path().join("imported");
-        import(&hf, bytes(&state), "test", &target).unwrap();
+        import(&hf, bytes(&state), "test", &target, &NEVER).unwrap();
         let found = Checkpoint::open(&target).unwrap().load().unwrap();
         for (id, due) in &state.params {
             for (found, due) in found.params[id].data.iter().zip(&due.data) {
@@ -324,7 +331,8 @@ mod tests {
             let hf = folder.path().join("hf");
             spoil(&hf);
             let target = folder.path().join("imported");
-            let error = import(&hf, bytes(&state), "test", &target).unwrap_err().to_string();
+            let error =
+                import(&hf, bytes(&state), "test", &target, &NEVER).unwrap_err().to_string();
             assert!(!target.exists());
             error
         };

@@ -41,6 +41,11 @@ impl CheckpointStore {
         Self { root: root.to_path_buf() }
     }
 
+    /// Whether a folder of this name beside the checkpoints passes for one of them, or for one that is being written.
+    pub fn is_own_name(name: &str) -> bool {
+        is_step(name) || name.ends_with(PARTIAL)
+    }
+
     /// Saves a state and keeps the newest `keep` checkpoints up to it, and that of the step `kept`. The folder appears under its name
     /// only once every file is on disk; a failure leaves the older checkpoints as they were. One of the same step, which a run passes
     /// over only if it is not whole, makes way.
@@ -111,11 +116,13 @@ impl CheckpointStore {
     ) -> Result<(Option<Checkpoint>, Vec<Skipped>), StateError> {
         let mut skipped = Vec::new();
         for (_, path) in self.steps()?.into_iter().rev() {
-            match Checkpoint::open(&path) {
-                Ok(checkpoint) if fits(checkpoint.info()) => {
-                    return Ok((Some(checkpoint), skipped));
-                }
-                Ok(_) => {}
+            // Its record tells what it is, and only of one that is looked for are the tensors held against it.
+            let is_it = read_info(&path.join(STATE_FILE)).map(|info| fits(&info));
+            if matches!(is_it, Ok(false)) {
+                continue;
+            }
+            match is_it.and_then(|_| Checkpoint::open(&path)) {
+                Ok(checkpoint) => return Ok((Some(checkpoint), skipped)),
                 Err(error) if !error.is_damage() => return Err(error),
                 Err(error) => skipped.push(Skipped { path, reason: error.to_string() }),
             }
@@ -132,9 +139,6 @@ impl CheckpointStore {
 
     /// Checkpoint folders with their steps, the oldest first.
     fn steps(&self) -> Result<Vec<(u64, PathBuf)>, StateError> {
-        let is_step = |name: &str| {
-            name.strip_prefix("step-").is_some_and(|step| step.bytes().all(|b| b.is_ascii_digit()))
-        };
         let mut steps: Vec<(u64, PathBuf)> = names(&self.root)?
             .into_iter()
             .filter(|name| is_step(name))
@@ -143,6 +147,10 @@ impl CheckpointStore {
         steps.sort();
         Ok(steps)
     }
+}
+
+fn is_step(name: &str) -> bool {
+    name.strip_prefix("step-").is_some_and(|step| step.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn names(root: &Path) -> Result<Vec<String>, StateError> {
