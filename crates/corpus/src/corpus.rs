@@ -32,7 +32,8 @@ impl Corpus {
         for (name, part) in [("training", &training), ("held-out", &held_out)] {
             if part.len() <= context_len {
                 let reason = format!(
-                    "{} {name} tokens of {}: at least {} are needed for a context of {context_len}",
+                    "{} {name} tokens of {} (validation_fraction = {validation_fraction}): at least {} are needed for a context \
+                     of {context_len}",
                     part.len(),
                     file.len(),
                     context_len + 1,
@@ -202,7 +203,10 @@ mod tests {
     #[test]
     fn a_text_shorter_than_a_context_is_explained() {
         let message = corpus(100, 64).err().unwrap().to_string();
-        assert!(message.contains("10 held-out tokens of 100: at least 65"), "{message}");
+        assert!(
+            message.contains("10 held-out tokens of 100 (validation_fraction = 0.1): at least 65"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::CorpusError;
 use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3Default;
@@ -248,6 +248,8 @@ pub(crate) struct TokenFileWriter {
     layout: Layout,
     n_tokens: u64,
     hash: Xxh3Default,
+    /// Whether the file has its name, and the other one may be another process's.
+    placed: bool,
 }
 
 impl TokenFileWriter {
@@ -256,7 +258,12 @@ impl TokenFileWriter {
             std::fs::create_dir_all(folder).map_err(CorpusError::io(folder))?;
         }
         let partial = with_suffix(path, ".partial");
-        let file = File::create(&partial).map_err(CorpusError::io(&partial))?;
+        let file = File::options().write(true).create(true).truncate(false).open(&partial);
+        let file = file.map_err(CorpusError::io(&partial))?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(CorpusError::file(path, "another process is writing it"));
+        }
+        file.set_len(0).map_err(CorpusError::io(&partial))?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         file.write_all(&[0; HEADER_BYTES]).map_err(CorpusError::io(&partial))?;
         Ok(Self {
@@ -266,6 +273,7 @@ impl TokenFileWriter {
             layout: Layout::for_vocabulary(n_vocab),
             n_tokens: 0,
             hash: Xxh3Default::new(),
+            placed: false,
         })
     }
 
@@ -309,17 +317,22 @@ impl TokenFileWriter {
         let info_path = TokenFileInfo::path_for(&self.path);
         let text = serde_json::to_vec_pretty(&info)
             .map_err(|error| CorpusError::file(&info_path, error.to_string()))?;
+        let tokenizer_path = TokenFileInfo::tokenizer_path_for(&self.path);
         let tokenizer = tokenizer_json
-            .map(|json| {
-                Partial::write(&TokenFileInfo::tokenizer_path_for(&self.path), json.as_bytes())
-            })
+            .map(|json| Partial::write(&tokenizer_path, json.as_bytes()))
             .transpose()?;
         let json = Partial::write(&info_path, &text)?;
-        if let Some(tokenizer) = tokenizer {
-            tokenizer.place()?;
+        match tokenizer {
+            Some(tokenizer) => tokenizer.place()?,
+            // That of tokens whose place these take.
+            None if tokenizer_path.exists() => {
+                std::fs::remove_file(&tokenizer_path).map_err(CorpusError::io(&tokenizer_path))?;
+            }
+            None => {}
         }
         json.place()?;
         std::fs::rename(&self.partial, &self.path).map_err(io())?;
+        self.placed = true;
         // Its name, and those of the files beside it.
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
@@ -330,8 +343,10 @@ impl TokenFileWriter {
 
 impl Drop for TokenFileWriter {
     fn drop(&mut self) {
-        // Nothing is left behind by a failure; after `finish` the name is gone already.
-        let _ = std::fs::remove_file(&self.partial);
+        if !self.placed {
+            // Nothing is left behind by a failure.
+            let _ = std::fs::remove_file(&self.partial);
+        }
     }
 }
 
@@ -395,6 +410,23 @@ mod tests {
             n_text_bytes: 1,
             xxh3: String::new(),
         }
+    }
+
+    #[test]
+    fn one_file_has_one_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.bin");
+        let mut first = TokenFileWriter::create(&path, 256).unwrap();
+        let second = TokenFileWriter::create(&path, 256).err().unwrap().to_string();
+        assert!(second.contains("another process is writing it"), "{second}");
+        first.append(&TokenFileWriter::encode(256, &[1, 2, 3])).unwrap();
+        let with_tokenizer = TokenFileInfo::tokenizer_path_for(&path);
+        first.finish(info(256), Some("{}")).unwrap();
+        assert!(with_tokenizer.exists());
+        // What takes its place has no tokenizer.json.
+        write(&path, 256, &[4, 5]);
+        assert!(!with_tokenizer.exists());
+        assert_eq!(TokenFile::open(&path).unwrap().len(), 2);
     }
 
     fn write(path: &Path, n_vocab: usize, tokens: &[u32]) {
