@@ -261,7 +261,9 @@ fn law_of_pilots(observations: &Observations, bootstraps: usize) -> Result<Law> 
 fn law_of(observations: &Observations, options: FitOptions) -> Result<Law> {
     let law = Law::new(&observations.points, options);
     if let Err(error @ FitError::Missing { .. }) = law {
-        bail!("{error}; name the columns that have it: --columns n_params=...,tokens=...,loss=...");
+        bail!(
+            "{error}; every point needs it, in a column of that name or one that is named: --columns n_params=...,tokens=...,loss=..."
+        );
     }
     let mut law = law?;
     law.batch_tokens = observations.batch_tokens;

@@ -10,7 +10,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use schedule::{DepthMode, Growth, MomentRule, NamedPlacement, Placement, WidthMode};
 use serde::Serialize;
-use state::{Checkpoint, TOKENIZER_FILE, write_folder};
+use state::{Checkpoint, CheckpointStore, TOKENIZER_FILE, write_folder};
+use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -118,6 +119,7 @@ struct Report {
 impl Grow {
     pub fn run(self) -> Result<()> {
         output::check_name("-o", &self.out)?;
+        check_no_runs_own(&self.out)?;
         let growth = self.growth()?;
         let (path, run) = locate(&self.checkpoint)?;
         let from = if growth.moments == MomentRule::Zero {
@@ -304,6 +306,21 @@ impl Grow {
         };
         Ok((set, on))
     }
+}
+
+/// Errs for a name that a run would take for one of its own checkpoints.
+fn check_no_runs_own(out: &Path) -> Result<()> {
+    let Some(name) = out.file_name().and_then(OsStr::to_str) else { return Ok(()) };
+    let folder = out.parent().and_then(|parent| parent.canonicalize().ok());
+    let run = folder.as_deref().and_then(Path::parent).filter(|run| RunFolder::is_run(run));
+    let is_among = run.is_some_and(|run| folder == Some(RunFolder::checkpoints_of(run)));
+    if is_among && CheckpointStore::is_own_name(name) {
+        bail!(
+            "-o {}: the run would take it for a checkpoint of its own; choose another name, as grown",
+            out.display()
+        );
+    }
+    Ok(())
 }
 
 /// Writes the grown checkpoint into a folder and shows how far it is; returns its bytes.

@@ -101,7 +101,11 @@ impl Source {
         self.join_branches(&mut found, &branches.collect::<Vec<_>>());
         self.select(&mut found);
         if found.points.is_empty() {
-            bail!("no points are left to fit");
+            bail!(
+                "no points are left to fit, of --drop-highest {}, --skip {} and what else chooses them",
+                self.drop_highest,
+                self.skip
+            );
         }
         Ok(found)
     }

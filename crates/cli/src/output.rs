@@ -117,7 +117,7 @@ pub fn error(text: &str) {
 fn written(result: io::Result<()>) -> Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => Ok(other?),
+        other => other.context("results cannot be written to standard output"),
     }
 }
 

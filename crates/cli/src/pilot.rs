@@ -286,7 +286,10 @@ impl PilotRuns<'_> {
         let planned =
             pilots(&self.shapes, lengths, rate.decaying_share(), rate.decays(), self.compute);
         if planned.len() < 2 * lengths.len() {
-            bail!("{last}: too small for pilot runs: fewer than two smaller shapes grow into it");
+            bail!(
+                "{last}: too small for pilot runs: fewer than two smaller shapes grow into it; take a larger last stage, or name \
+                 shapes with --shapes"
+            );
         }
         let shortest = planned.iter().map(|pilot| self.steps(pilot.tokens)).min().unwrap_or(0);
         // At a constant rate a law takes the points after the warm-up.

@@ -314,7 +314,7 @@ impl Plan {
             }
         }
         if let Some(loss) = self.target_loss.filter(|loss| !(*loss > 0.0 && loss.is_finite())) {
-            bail!("--target-loss {loss}: must be positive");
+            bail!("--target-loss {loss}: must be positive and finite");
         }
         let goal = match (self.budget, self.pf_days, self.seconds, self.target_loss) {
             (Some(flops), ..) => Goal::Budget(flops),
@@ -480,5 +480,8 @@ fn throughput(path: &Path) -> Result<Throughput> {
         };
     let pairs = table.rows().map(|row| Ok((size(row)?, row.number(speed)?)));
     let pairs = pairs.collect::<Result<Vec<_>>>()?;
+    if pairs.is_empty() {
+        bail!("{}: no rows", table.name);
+    }
     Throughput::new(&pairs).with_context(|| table.name.clone())
 }

@@ -67,7 +67,7 @@ impl Plot {
                 .with_context(|| format!("{} cannot be read", first.display()))?;
             let law = fit_of(&text, &first.display().to_string())?;
             figures::fit_quality(&law, &fit::points_path(first))?
-        } else if is_staged(first) {
+        } else if is_staged(first)? {
             let baselines: Vec<RunRecord> = self.sources[1..]
                 .iter()
                 .map(|path| RunRecord::read_baselines(path))
@@ -85,15 +85,15 @@ impl Plot {
 }
 
 /// Whether a folder holds a run of several stages or with a prediction, or such runs.
-fn is_staged(path: &Path) -> bool {
+fn is_staged(path: &Path) -> Result<bool> {
     let first = if RunFolder::is_run(path) {
         Some(path.to_path_buf())
     } else {
         run_folders(path).ok().and_then(|runs| runs.into_iter().next())
     };
-    first
-        .and_then(|run| RunFolder::schedule_of(&run).ok())
-        .is_some_and(|schedule| schedule.stages().len() > 1 || schedule.prediction().is_some())
+    let schedule = first.map(|run| RunFolder::schedule_of(&run)).transpose()?;
+    Ok(schedule
+        .is_some_and(|schedule| schedule.stages().len() > 1 || schedule.prediction().is_some()))
 }
 
 /// Predicted against actual loss, with the saving where there are baselines; of several seeds prediction and growths are the

@@ -18,7 +18,7 @@ pub struct Sample {
     /// A checkpoint, or a run for its newest one
     checkpoint: PathBuf,
     /// Text to go on from
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     prompt: String,
     /// Tokens to draw
     #[arg(long, default_value_t = 300)]

@@ -5,10 +5,11 @@ use clap::Args;
 use corpus::TokenizerChoice;
 use measure::{Flops, PfDays};
 use schedule::{DataSource, DecayShape, Schedule};
+use state::CheckpointStore;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use trainer::{Outcome, RunOptions, RunSummary, train};
+use trainer::{Outcome, RunFolder, RunOptions, RunSummary, train};
 
 /// Arguments of `staged train`.
 #[derive(Args)]
@@ -79,11 +80,15 @@ impl Train {
                     of_file()
                 );
             }
-            text.tokenizer.parse::<TokenizerChoice>().with_context(of_file)?;
+            let parsed = text.tokenizer.parse::<TokenizerChoice>();
+            parsed.with_context(|| format!("{}: [data]", of_file()))?;
         }
         warn_of_rates(&schedule);
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(schedule.name()));
         let device = self.device.parse()?;
+        if let Some(source) = self.branch_of.as_ref().filter(|_| self.resume) {
+            check_same_branch(&folder, source)?;
+        }
         let (resume, branch_of, command) = (self.resume, self.branch_of, output::command());
         let summary = run(RunOptions { schedule, folder, device, resume, branch_of, command })?;
         if summary.outcome == Outcome::Interrupted {
@@ -91,6 +96,21 @@ impl Train {
         }
         if self.json { output::json(&summary) } else { report(&summary) }
     }
+}
+
+/// Errs where a run that goes on branched off another one, or off none.
+fn check_same_branch(folder: &Path, source: &Path) -> Result<()> {
+    if CheckpointStore::reader(&RunFolder::checkpoints_of(folder)).is_empty()? {
+        return Ok(());
+    }
+    let began = match RunFolder::branch_of(folder)? {
+        // Both may have been moved since.
+        Some(branch) if branch.of.file_name() == source.file_name() => return Ok(()),
+        Some(branch) if output::is_same_file(&branch.of, source) => return Ok(()),
+        Some(branch) => format!("as {}", branch.of.display()),
+        None => "by itself".to_string(),
+    };
+    bail!("--branch-of {}: {} began {began}; leave it out", source.display(), folder.display());
 }
 
 /// Tells of warm-ups that are too long for the run or the stage, and of a decay that begins beyond the steps made.
@@ -114,7 +134,7 @@ fn warn_of_rates(schedule: &Schedule) {
                  stage than learning_rate says"
             ));
         }
-        before += own;
+        before = before.saturating_add(own);
     }
     if !at_peak {
         output::note(&format!(

@@ -48,7 +48,7 @@ impl DeviceChoice {
         match self {
             Self::Cpu if precision == Precision::Bf16 => Err(ModelError::Device {
                 device: self.to_string(),
-                reason: "precision bf16 needs --device cuda; use precision = \"f32\"".into(),
+                reason: "precision bf16 needs --device cuda; f32 runs here too".into(),
             }),
             Self::Cpu => Ok(Device::flex()),
             Self::Cuda(number) => self.open_cuda(number),

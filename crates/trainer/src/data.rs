@@ -1,7 +1,7 @@
 use crate::{Event, RunFolder, TrainError};
 use corpus::{
-    Cleaning, Corpus, Prepared, SyntheticLanguage, TokenFile, TokenFileInfo, Tokenizer,
-    TokenizerChoice, prepare,
+    Cleaning, Corpus, CorpusError, Prepared, SyntheticLanguage, TokenFile, TokenFileInfo,
+    Tokenizer, TokenizerChoice, prepare,
 };
 use schedule::{DataSource, Schedule, TextData};
 use std::ops::ControlFlow;
@@ -37,7 +37,14 @@ pub fn open_corpus(schedule: &Schedule, root: &Path) -> Result<Corpus, TrainErro
         }
         DataSource::Text(text) => {
             let path = RunFolder::tokens_of(root);
-            Ok(Corpus::from_file(&path, text.validation_fraction, context_len)?)
+            let corpus = Corpus::from_file(&path, text.validation_fraction, context_len);
+            // Tokens that were made of text too short for them go again: the text is what is to be told.
+            corpus.map_err(|error| match (error, text.files.as_slice()) {
+                (CorpusError::File { path: of, reason }, [file]) if of == path => {
+                    CorpusError::File { path: file.clone(), reason }.into()
+                }
+                (error, _) => error.into(),
+            })
         }
     }
 }

@@ -71,7 +71,7 @@ pub struct GrowthReport {
 /// are exact there, where a GPU may round their factors to TF32.
 ///
 /// # Errors
-/// An operator that keeps the loss by construction moved it by more than 1e-5 of itself.
+/// An operator that keeps the loss by construction moved it by more than 1e-5 of itself and 1e-6 nats per token.
 pub fn check_growth(
     operator: &GrowthOperator,
     before: &TrainingState,
@@ -117,8 +117,12 @@ pub fn growth_seed(seed: u64, growths_before: usize) -> u64 {
 
 /// Moments whose bias-corrected values are the means of the clipped gradient and of its square over
 /// some batches.
+///
+/// # Errors
+/// A gradient that is not finite, before the next step after `step`.
 pub(crate) fn reestimated_moments(
     settings: AdamWSettings,
+    step: u64,
     updates: u64,
     shape: &GptShape,
     batches: impl Iterator<Item = Result<Tensors, TrainError>>,
@@ -128,7 +132,9 @@ pub(crate) fn reestimated_moments(
     for gradients in batches {
         let gradients = gradients?;
         n += 1.0;
-        let clip = clip_factor(settings, gradient_norm(&gradients));
+        let norm = gradient_norm(&gradients);
+        check_finite(step, "the gradient's norm", norm)?;
+        let clip = clip_factor(settings, norm);
         for (id, gradient) in gradients {
             let gradient = gradient * clip;
             for (sums, value) in [(&mut first, gradient.clone()), (&mut second, gradient.square())]
@@ -169,8 +175,11 @@ mod tests {
         };
         // The norm of the second is 10, twice what is allowed.
         let gradients = [gradient([1.0, 2.0]), gradient([6.0, -8.0])];
-        let found = reestimated_moments(settings, 3, &shape, gradients.into_iter()).unwrap();
+        let found = reestimated_moments(settings, 9, 3, &shape, gradients.into_iter()).unwrap();
         let scale = |beta: f64| 1.0 - beta.powi(3);
+        let vast = [gradient([f32::MAX, f32::MAX])];
+        let refused = reestimated_moments(settings, 9, 3, &shape, vast.into_iter()).unwrap_err();
+        assert!(refused.to_string().contains("the gradient's norm is inf"), "{refused}");
         // Means of (1, 2) and (3, -4), and of their squares.
         let first = [2.0, -1.0].map(|x: f64| x * scale(0.9));
         let second = [5.0, 10.0].map(|x: f64| x * scale(0.98));

@@ -230,8 +230,13 @@ impl Learner {
                 Ok(found.gradients)
             });
             let updates = after.position.moment_updates;
-            let moments =
-                reestimated_moments(self.schedule.optimizer(), updates, &after.shape, gradients)?;
+            let moments = reestimated_moments(
+                self.schedule.optimizer(),
+                step,
+                updates,
+                &after.shape,
+                gradients,
+            )?;
             if stop.load(Ordering::Relaxed) {
                 self.gpt = model_of(&self.schedule, &before, &self.device);
                 return Ok(None);

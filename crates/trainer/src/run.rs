@@ -7,7 +7,7 @@ use crate::start::{Start, StartingModel, check_same_start};
 use crate::{EvaluationSet, Event, Learner, Outcome, RunFolder, RunSummary, TrainError};
 use burn::tensor::Device;
 use corpus::Corpus;
-use measure::{CurvePoint, CurveWriter, slope_at_end};
+use measure::{CurvePoint, CurveWriter, GptShape, slope_at_end};
 use model::DeviceChoice;
 use schedule::Schedule;
 use state::{Checkpoint, CheckpointStore, Origin, Skipped, TrainingState};
@@ -557,7 +557,12 @@ pub(crate) fn loaded(
     };
     if info.origin.vocabulary != origin.vocabulary {
         let (there, here) = (info.origin.vocabulary.clone(), origin.vocabulary.clone());
-        return refuse("the vocabulary", there, here);
+        let gone = if corpus::is_unknown(&here) {
+            ", for the JSON beside its tokens, which tells it, is gone"
+        } else {
+            ""
+        };
+        return refuse("the vocabulary", there, here + gone);
     }
     if info.origin.data != origin.data {
         let (there, here) = (info.origin.data.clone(), origin.data.clone());
@@ -570,7 +575,10 @@ pub(crate) fn loaded(
     };
     let shape = stage.shape(n_vocab);
     if info.shape != shape {
-        return refuse("the shape", format!("{:?}", info.shape), format!("{shape:?}"));
+        let told = |shape: &GptShape| {
+            format!("{shape} (vocabulary {}, context {})", shape.n_vocab, shape.context_len)
+        };
+        return refuse("the shape", told(&info.shape), told(&shape));
     }
     if info.origin.seed != origin.seed {
         return refuse("the seed", info.origin.seed.to_string(), origin.seed.to_string());

@@ -57,7 +57,7 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
             let _ = std::fs::remove_dir(path.parent().unwrap_or(folder));
             let _ = std::fs::remove_dir(folder);
         }
-        return Err(error).context(record.to_string());
+        return Err(error.into());
     }
     Ok(recipe.with_tokens(tokens)?)
 }
