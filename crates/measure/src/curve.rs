@@ -345,6 +345,30 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_no_run_wrote_are_not_gone_on_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        write(&path, 1..=5);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let row = |k: usize| whole.lines().nth(k).unwrap();
+        let nan = row(2).replace(&point(2).val_loss.unwrap().to_string(), "nan");
+        for (text, due) in [
+            (whole.replace(row(2), &nan), "row 3: val_loss = NaN: must be finite"),
+            (
+                whole.replace(row(2), &format!("{}\n{}", row(2), row(2))),
+                "row 4: step = 2: must be 3",
+            ),
+            (whole.replace(&format!("{}\n", row(2)), ""), "row 3: step = 3: must be 2"),
+            (whole.replace(row(2), "0,2"), "row 3"),
+        ] {
+            std::fs::write(&path, &text).unwrap();
+            let message = CurveWriter::resume(&path, 4).err().unwrap().to_string();
+            assert!(message.contains(due), "{message}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
     fn a_cut_curve_is_refused_and_stays_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");

@@ -465,6 +465,26 @@ fn a_terminated_run_saves_and_resumes() {
     assert_eq!(rows.lines().count() as u64, step + 3);
 }
 
+#[test]
+fn what_a_run_would_take_for_its_own_or_pass_over_is_refused() {
+    let world = world();
+    let found = world.bad("grow run --depth 2 -o run/checkpoints/step-00000009");
+    assert!(found.contains("would take it for a checkpoint of its own"), "{found}");
+    assert!(world.bad("grow run --depth 2 -o run/checkpoints/a.partial").contains("of its own"));
+    assert!(!world.path("run/checkpoints/step-00000009").exists());
+    world.good("grow run --depth 2 -o step-00000009");
+    let found = world.bad("train tiny.toml --out run --resume --branch-of elsewhere");
+    assert!(found.contains("--branch-of elsewhere: run began by itself; leave it out"), "{found}");
+    world.good("train tiny.toml --out run --resume");
+    world.write("run/schedule.toml", "");
+    assert!(world.bad("plot run -o x.svg").contains("run/schedule.toml"));
+    // A shape that is another is told as one.
+    world.write("run/schedule.toml", SCHEDULE.replace("n_layers = 1", "n_layers = 3"));
+    world.write("deep.toml", SCHEDULE.replace("n_layers = 1", "n_layers = 3"));
+    let found = world.bad("train deep.toml --out run --resume");
+    assert!(found.contains("the shape is 1x16x2 (vocabulary 256, context 16)"), "{found}");
+}
+
 /// At the edge, and one step beyond it.
 #[test]
 fn settings_that_cannot_act_as_meant_are_warned_of() {
