@@ -459,24 +459,40 @@ fn a_staged_run_goes_through_its_stages_and_says_what_growing_did() {
     assert!((summary.compute_flops / due - 1.0).abs() < 1e-12);
 }
 
-#[test]
-fn a_staged_run_that_crashes_anywhere_ends_as_if_it_had_not() {
+/// Holds runs that crash at one of these events, steps and growths counted from 1, against one that does not.
+fn crash(schedule: &Schedule, last_step: u64, crashes: impl Iterator<Item = u64>) {
     let folder = tempfile::tempdir().unwrap();
     let straight = folder.path().join("straight");
-    run_schedule(&straight, stages(), &mut |_, _| ()).unwrap();
-    for crash_at in 1..=16 {
+    let summary = run_schedule(&straight, schedule.clone(), &mut |_, _| ()).unwrap();
+    assert_eq!(summary.step, last_step);
+    for crash_at in crashes {
         let crashed = folder.path().join(format!("crashed-{crash_at}"));
         let mut events = 0;
         let crash = catch_unwind(AssertUnwindSafe(|| {
-            run_schedule(&crashed, stages(), &mut |event, _| {
+            run_schedule(&crashed, schedule.clone(), &mut |event, _| {
                 events += u64::from(matches!(event, Event::Step { .. } | Event::Grown(_)));
                 assert!(events != crash_at, "crash on purpose");
             })
         }));
         assert!(crash.is_err());
-        run_schedule(&crashed, stages(), &mut |_, _| ()).unwrap();
-        assert_eq!(end_of_run(&crashed, 15), end_of_run(&straight, 15), "crash at {crash_at}");
+        run_schedule(&crashed, schedule.clone(), &mut |_, _| ()).unwrap();
+        let [found, due] = [&crashed, &straight].map(|run| end_of_run(run, last_step));
+        assert_eq!(found, due, "crash at {crash_at}");
     }
+}
+
+#[test]
+fn a_staged_run_that_crashes_anywhere_ends_as_if_it_had_not() {
+    crash(&stages(), 15, 1..=16);
+}
+
+/// What its first stage ends by is the curve from before the crash, too.
+#[test]
+fn a_stage_that_ends_at_a_slope_ends_there_after_a_crash() {
+    let until = "until = { steps = 60, slope = -1000.0 }";
+    let text = STAGES.replace("until = { steps = 5 }", until);
+    let schedule = Schedule::parse(&text, Path::new("growing.toml")).unwrap();
+    crash(&schedule, 46, [5, 22, 35, 36, 37, 38].into_iter());
 }
 
 /// New moments may take long: a signal ends them, and the run goes on from before the growth.
