@@ -1,5 +1,6 @@
 use crate::bench_fit::FitBench;
 use crate::bench_growth::GrowthBench;
+use crate::progress::Waiting;
 use crate::{output, shapes, train};
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -88,7 +89,10 @@ impl Step {
             recompute: self.recompute,
             precision: if self.bf16 { Precision::Bf16 } else { Precision::F32 },
         };
-        let report = bench.run()?;
+        let waiting = Waiting::new("measuring steps");
+        let report = bench.run();
+        drop(waiting);
+        let report = report?;
         if self.json { output::json(&report) } else { print(&report) }
     }
 

@@ -158,9 +158,9 @@ impl Fit {
             let others = if more > 0 { format!(" and {more} more") } else { String::new() };
             self.curves[0].display().to_string() + &others
         };
-        let fitting = progress::waiting("fitting the law and its resamples");
+        let fitting = progress::Waiting::new("fitting the law and its resamples");
         let law = law_of(&observations, options).with_context(names);
-        fitting.finish_and_clear();
+        drop(fitting);
         let law = law?;
         if let Some(out) = &self.out {
             write(&law, &observations, out)?;

@@ -1,6 +1,7 @@
 use crate::output;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use measure::{CurvePoint, Flops};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use trainer::{Event, GrowthReport, Start};
 
@@ -59,15 +60,39 @@ impl StatusLine {
     }
 }
 
-/// Says on a terminal what takes its time, and for how long it has, where nothing tells how much is left.
-pub fn waiting(what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{msg}: {elapsed}") {
-        bar.set_style(style);
+/// Says what takes its time, and for how long it has, where nothing tells how much is left; until it is dropped.
+pub struct Waiting {
+    bar: ProgressBar,
+    /// Ends the lines that are written where there is no terminal.
+    _lines: mpsc::Sender<()>,
+}
+
+impl Waiting {
+    pub fn new(what: &'static str) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{msg}: {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        bar.enable_steady_tick(Duration::from_secs(1));
+        let (lines, ended) = mpsc::channel();
+        if bar.is_hidden() {
+            let began = Instant::now();
+            std::thread::spawn(move || {
+                while ended.recv_timeout(LINE_EVERY) == Err(RecvTimeoutError::Timeout) {
+                    let seconds = began.elapsed().as_secs_f64();
+                    output::note(&format!("{what}: {}", output::duration(seconds)));
+                }
+            });
+        }
+        Self { bar, _lines: lines }
     }
-    bar.set_message(what);
-    bar.enable_steady_tick(Duration::from_secs(1));
-    bar
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 /// Shows how far something has come, from a second on: no line for what is done at once.
