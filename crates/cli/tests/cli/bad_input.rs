@@ -466,6 +466,39 @@ fn a_terminated_run_saves_and_resumes() {
 }
 
 #[test]
+fn a_run_says_what_it_measures_on_and_where_it_goes_on() {
+    let world = world();
+    let text = SCHEDULE.replace("machine = { threads = 1 }\n", "");
+    world.write(
+        "free.toml",
+        text.replace("tokens = 64 }\ncheckpoint", "tokens = 640 }\ncheckpoint"),
+    );
+    let train = |threads: &str, to: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_staged"))
+            .current_dir(world.root())
+            .env("RAYON_NUM_THREADS", threads)
+            .args(["train", "free.toml", "--out", "free", "--resume"])
+            .output()
+            .unwrap();
+        let told = lossy(&output.stderr);
+        assert!(output.status.success(), "{told}");
+        let events = fs::read_to_string(world.path("free/events.jsonl")).unwrap();
+        assert!(events.contains(to), "{events}");
+        told
+    };
+    let told = train("1", "\"event\":\"few_held_out\"");
+    assert!(
+        told.contains("evaluation.tokens asks for 640 tokens, the data holds out 208"),
+        "{told}"
+    );
+    // As if it had been stopped before its last steps.
+    fs::remove_dir_all(world.path("free/checkpoints/step-00000004")).unwrap();
+    let told = train("2", "\"event\":\"machine_changed\"");
+    assert!(told.contains("the state comes from cpu, 1 threads"), "{told}");
+    assert!(told.contains("the curve may differ in the last bits"), "{told}");
+}
+
+#[test]
 fn what_a_run_would_take_for_its_own_or_pass_over_is_refused() {
     let world = world();
     let found = world.bad("grow run --depth 2 -o run/checkpoints/step-00000009");

@@ -51,6 +51,23 @@ fn a_budget_is_spent_and_growing_lowers_the_loss() {
     assert!((curve[curve.len() - 1].loss / plan.final_loss - 1.0).abs() < 1e-9);
 }
 
+/// At a pace at which nothing is won by growing the plan is the best single size, with whatever operators.
+#[test]
+fn a_plan_without_growth_is_the_best_single_size() {
+    for operators in [Operators::IN_PROPORTION, Operators::WIDTH] {
+        for budget in [1e18, 1e22] {
+            let last = FinalShape::Best(family());
+            let slow = chinchilla().with_grown_pace(0.5);
+            let request = Request { operators, ..request(slow, Goal::Budget(budget), last) };
+            let plan = plan(&request);
+            let alone = plan.without_growth.clone().unwrap();
+            assert_eq!(plan.stages.len(), 1, "{budget:e}");
+            assert_eq!(plan.stages[0].shape, alone.shape, "{budget:e}");
+            assert!((plan.final_loss / alone.loss - 1.0).abs() < 1e-12, "{budget:e}");
+        }
+    }
+}
+
 #[test]
 fn exact_flops_shrink_a_saving_that_6nd_overstates() {
     let goal = Goal::Stop(Stop::TokensPerParam(20.0));
