@@ -6,24 +6,21 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::Corpus;
 use measure::{GptShape, SmoothCurve};
-use model::DeviceChoice;
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
 use schedule::{
     DecayShape, DepthMode, Growth, MomentRule, NamedPlacement, Placement, Schedule, StageSpec,
     WidthMode,
 };
 use serde::{Deserialize, Serialize};
-use state::{Origin, ParamId, ParamRole, TrainingState};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use trainer::{EvaluationSet, Learner, open_corpus, prepare_text};
+use trainer::{Learner, Trial, TrialPoint, open_corpus, prepare_text};
 
 /// Updates from one evaluation to the next.
 const EVERY: u64 = 40;
-/// Steps of a benchmark are not given up.
-static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Arguments of `staged bench growth`.
 #[derive(Args)]
@@ -247,16 +244,11 @@ impl GrowthBench {
         let n_vocab = corpus.n_vocab();
         let last = schedule.stages().last().context("no stages")?;
         let target = last.shape(n_vocab);
-        let bench = Bench {
-            evaluation: EvaluationSet::new(
-                corpus,
-                schedule.evaluation().tokens,
-                schedule.context_len(),
-            ),
-            schedule,
-            corpus: Arc::clone(corpus),
-            seed,
+        let trial = Trial::new(schedule, Arc::clone(corpus));
+        let follow = |learner: &mut Learner, case: &str, most: u64, goal: Option<f64>| {
+            followed(&trial, learner, seed, case, most, goal.map(|loss| (loss, self.updates)))
         };
+        let stage = |shape: &GptShape, steps| StageSpec::new(shape, steps, None);
         let beginnings = [
             (&self.narrow, "--narrow", false, NARROW),
             (&self.shallow, "--shallow", true, SHALLOW),
@@ -270,22 +262,18 @@ impl GrowthBench {
                 continue;
             }
             let small = shapes::shape(option, from, n_vocab, target.context_len)?;
-            let mut learner = bench.learner(&[(small, self.steps + self.updates, None)], None)?;
-            for _ in 0..self.steps {
-                learner.advance(&NEVER)?;
-            }
+            let mut learner = trial.begin(vec![stage(&small, self.steps + self.updates)], None)?;
+            Trial::train(&mut learner, self.steps)?;
             let state = learner.state();
             if !measured.has(seed, name) {
-                let rows = bench.follow(&mut learner, name, self.updates, |_| false)?;
-                measured.add(rows)?;
+                measured.add(follow(&mut learner, name, self.updates, None)?)?;
             }
             for case in cases {
-                let stages =
-                    [(small, self.steps, None), (target, self.updates, Some(case.growth.clone()))];
-                let mut learner = bench.learner(&stages, Some(state.clone()))?;
-                learner.grow(&bench.evaluation, &NEVER)?;
-                let rows = bench.follow(&mut learner, &case.name, self.updates, |_| false)?;
-                measured.add(rows)?;
+                let grown = StageSpec::new(&target, self.updates, Some(case.growth));
+                let stages = vec![stage(&small, self.steps), grown];
+                let mut learner = trial.begin(stages, Some(state.clone()))?;
+                trial.grow(&mut learner)?;
+                measured.add(follow(&mut learner, &case.name, self.updates, None)?)?;
             }
         }
         if !measured.has(seed, SCRATCH) {
@@ -294,16 +282,8 @@ impl GrowthBench {
                 .filter_map(|name| measured.loss(seed, name, 0))
                 .fold(f64::INFINITY, f64::min);
             let most = 10 * (self.steps + self.updates);
-            let mut learner = bench.learner(&[(target, most, None)], None)?;
-            let after = self.updates + 2 * EVERY;
-            let mut reached = None;
-            let rows = bench.follow(&mut learner, SCRATCH, most, |row| {
-                if row.loss <= goal && reached.is_none() {
-                    reached = Some(row.updates);
-                }
-                reached.is_some_and(|reached| row.updates >= reached + after)
-            })?;
-            measured.add(rows)?;
+            let mut learner = trial.begin(vec![stage(&target, most)], None)?;
+            measured.add(follow(&mut learner, SCRATCH, most, Some(goal))?)?;
         }
         Ok(())
     }
@@ -430,86 +410,31 @@ impl GrowthBench {
     }
 }
 
-/// What every run of a seed has in common.
-struct Bench {
-    schedule: Schedule,
-    corpus: Arc<Corpus>,
-    evaluation: EvaluationSet,
+/// The curve of a run for so many updates; with a loss and a number, until so many updates and two evaluations more are made from that
+/// loss on.
+fn followed(
+    trial: &Trial,
+    learner: &mut Learner,
     seed: u64,
-}
-
-impl Bench {
-    fn learner(
-        &self,
-        stages: &[(GptShape, u64, Option<Growth>)],
-        state: Option<TrainingState>,
-    ) -> Result<Learner> {
-        let spec = |(shape, steps, growth): &(GptShape, u64, Option<Growth>)| {
-            StageSpec::new(shape, *steps, growth.clone())
-        };
-        let schedule = self.schedule.clone().with_stages(stages.iter().map(spec).collect())?;
-        let device = DeviceChoice::Cpu.open(schedule.machine().precision)?;
-        let state = state.unwrap_or_else(|| {
-            let origin = Origin {
-                seed: self.seed,
-                vocabulary: self.corpus.vocabulary(),
-                data: self.corpus.identity(),
-                device: DeviceChoice::Cpu.to_string(),
-                threads: rayon::current_num_threads(),
-                versions: env!("CARGO_PKG_VERSION").to_string(),
-            };
-            Learner::initial_state(&schedule, &self.corpus, origin)
-        });
-        Ok(Learner::new(schedule, Arc::clone(&self.corpus), device, state))
-    }
-
-    /// Evaluates and trains in turns.
-    fn follow(
-        &self,
-        learner: &mut Learner,
-        case: &str,
-        updates: u64,
-        mut enough: impl FnMut(&Row) -> bool,
-    ) -> Result<Vec<Row>> {
-        let mut rows = Vec::new();
-        for made in (0..=updates).step_by(EVERY as usize) {
-            let loss = learner.evaluate(&self.evaluation)?;
-            let cosine = cosine_of_copies(&learner.state());
-            let row = Row { seed: self.seed, case: case.to_string(), updates: made, loss, cosine };
-            output::note(&format!("seed {}, {case}: {made} updates, loss {loss:.4}", self.seed));
-            let done = enough(&row);
-            rows.push(row);
-            if done || made == updates {
-                break;
-            }
-            for _ in 0..EVERY {
-                learner.advance(&NEVER)?;
-            }
+    case: &str,
+    most: u64,
+    enough: Option<(f64, u64)>,
+) -> Result<Vec<Row>> {
+    let (mut rows, mut reached) = (Vec::new(), None);
+    trial.follow(learner, most, EVERY, &mut |point| {
+        let TrialPoint { updates, loss, cosine_of_copies } = point;
+        output::note(&format!("seed {seed}, {case}: {updates} updates, loss {loss:.4}"));
+        rows.push(Row { seed, case: case.to_string(), updates, loss, cosine: cosine_of_copies });
+        let Some((goal, after)) = enough else { return ControlFlow::Continue(()) };
+        if loss <= goal {
+            reached.get_or_insert(updates);
         }
-        Ok(rows)
-    }
-}
-
-/// Cosine of the feed-forward input matrices with themselves when the two halves of the residual stream
-/// and of the units change places: 1 for equal copies.
-fn cosine_of_copies(state: &TrainingState) -> Option<f64> {
-    let (d, f) = (state.shape.d_model, state.shape.d_ff);
-    if !d.is_multiple_of(2) || !f.is_multiple_of(2) {
-        return None;
-    }
-    let (mut dot, mut square) = (0.0, 0.0);
-    for layer in 0..state.shape.n_layers {
-        let weight = &state.params[&ParamId::in_block(ParamRole::FeedForwardInWeight, layer)].data;
-        for row in 0..d {
-            for column in 0..f {
-                let other = (row + d / 2) % d * f + (column + f / 2) % f;
-                let x = f64::from(weight[row * f + column]);
-                dot += x * f64::from(weight[other]);
-                square += x * x;
-            }
+        match reached {
+            Some(reached) if updates >= reached + after + 2 * EVERY => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
         }
-    }
-    Some(dot / square)
+    })?;
+    Ok(rows)
 }
 
 /// The curves on disk.

@@ -15,6 +15,7 @@ mod learner;
 mod memory;
 mod run;
 mod start;
+mod trial;
 
 pub use adamw::{AdamW, gradient_norm};
 pub use bench::{StepBench, StepReport};
@@ -30,3 +31,4 @@ pub use growth::{GrowthCheck, GrowthReport, check_growth, growth_seed};
 pub use learner::{Learner, Step};
 pub use run::{RunOptions, TENSOR_LIBRARY, train};
 pub use start::Start;
+pub use trial::{Trial, TrialPoint};

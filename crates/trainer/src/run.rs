@@ -151,7 +151,7 @@ impl Beginning {
             shape.check()?;
             check_memory(&shape, options.device, passes(schedule))?;
         }
-        let origin = origin(options, &corpus);
+        let origin = origin(schedule, options.device, &corpus);
         let (common, first) = match (branch_of, &model) {
             (Some(source), _) => {
                 (Some(CommonPart::read(source, schedule, n_vocab, &origin)?), None)
@@ -177,12 +177,12 @@ impl Beginning {
 pub const TENSOR_LIBRARY: &str = "burn 0.22.1";
 
 /// Where the states of a run come from.
-fn origin(options: &RunOptions, corpus: &Corpus) -> Origin {
+pub(crate) fn origin(schedule: &Schedule, device: DeviceChoice, corpus: &Corpus) -> Origin {
     Origin {
-        seed: options.schedule.seed(),
+        seed: schedule.seed(),
         vocabulary: corpus.vocabulary(),
         data: corpus.identity(),
-        device: options.device.to_string(),
+        device: device.to_string(),
         threads: rayon::current_num_threads(),
         versions: format!("staged {}, {TENSOR_LIBRARY}", env!("CARGO_PKG_VERSION")),
     }
