@@ -1,6 +1,6 @@
 //! What the figures show: data from laws, fits, schedules and runs, laid out for `plot`.
 
-use crate::law::{Pace, PlanningLaw};
+use crate::law::PlanningLaw;
 use crate::observations::run_of;
 use crate::output;
 use crate::run_record::check_same_data_in;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use measure::{GptShape, LearningCurve};
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
 use scaling::plan::{Goal, Stop, least_size};
-use scaling::{Fit, LawForm, StageStart, TrainingCost, is_one_value};
+use scaling::{Fit, LawForm, Pace, StageStart, TrainingCost, is_one_value};
 use schedule::Schedule;
 use std::path::Path;
 use trainer::RunFolder;
@@ -53,7 +53,7 @@ pub fn law_of(schedule: &Schedule) -> Result<(PlanningLaw, TrainingCost)> {
     let law = PlanningLaw::open(&prediction.law).context("prediction.law of the schedule")?;
     let batch = prediction.batch.parse().map_err(anyhow::Error::msg);
     let pace = Pace {
-        pace: prediction.pace.unwrap_or(1.0),
+        value: prediction.pace.unwrap_or(1.0),
         over: prediction.pace_over.unwrap_or(f64::INFINITY),
     };
     let cost = law.cost(Some(batch.context("prediction.batch")?), Some(pace))?.cost;

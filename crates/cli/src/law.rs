@@ -6,7 +6,7 @@ use scaling::published::{
     AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
 };
 use scaling::{
-    BatchPolicy, Fit, FittedLaw, FittedRecipe, GrownRun, LawForm, Quantity, StepLaw, SumLaw,
+    BatchPolicy, Fit, FittedLaw, FittedRecipe, GrownRun, LawForm, Pace, Quantity, StepLaw, SumLaw,
     Throughput, TokenLaw, TrainingCost,
 };
 use schedule::MOST_BATCH_TOKENS;
@@ -193,13 +193,13 @@ impl PlanningLaw {
                             let cost = TrainingCost::tokens(in_tokens(fit, law, &self.name)?);
                             let own = fit.grown.filter(|_| pace_from == PaceSource::Measured);
                             let pace = own.map_or(pace, |grown| resampled_pace(&grown, &cost));
-                            Ok(pace.in_cost(cost))
+                            Ok(cost.with_pace(pace))
                         })
                         .collect::<Result<_>>()?,
                     None => Vec::new(),
                 };
                 Ok(Costs {
-                    cost: pace.in_cost(TrainingCost::tokens(law)),
+                    cost: TrainingCost::tokens(law).with_pace(pace),
                     resampled,
                     policies: Vec::new(),
                     batch: BatchChoice::Fixed(batch_tokens),
@@ -209,11 +209,8 @@ impl PlanningLaw {
             Law::Steps(law) => {
                 let batch = batch.unwrap_or(BatchChoice::CriticalAtEnd);
                 Ok(Costs {
-                    cost: pace.in_cost(TrainingCost::steps(
-                        law,
-                        KAPLAN_CRITICAL_BATCH,
-                        policy(batch),
-                    )),
+                    cost: TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(batch))
+                        .with_pace(pace),
                     resampled: Vec::new(),
                     policies: policies(law, pace),
                     batch,
@@ -234,7 +231,7 @@ impl PlanningLaw {
             return Ok(None);
         };
         match grown.pace(&TrainingCost::tokens(law)) {
-            Ok(pace) if pace > 0.0 && pace <= MOST_PACE => Ok(Some(Pace::measured(pace, &grown))),
+            Ok(pace) if pace > 0.0 && pace <= MOST_PACE => Ok(Some(measured(pace, &grown))),
             found => {
                 let found = found.map_or("below the law's asymptote".into(), |pace| {
                     format!("which makes a pace of {pace:.3}")
@@ -311,27 +308,9 @@ pub struct Costs {
     pub pace_from: PaceSource,
 }
 
-/// The pace after growths, and the tokens for which one above 1 lasts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pace {
-    pub pace: f64,
-    pub over: f64,
-}
-
-impl Pace {
-    /// To the end.
-    pub fn lasting(pace: f64) -> Self {
-        Self { pace, over: f64::INFINITY }
-    }
-
-    /// For as many tokens as the grown run that it is of.
-    fn measured(pace: f64, grown: &GrownRun) -> Self {
-        Self { pace, over: grown.tokens_large }
-    }
-
-    fn in_cost(self, cost: TrainingCost) -> TrainingCost {
-        cost.with_grown_pace(self.pace).with_pace_over(self.over)
-    }
+/// A measured pace lasts for as many tokens as the grown run that it is of had.
+fn measured(pace: f64, grown: &GrownRun) -> Pace {
+    Pace { value: pace, over: grown.tokens_large }
 }
 
 /// Where a plan's pace comes from.
@@ -349,7 +328,7 @@ pub enum PaceSource {
 /// ends below the law's asymptote the most.
 fn resampled_pace(grown: &GrownRun, cost: &TrainingCost) -> Pace {
     let pace = grown.pace(cost).ok().filter(|pace| !pace.is_nan()).unwrap_or(MOST_PACE);
-    Pace::measured(pace.clamp(LEAST_PACE, MOST_PACE), grown)
+    measured(pace.clamp(LEAST_PACE, MOST_PACE), grown)
 }
 
 impl Costs {
@@ -389,7 +368,7 @@ fn policies(law: StepLaw, pace: Pace) -> Vec<(String, TrainingCost)> {
         (format!("fixed {DEFAULT_BATCH} tokens"), BatchChoice::Fixed(DEFAULT_BATCH)),
     ];
     let cost =
-        |choice| pace.in_cost(TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(choice)));
+        |choice| TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(choice)).with_pace(pace);
     policies.into_iter().map(|(name, choice)| (name, cost(choice))).collect()
 }
 

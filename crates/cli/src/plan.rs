@@ -1,4 +1,4 @@
-use crate::law::{BatchChoice, Costs, MOST_PACE, Pace, PaceSource, PlanningLaw};
+use crate::law::{BatchChoice, Costs, MOST_PACE, PaceSource, PlanningLaw};
 use crate::table::{Row, Table};
 use crate::{figures, measured, output, plan_report, shapes};
 use anyhow::{Context, Result, bail};
@@ -8,7 +8,7 @@ use measure::{Flops, GptShape, PfDays};
 use scaling::plan::{
     Family, FinalShape, Goal, Operators, Plan as StagedPlan, Request, Stop, WidthRule,
 };
-use scaling::{Throughput, TrainingCost};
+use scaling::{Pace, Throughput, TrainingCost};
 use schedule::{DataSource, PlannedRun, PlannedStage, PredictedCurve, Prediction, Schedule};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};

@@ -16,12 +16,32 @@ pub struct TrainingCost {
     law: CostedLaw,
     /// Measured speed; 6 N FLOPs for a token without it.
     throughput: Option<Throughput>,
-    /// Pace of a grown model over that of one from scratch at the same loss.
-    grown_pace: f64,
-    /// Tokens after the first growth for which a pace above 1 lasts.
-    pace_over: f64,
+    pace: Pace,
     /// Loss below which no model grows, nats per token.
     pub(crate) least_growth_loss: f64,
+}
+
+/// How much progress a grown model makes for its compute, over that of one from scratch at the same loss. It is 1 where dynamics are
+/// preserved, as the operators of Shen et al. 2022 are to do. What one above 1 has won is a lead, which was measured to be kept and not
+/// to grow (docs/savings/dickens.md): it may last for some tokens only.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    /// The pace.
+    pub value: f64,
+    /// Tokens after the first growth of a run for which it lasts if it is above 1, and is 1 from then on; infinite if it does to the end.
+    pub over: f64,
+}
+
+impl Pace {
+    /// To the end.
+    pub fn lasting(value: f64) -> Self {
+        Self { value, over: f64::INFINITY }
+    }
+
+    /// The tokens for which it lasts, where that is not to the end.
+    pub fn passes_after(self) -> Option<f64> {
+        (self.value > 1.0 && self.over.is_finite()).then_some(self.over)
+    }
 }
 
 /// The growth that a stage begins with.
@@ -74,13 +94,7 @@ impl TrainingCost {
     }
 
     fn of(law: CostedLaw) -> Self {
-        Self {
-            law,
-            throughput: None,
-            grown_pace: 1.0,
-            pace_over: f64::INFINITY,
-            least_growth_loss: 0.0,
-        }
+        Self { law, throughput: None, pace: Pace::lasting(1.0), least_growth_loss: 0.0 }
     }
 
     /// The same in seconds at a measured speed: every amount of compute becomes one of time.
@@ -90,49 +104,41 @@ impl TrainingCost {
         self
     }
 
-    /// The same where a grown model makes this many times the progress, for its compute, of one from scratch at the same loss.
-    /// It is 1 where dynamics are preserved, as the operators of Shen et al. 2022 are to do.
+    /// The same where grown models have this pace.
     #[must_use]
-    pub fn with_grown_pace(mut self, pace: f64) -> Self {
-        self.grown_pace = pace;
+    pub fn with_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
         self
     }
 
-    /// The same where a pace above 1 lasts for these tokens after the first growth of a run, and is 1 from then on: what was won by then is
-    /// a lead, which was measured to be kept and not to grow (docs/savings/dickens.md). A pace up to 1 lasts to the end.
-    #[must_use]
-    pub fn with_pace_over(mut self, tokens: f64) -> Self {
-        self.pace_over = tokens;
-        self
-    }
-
-    /// The tokens after the first growth for which the pace of grown models lasts, where that is not to the end.
-    pub fn pace_over(&self) -> Option<f64> {
-        (self.grown_pace > 1.0 && self.pace_over.is_finite()).then_some(self.pace_over)
+    /// The pace of grown models.
+    pub fn grown_pace(&self) -> Pace {
+        self.pace
     }
 
     /// The costs at constant paces among whose growth points the best ones are looked for. Where a pace passes, marginal costs after
     /// one growth are at that pace if the run ends before it has, at 1 if after, and in between if just then.
     pub(crate) fn at_constant_paces(&self) -> Vec<Self> {
-        if self.pace_over().is_none() {
+        if self.pace.passes_after().is_none() {
             return vec![self.clone()];
         }
-        let at = |share: f64| self.clone().with_grown_pace(self.grown_pace.powf(share));
-        let shares = (0..=PACES).rev().map(|k| f64::from(k) / f64::from(PACES));
-        shares.map(|share| at(share).with_pace_over(f64::INFINITY)).collect()
+        let at = |share: f64| self.clone().with_pace(Pace::lasting(self.pace.value.powf(share)));
+        (0..=PACES).rev().map(|k| at(f64::from(k) / f64::from(PACES))).collect()
     }
 
     /// Tokens from scratch that tokens are worth which follow others since the first growth.
     pub(crate) fn progress(&self, since_growth: f64, tokens: f64) -> f64 {
-        let Some(over) = self.pace_over() else { return self.grown_pace * tokens };
-        tokens + (self.grown_pace - 1.0) * tokens.min((over - since_growth).max(0.0))
+        let pace = self.pace.value;
+        let Some(over) = self.pace.passes_after() else { return pace * tokens };
+        tokens + (pace - 1.0) * tokens.min((over - since_growth).max(0.0))
     }
 
     /// Tokens after others since the first growth that are worth some from scratch.
     fn tokens_for(&self, since_growth: f64, progress: f64) -> f64 {
-        let at_this_pace = progress / self.grown_pace;
-        let Some(over) = self.pace_over() else { return at_this_pace };
-        at_this_pace.max(progress - (self.grown_pace - 1.0) * (over - since_growth).max(0.0))
+        let pace = self.pace.value;
+        let at_this_pace = progress / pace;
+        let Some(over) = self.pace.passes_after() else { return at_this_pace };
+        at_this_pace.max(progress - (pace - 1.0) * (over - since_growth).max(0.0))
     }
 
     /// Tokens of a stage to a loss, from a growth or from scratch.
@@ -204,7 +210,7 @@ impl TrainingCost {
     pub fn pace(&self, start: StageStart) -> f64 {
         match start {
             StageStart::Scratch => 1.0,
-            StageStart::Growth => self.grown_pace,
+            StageStart::Growth => self.pace.value,
         }
     }
 

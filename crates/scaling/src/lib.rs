@@ -19,7 +19,7 @@ mod throughput;
 mod tokens;
 
 pub use batch::{BatchPolicy, CriticalBatch};
-pub use cost::{GrownAt, StageStart, TrainingCost};
+pub use cost::{GrownAt, Pace, StageStart, TrainingCost};
 pub use error::ScalingError;
 pub use fit::{
     CrossCheck, Estimate, Fit, FitError, FitOptions, FittedLaw, FittedRecipe, HUBER_DELTA, IsoFlop,

@@ -6,7 +6,7 @@ use crate::GrownAt;
 use crate::published::{
     AUTHORS_GROWTH_SLOPES, AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH,
 };
-use crate::{BatchPolicy, TokenLaw};
+use crate::{BatchPolicy, Pace, TokenLaw};
 use proptest::prelude::*;
 
 const SIZES: [f64; 3] = [1e6, 1e8, 1e10];
@@ -181,7 +181,9 @@ fn a_slower_pace_after_growth_saves_less_and_grows_later() {
     let sizes = [6.25e7, 2.5e8, 1e9];
     let final_loss = CHINCHILLA_CORRECTED.loss_at(1e9, 10e9);
     let chains: Vec<Chain> = [1.0, 0.9, 0.8]
-        .map(|ratio| whole.clone().with_grown_pace(ratio).chain(&sizes, final_loss).unwrap())
+        .map(|ratio| {
+            whole.clone().with_pace(Pace::lasting(ratio)).chain(&sizes, final_loss).unwrap()
+        })
         .to_vec();
     for pair in chains.windows(2) {
         assert!(pair[1].saving < pair[0].saving, "{pair:?}");
@@ -206,11 +208,11 @@ fn a_passing_pace_is_a_lead_that_is_kept() {
     let (small, large) = (2.5e8, 1e9);
     let final_loss = CHINCHILLA_CORRECTED.loss_at(large, 20e9);
     let saving = |cost: &TrainingCost| cost.chain(&[small, large], final_loss).unwrap().saving;
-    let at = |pace| saving(&whole.clone().with_grown_pace(pace));
+    let at = |pace| saving(&whole.clone().with_pace(Pace::lasting(pace)));
     let (whole_saving, lasting) = (at(1.0), at(1.15));
     let mut before = whole_saving;
     for over in [1e8, 1e9, 3e9, 6e9, 1e10, 1.5e10, 1.6e10] {
-        let cost = whole.clone().with_grown_pace(1.15).with_pace_over(over);
+        let cost = whole.clone().with_pace(Pace { value: 1.15, over });
         let found = saving(&cost);
         assert!(found >= before && found <= lasting + 1e-12, "{over:e}: {found} after {before}");
         before = found;
@@ -230,10 +232,10 @@ fn a_passing_pace_is_a_lead_that_is_kept() {
     }
     assert!((before / lasting - 1.0).abs() < 1e-9, "{before} {lasting}");
     // A pace up to 1 does not pass.
-    let slow = whole.clone().with_grown_pace(0.9);
-    assert_eq!(saving(&slow.clone().with_pace_over(1e8)), saving(&slow));
+    let slow = whole.clone().with_pace(Pace::lasting(0.9));
+    assert_eq!(saving(&slow.clone().with_pace(Pace { value: 0.9, over: 1e8 })), saving(&slow));
     // It passes over all stages after the first growth: 1e9 tokens of the second one, or of it and the third.
-    let cost = whole.clone().with_grown_pace(1.2).with_pace_over(1e9);
+    let cost = whole.clone().with_pace(Pace { value: 1.2, over: 1e9 });
     let sizes = [6.25e7, small, large];
     for ends in [[3.4, 2.9], [3.4, 3.2]] {
         let staged = cost.staged(&sizes, &ends, final_loss).unwrap();
@@ -247,7 +249,7 @@ fn a_passing_pace_is_a_lead_that_is_kept() {
         [[3.4, 2.9], [3.4, 3.2]].map(|ends| cost.staged(&sizes, &ends, final_loss).unwrap()[1].1);
     assert!(late > 1e9 && early < 1e9, "{late:e} {early:e}");
     // Tokens and what they are worth, before it has passed and after.
-    let cost = whole.with_grown_pace(1.2).with_pace_over(1e9);
+    let cost = whole.with_pace(Pace { value: 1.2, over: 1e9 });
     for (tokens, worth) in [(5e8, 6e8), (1e9, 1.2e9), (3e9, 3.2e9)] {
         let loss =
             cost.loss_after(large, Some(GrownAt { loss: 3.0, tokens: 0.0 }), tokens).unwrap();
@@ -281,7 +283,7 @@ proptest! {
             BatchPolicy::CriticalAtEnd,
             BatchPolicy::Critical,
         ][policy];
-        let (cost, n) = (authors(policy).with_grown_pace(ratio), ln_n.exp());
+        let (cost, n) = (authors(policy).with_pace(Pace::lasting(ratio)), ln_n.exp());
         let best = cost.growth_point(StageStart::Scratch, n / factor, n).unwrap();
         let asymptote = cost.asymptote(n / factor);
         let other = asymptote + (best.loss - asymptote) * away.exp();
@@ -298,7 +300,7 @@ proptest! {
         let tokens_small = per_param * small;
         let grown_at = CHINCHILLA_CORRECTED.loss_at(small, tokens_small);
         let tokens_large = after * law.tokens_at(large, grown_at).unwrap();
-        let cost = law.clone().with_grown_pace(ratio);
+        let cost = law.clone().with_pace(Pace::lasting(ratio));
         let growth = GrownAt { loss: grown_at, tokens: 0.0 };
         let loss = cost.loss_after(large, Some(growth), tokens_large).unwrap();
         let grew = Operators::WIDTH;

@@ -196,7 +196,7 @@ fn build(
         seconds: cost.is_in_seconds().then(|| stages.iter().filter_map(|one| one.seconds).sum()),
         compute_from_scratch: 6.0 * n_last * cost.tokens_at(n_last, final_loss)?,
         pace: cost.pace(StageStart::Growth),
-        pace_over: cost.pace_over(),
+        pace_over: cost.grown_pace().passes_after(),
         final_loss,
         asymptote_multiple: final_loss / cost.asymptote(n_last),
         saving,

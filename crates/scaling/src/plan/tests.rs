@@ -1,6 +1,6 @@
 use super::*;
 use crate::published::{AUTHORS_STEPS, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH};
-use crate::{BatchPolicy, SumLaw, TokenLaw, TrainingCost};
+use crate::{BatchPolicy, Pace, SumLaw, TokenLaw, TrainingCost};
 use measure::GptShape;
 use proptest::prelude::*;
 
@@ -57,7 +57,7 @@ fn a_plan_without_growth_is_the_best_single_size() {
     for operators in [Operators::IN_PROPORTION, Operators::WIDTH] {
         for budget in [1e18, 1e22] {
             let last = FinalShape::Best(family());
-            let slow = chinchilla().with_grown_pace(0.5);
+            let slow = chinchilla().with_pace(Pace::lasting(0.5));
             let request = Request { operators, ..request(slow, Goal::Budget(budget), last) };
             let plan = plan(&request);
             let alone = plan.without_growth.clone().unwrap();
@@ -88,7 +88,7 @@ fn exact_flops_shrink_a_saving_that_6nd_overstates() {
 
 #[test]
 fn a_plan_counts_on_the_pace_after_growth() {
-    let cost = chinchilla().with_grown_pace(0.8);
+    let cost = chinchilla().with_pace(Pace::lasting(0.8));
     let goal = Goal::Stop(Stop::TokensPerParam(20.0));
     let asked = request(cost.clone(), goal, FinalShape::Given(gpt2_large()));
     let found = plan(&Request { stages: 2..=4, ..asked });
@@ -101,7 +101,8 @@ fn a_plan_counts_on_the_pace_after_growth() {
     let whole = plan(&request(chinchilla(), goal, FinalShape::Given(gpt2_large())));
     assert!(found.saving < whole.saving);
     // Two stages at a pace at which they cost more than from scratch are planned where they are asked for, and advised against.
-    let slow = request(chinchilla().with_grown_pace(0.6), goal, FinalShape::Given(gpt2_large()));
+    let slow =
+        request(chinchilla().with_pace(Pace::lasting(0.6)), goal, FinalShape::Given(gpt2_large()));
     let asked =
         plan(&Request { stages: 2..=2, resampled: vec![slow.cost.clone(); 3], ..slow.clone() });
     assert!(asked.saving < 0.0 && !asked.advice.grow);
@@ -113,7 +114,7 @@ fn a_plan_counts_on_the_pace_after_growth() {
 #[test]
 fn a_budget_is_spent_at_any_pace() {
     let with = |ratio, stages, last| {
-        let cost = chinchilla().with_grown_pace(ratio);
+        let cost = chinchilla().with_pace(Pace::lasting(ratio));
         plan(&Request { stages, ..request(cost, Goal::Budget(1e21), last) })
     };
     for ratio in [0.8, 0.97, 1.1] {
@@ -126,7 +127,7 @@ fn a_budget_is_spent_at_any_pace() {
     // Half of the last stage is made when a pace above 1 has passed.
     let lasting = with(1.1, 2..=2, FinalShape::Given(gpt2_large()));
     let over = 0.5 * lasting.stages[1].tokens;
-    let cost = chinchilla().with_grown_pace(1.1).with_pace_over(over);
+    let cost = chinchilla().with_pace(Pace { value: 1.1, over });
     let asked = request(cost, Goal::Budget(1e21), FinalShape::Given(gpt2_large()));
     let found = plan(&Request { stages: 2..=2, ..asked });
     let preserved = with(1.0, 2..=2, FinalShape::Given(gpt2_large()));
@@ -186,7 +187,7 @@ fn the_pace_is_the_same_in_seconds() {
     const SPEED: f64 = 1e14;
     let sizes = [1e6, 1e10].map(|n| (n, SPEED / (6.0 * n)));
     let speed = crate::Throughput::new(&sizes).unwrap();
-    let flops = chinchilla().with_grown_pace(0.9);
+    let flops = chinchilla().with_pace(Pace::lasting(0.9));
     let plans =
         [(flops.clone(), 1e21), (flops.in_seconds(speed), 1e21 / SPEED)].map(|(cost, budget)| {
             let goal = Goal::Budget(budget);
@@ -203,7 +204,7 @@ fn a_plan_that_costs_is_the_cheapest_of_its_kind() {
     let last = gpt2_large();
     let n_last = last.n_params() as f64;
     for ratio in [0.7, 0.74, 0.78, 0.82, 0.86] {
-        let cost = chinchilla().with_grown_pace(ratio);
+        let cost = chinchilla().with_pace(Pace::lasting(ratio));
         let goal = Goal::Stop(Stop::TokensPerParam(20.0));
         let asked = request(cost.clone(), goal, FinalShape::Given(last));
         let found = plan(&Request { stages: 2..=2, ..asked });
