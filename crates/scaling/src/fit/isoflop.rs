@@ -1,7 +1,6 @@
 //! The compute-optimal size from runs of equal compute.
 
 use super::FitError;
-use super::bootstrap::interval;
 use super::observations::{Observation, same};
 use super::{Estimate, Quantity};
 use rand::{RngExt, SeedableRng};
@@ -66,17 +65,7 @@ impl IsoFlop {
                 line(&optima, &drawn).map(|(exponent, _)| exponent)
             })
             .collect();
-        let mean = sample.iter().sum::<f64>() / sample.len() as f64;
-        let variance =
-            sample.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (sample.len() as f64 - 1.0);
-        let known = sample.len() > 1;
-        let (low, high) = interval(sample);
-        let exponent = Estimate {
-            value: exponent,
-            low: known.then_some(low),
-            high: known.then_some(high),
-            standard_error: known.then(|| variance.sqrt()),
-        };
+        let exponent = Estimate::of(exponent, sample);
         Ok(Self { exponent, factor: ln_factor.exp(), optima, left_out })
     }
 }

@@ -127,7 +127,7 @@ impl Problem {
         }));
     }
 
-    fn outer_power(&self, exponents: &[f64]) -> f64 {
+    pub fn outer_power(&self, exponents: &[f64]) -> f64 {
         if self.form.has_outer_power() { exponents[exponents.len() - 1] } else { 1.0 }
     }
 

@@ -37,6 +37,21 @@ pub struct Estimate {
     pub standard_error: Option<f64>,
 }
 
+impl Estimate {
+    /// A value with what resamples make of it; of fewer than two it has no interval.
+    pub(super) fn of(value: f64, sample: Vec<f64>) -> Self {
+        let n = sample.len() as f64;
+        if n < 2.0 {
+            return Self { value, low: None, high: None, standard_error: None };
+        }
+        let mean = sample.iter().sum::<f64>() / n;
+        let deviation = (sample.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
+        let (low, high) = interval(sample);
+        let standard_error = deviation.is_finite().then_some(deviation);
+        Self { value, low: Some(low), high: Some(high), standard_error }
+    }
+}
+
 /// The least and the greatest value of a quantity in the data.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Range {
@@ -391,25 +406,12 @@ fn estimates(form: LawForm, values: &[f64], draws: &[Vec<f64>]) -> BTreeMap<Stri
     let names = form.parameter_names().iter().zip(values).enumerate();
     names
         .map(|(k, (name, value))| {
-            let sample: Vec<f64> = draws.iter().map(|draw| draw[k]).collect();
-            let mut estimate =
-                Estimate { value: *value, low: None, high: None, standard_error: None };
             // A weight is given, and its draws tell of no data.
-            if sample.len() > 1 && *name != "w" {
-                let (low, high) = interval(sample.clone());
-                (estimate.low, estimate.high) = (Some(low), Some(high));
-                let deviation = standard_deviation(&sample);
-                estimate.standard_error = deviation.is_finite().then_some(deviation);
-            }
-            ((*name).to_string(), estimate)
+            let draws = if *name == "w" { &[] } else { draws };
+            let sample = draws.iter().map(|draw| draw[k]).collect();
+            ((*name).to_string(), Estimate::of(*value, sample))
         })
         .collect()
-}
-
-fn standard_deviation(sample: &[f64]) -> f64 {
-    let n = sample.len() as f64;
-    let mean = sample.iter().sum::<f64>() / n;
-    (sample.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt()
 }
 
 fn ranges(form: LawForm, points: &Points) -> Vec<Range> {

@@ -53,7 +53,7 @@ impl Search {
 /// Coefficients with which every term has the same share of the mean loss.
 fn even_coefficients(problem: &Problem, exponents: &[f64]) -> Vec<f64> {
     let n = problem.form.terms().len();
-    let power = if problem.form.has_outer_power() { exponents[exponents.len() - 1] } else { 1.0 };
+    let power = problem.outer_power(exponents);
     vec![problem.mean_loss().powf(1.0 / power) / n as f64; n]
 }
 
