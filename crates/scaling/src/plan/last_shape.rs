@@ -78,34 +78,30 @@ pub(super) fn best_final_shape(
         move |by_growths| goal.staged_end(cost, n, by_growths).ok()
     };
     let rated = |node: &GptShape, path: &Path| Some((merit(node, path.spared)?.0, *node));
-    let staged: Vec<(f64, GptShape)> =
-        if request.through.is_empty() && request.operators == Operators::IN_PROPORTION {
-            // Shapes of a family grow into one another, so that one graph has the paths to all of them.
-            let nodes = spread(&near, &shape);
-            let graph = Graph::new(cost, nodes.clone(), request.operators, most_growths);
-            let candidates = nodes.iter().enumerate().filter(|(_, node)| is_candidate(node));
-            let best = |(i, node): (usize, &GptShape)| {
-                let paths = (least_growths..=most_growths)
-                    .filter_map(|growths| graph.path(i, growths, end(node)));
-                rated(node, &paths.max_by(|a, b| a.spared.total_cmp(&b.spared))?)
-            };
-            candidates.filter_map(best).collect()
-        } else {
-            let candidates = near.par_iter().filter(|node| is_candidate(node));
-            let best = |node: &GptShape| {
-                rated(node, &best_path(request, node, Chains::Spread, end(node)).ok()?)
-            };
-            candidates.filter_map(best).collect()
+    let best = |rated: Vec<(f64, GptShape)>| rated.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
+    let with_its_own_chains =
+        |node: &GptShape| rated(node, &best_path(request, node, Chains::Spread, end(node)).ok()?);
+    let last = if request.through.is_empty() && request.operators == Operators::IN_PROPORTION {
+        // Shapes of a family grow into one another, so that one graph has the paths to all of them.
+        let nodes = spread(&near, &shape);
+        let graph = Graph::new(cost, nodes.clone(), request.operators, most_growths);
+        let candidates = nodes.iter().enumerate().filter(|(_, node)| is_candidate(node));
+        let with_chains = |(i, node): (usize, &GptShape)| {
+            let paths = (least_growths..=most_growths)
+                .filter_map(|growths| graph.path(i, growths, end(node)));
+            rated(node, &paths.max_by(|a, b| a.spared.total_cmp(&b.spared))?)
         };
-    let best = |staged: Vec<(f64, GptShape)>| staged.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
-    let Some(coarse) = best(staged) else { return Ok((shape, unstaged)) };
-    // Between the shapes that were looked at, and with the best chains to them.
-    let n_coarse = coarse.1.n_params() as f64;
-    let around = near
-        .par_iter()
-        .filter(|node| (1.0 / NEXT..NEXT).contains(&(node.n_params() as f64 / n_coarse)));
-    let fine = around
-        .filter_map(|node| rated(node, &best_path(request, node, Chains::All, end(node)).ok()?));
-    let fine: Vec<_> = fine.chain(rayon::iter::once(coarse)).collect();
-    Ok((best(fine).map_or(shape, |one| one.1), unstaged))
+        best(candidates.filter_map(with_chains).collect()).map(|coarse| {
+            // And those between the nodes.
+            let n_coarse = coarse.1.n_params() as f64;
+            let around = near
+                .par_iter()
+                .filter(|node| (1.0 / NEXT..NEXT).contains(&(node.n_params() as f64 / n_coarse)));
+            best(around.filter_map(with_its_own_chains).collect()).unwrap_or(coarse)
+        })
+    } else {
+        let candidates = near.par_iter().filter(|node| is_candidate(node));
+        best(candidates.filter_map(with_its_own_chains).collect())
+    };
+    Ok((last.map_or(shape, |(_, last)| last), unstaged))
 }
