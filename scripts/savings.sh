@@ -74,6 +74,8 @@ done
 # pilots LAW FOLDER SHARE OPTION...: the pilot runs, one of them grown, and their law. Runs that are there are not made again.
 pilots() {
     [ ! -e "$out/$1.json" ] || return 0
+    # That of another growth is not this one's, should the pilot runs be stopped.
+    rm -f "$out/$2/law.json"
     "$staged" pilot "$recipe" "${text[@]}" --share "$3" "${@:4}" -o "$out/$2" --resume
     cp "$out/$2/law.json" "$out/$1.json"
 }

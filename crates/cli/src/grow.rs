@@ -311,7 +311,8 @@ impl Grow {
 /// Errs for a name that a run would take for one of its own checkpoints.
 fn check_no_runs_own(out: &Path) -> Result<()> {
     let Some(name) = out.file_name().and_then(OsStr::to_str) else { return Ok(()) };
-    let folder = out.parent().and_then(|parent| parent.canonicalize().ok());
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok();
     let run = folder.as_deref().and_then(Path::parent).filter(|run| RunFolder::is_run(run));
     let is_among = run.is_some_and(|run| folder == Some(RunFolder::checkpoints_of(run)));
     if is_among && CheckpointStore::is_own_name(name) {

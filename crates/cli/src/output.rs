@@ -49,7 +49,8 @@ pub fn check_target(path: &Path) -> Result<()> {
     if path.exists() && !path.is_file() {
         bail!("{}: is no file that can be replaced; name another", path.display());
     }
-    let folder = path.ancestors().skip(1).find(|folder| folder.exists());
+    let target = measure::led_to(path);
+    let folder = target.ancestors().skip(1).find(|folder| folder.exists());
     if let Some(blocked) =
         folder.filter(|folder| !folder.is_dir() && !folder.as_os_str().is_empty())
     {

@@ -276,9 +276,14 @@ impl Plan {
         {
             bail!("--batch {tokens}: must be a multiple of the context length, {context_len}");
         }
-        let of_template = self.template.as_ref().map(|_| vocabulary(&template)).transpose()?;
-        let told = self.vocab.map(|vocab| vocab as usize).or(of_template.flatten());
-        let told = told.or(law.recipe().and_then(|recipe| recipe.n_vocab));
+        let of_template = match (self.vocab, &self.template) {
+            (Some(vocab), _) => Some(vocab as usize),
+            (None, Some(path)) => {
+                vocabulary(&template).with_context(|| path.display().to_string())?
+            }
+            (None, None) => None,
+        };
+        let told = of_template.or(law.recipe().and_then(|recipe| recipe.n_vocab));
         let n_vocab = told.unwrap_or(GPT2_VOCABULARY);
         let is_told = told.is_some()
             && (self.context.is_some() || law.recipe().is_some() || self.template.is_some());

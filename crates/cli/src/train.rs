@@ -33,7 +33,7 @@ pub struct Train {
     /// Go on from the newest whole checkpoint, or start if there is none
     #[arg(long)]
     resume: bool,
-    /// Begin with the steps that this run has in common with another one, from its newest fitting checkpoint
+    /// Begin with the steps that this run has in common with another one, from its newest fitting checkpoint, unless it has steps already
     #[arg(long, value_name = "RUN")]
     branch_of: Option<PathBuf>,
     /// Train the schedule's last shape alone, for comparison
@@ -87,7 +87,7 @@ impl Train {
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(schedule.name()));
         let device = self.device.parse()?;
         if let Some(source) = self.branch_of.as_ref().filter(|_| self.resume) {
-            check_same_branch(&folder, source)?;
+            tell_other_branch(&folder, source)?;
         }
         let (resume, branch_of, command) = (self.resume, self.branch_of, output::command());
         let summary = run(RunOptions { schedule, folder, device, resume, branch_of, command })?;
@@ -98,19 +98,22 @@ impl Train {
     }
 }
 
-/// Errs where a run that goes on branched off another one, or off none.
-fn check_same_branch(folder: &Path, source: &Path) -> Result<()> {
+/// Says where a run that goes on did not branch off the one that is named: its steps are the same all the same.
+fn tell_other_branch(folder: &Path, source: &Path) -> Result<()> {
     if CheckpointStore::reader(&RunFolder::checkpoints_of(folder)).is_empty()? {
         return Ok(());
     }
     let began = match RunFolder::branch_of(folder)? {
-        // Both may have been moved since.
-        Some(branch) if branch.of.file_name() == source.file_name() => return Ok(()),
         Some(branch) if output::is_same_file(&branch.of, source) => return Ok(()),
         Some(branch) => format!("as {}", branch.of.display()),
         None => "by itself".to_string(),
     };
-    bail!("--branch-of {}: {} began {began}; leave it out", source.display(), folder.display());
+    output::note(&format!(
+        "--branch-of {} is passed over: {} has steps of its own and began {began}",
+        source.display(),
+        folder.display()
+    ));
+    Ok(())
 }
 
 /// Tells of warm-ups that are too long for the run or the stage, and of a decay that begins beyond the steps made.

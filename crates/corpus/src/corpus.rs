@@ -38,7 +38,7 @@ impl Corpus {
                     file.len(),
                     context_len + 1,
                 );
-                return Err(CorpusError::file(path, reason));
+                return Err(CorpusError::TooShort { path: path.to_path_buf(), reason });
             }
         }
         Ok(Self { tokens: Tokens::File { file, training, held_out }, context_len })

@@ -19,6 +19,20 @@ pub enum CorpusError {
         /// What is wrong, with what would be right.
         reason: String,
     },
+    /// Another process writes the file.
+    #[error("{path}: another process is writing it")]
+    Busy {
+        /// File.
+        path: PathBuf,
+    },
+    /// Tokens that are fewer than a sequence.
+    #[error("{path}: {reason}")]
+    TooShort {
+        /// File.
+        path: PathBuf,
+        /// What there is, and what is needed.
+        reason: String,
+    },
     /// A choice that cannot be met.
     #[error("{0}")]
     Choice(String),

@@ -4,8 +4,9 @@ use crate::CorpusError;
 use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -258,12 +259,7 @@ impl TokenFileWriter {
             std::fs::create_dir_all(folder).map_err(CorpusError::io(folder))?;
         }
         let partial = with_suffix(path, ".partial");
-        let file = File::options().write(true).create(true).truncate(false).open(&partial);
-        let file = file.map_err(CorpusError::io(&partial))?;
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return Err(CorpusError::file(path, "another process is writing it"));
-        }
-        file.set_len(0).map_err(CorpusError::io(&partial))?;
+        let file = own_file(&partial, path)?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         file.write_all(&[0; HEADER_BYTES]).map_err(CorpusError::io(&partial))?;
         Ok(Self {
@@ -338,6 +334,25 @@ impl TokenFileWriter {
         let folder = folder.unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(CorpusError::io(folder))?;
         Ok(info)
+    }
+}
+
+/// A file that is empty and that no other process writes, for what is to be `path`.
+fn own_file(partial: &Path, path: &Path) -> Result<File, CorpusError> {
+    let io = || CorpusError::io(partial);
+    loop {
+        let file = File::options().write(true).create(true).truncate(false).open(partial);
+        let file = file.map_err(io())?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(CorpusError::Busy { path: path.to_path_buf() });
+        }
+        // Who held it may have given it its name, or removed it, since it was opened.
+        let id = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let own = id(file.metadata().map_err(io())?);
+        if std::fs::metadata(partial).is_ok_and(|there| id(there) == own) {
+            file.set_len(0).map_err(io())?;
+            return Ok(file);
+        }
     }
 }
 

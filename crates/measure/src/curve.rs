@@ -102,6 +102,19 @@ impl CurvePoint {
 }
 
 impl LearningCurve {
+    /// Reads the rows of a `metrics.csv` up to a step, one for each step from the first on; what follows is not looked at, and before
+    /// the first step there may be no file.
+    ///
+    /// # Errors
+    /// An unreadable file, a row that is not a curve point of the next step, or none of the last one.
+    pub fn read_steps(path: &Path, last_step: u64) -> Result<Self, CurveError> {
+        let points = if path.exists() { rows_up_to(path, last_step)? } else { Vec::new() };
+        if points.last().map_or(0, |point| point.step) != last_step {
+            return Err(CurveError::Cut { path: path.to_path_buf(), step: last_step });
+        }
+        Ok(Self { points })
+    }
+
     /// Reads a whole `metrics.csv`. A last row without its end that is no point was being written when the run died, and is passed over.
     ///
     /// # Errors
@@ -167,11 +180,8 @@ impl CurveWriter {
     /// # Errors
     /// The file cannot be read or written, a row to keep is broken, or the row of `last_step` is missing; the file is as it was then.
     pub fn resume(path: &Path, last_step: u64) -> Result<(Self, LearningCurve), CurveError> {
-        let kept = if path.exists() { rows_up_to(path, last_step)? } else { Vec::new() };
-        if kept.last().map_or(0, |point| point.step) != last_step {
-            return Err(CurveError::Cut { path: path.to_path_buf(), step: last_step });
-        }
-        Ok((Self::with_rows(path, &kept)?, LearningCurve { points: kept }))
+        let kept = LearningCurve::read_steps(path, last_step)?;
+        Ok((Self::with_rows(path, &kept.points)?, kept))
     }
 
     /// Appends one point.
@@ -211,7 +221,6 @@ impl CurveWriter {
     }
 }
 
-/// Points up to a step, one for each step from the first on; rows after it are not looked at.
 fn rows_up_to(path: &Path, last_step: u64) -> Result<Vec<CurvePoint>, CurveError> {
     let io = |cause| CurveError::Io { path: path.to_path_buf(), cause };
     let broken =

@@ -21,4 +21,4 @@ pub use parametrization::Parametrization;
 pub use precision::Precision;
 pub use shape::{GptShape, ShapeError};
 pub use smooth::{Slope, SmoothCurve, slope_at_end};
-pub use whole_file::{sync_folder, write_whole};
+pub use whole_file::{led_to, sync_folder, write_whole};

@@ -1,6 +1,6 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Writes a whole file under another name, `PATH.partial`, forces it to the disk and renames it, so that neither a failure nor a
 /// loss of power leaves half of it. What a link leads to is written, not put in the link's place.
@@ -8,8 +8,7 @@ use std::path::Path;
 /// # Errors
 /// The file cannot be written; what was there before is as it was then. Or its name cannot be forced to the disk.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let led_to = fs::canonicalize(path);
-    let path = led_to.as_deref().unwrap_or(path);
+    let path = &led_to(path);
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let written = File::create(&partial).and_then(|mut file| {
@@ -24,6 +23,17 @@ pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     written?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     sync_folder(folder.unwrap_or(Path::new(".")))
+}
+
+/// Where a link leads to at last, whether there is a file or not; the path itself where it is none.
+pub fn led_to(path: &Path) -> PathBuf {
+    let mut path = path.to_path_buf();
+    // More links than any system follows lead in a circle.
+    for _ in 0..40 {
+        let Ok(next) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(next);
+    }
+    path
 }
 
 /// Forces a folder's names to the disk, unless it may be written to and not read.
@@ -53,6 +63,11 @@ mod tests {
         write_whole(&link, b"through").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"through");
         assert!(link.is_symlink());
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("new", &link).unwrap();
+        write_whole(&link, b"begun").unwrap();
+        assert_eq!(fs::read(folder.path().join("new")).unwrap(), b"begun");
+        fs::remove_file(folder.path().join("new")).unwrap();
         fs::remove_file(&link).unwrap();
         // A folder of that name cannot be replaced by a file.
         let taken = folder.path().join("taken");

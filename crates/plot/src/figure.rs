@@ -127,12 +127,11 @@ impl Figure {
         if let Some(folder) = folder {
             std::fs::create_dir_all(folder).map_err(|error| refused(&error))?;
         }
-        // What a link leads to is drawn.
-        let led_to = std::fs::canonicalize(path);
-        let path = led_to.as_deref().unwrap_or(path);
+        // A file that a link leads to is written, not put in the link's place.
+        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         // The format is told from the ending, so the other name keeps it.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let partial = path.with_file_name(format!(".partial-{name}"));
+        let partial = target.with_file_name(format!(".partial-{name}"));
         let drawn = if is_of_kind(path, "svg") {
             self.svg()
                 .and_then(|text| std::fs::write(&partial, text).map_err(|error| refused(&error)))
@@ -143,7 +142,7 @@ impl Figure {
         };
         let placed = || {
             std::fs::File::open(&partial)?.sync_all()?;
-            std::fs::rename(&partial, path)
+            std::fs::rename(&partial, &target)
         };
         let renamed = drawn.and_then(|()| placed().map_err(|error| refused(&error)));
         if renamed.is_err() {

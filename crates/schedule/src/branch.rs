@@ -65,7 +65,7 @@ impl Schedule {
             let mut file = schedule.file.clone();
             without_token_path(&mut file);
             // Of no number of the run.
-            file.pilot_compute = None;
+            (file.pilot_compute, file.from_scratch) = (None, None);
             file
         };
         difference(&placeless(there), &placeless(self))
@@ -184,10 +184,13 @@ mod tests {
     fn a_part_that_only_one_schedule_has_is_named() {
         let text = trunk();
         let without = parse(&text).unwrap();
-        let with = parse(&format!("{text}\n[from_scratch]\npeak = 0.5\n")).unwrap();
-        assert_eq!(without.difference_from(&with).unwrap(), "`[from_scratch]` there, nothing here");
-        assert_eq!(with.difference_from(&without).unwrap(), "nothing there, `[from_scratch]` here");
+        let with = parse(&grown(240)).unwrap();
+        assert_eq!(without.difference_from(&with).unwrap(), "`[[stages]]` there, nothing here");
+        assert_eq!(with.difference_from(&without).unwrap(), "nothing there, `[[stages]]` here");
         assert_eq!(with.difference_from(&with.clone()), None);
+        // How the last shape is trained alone makes no number of this run.
+        let alone = parse(&format!("{text}\n[from_scratch]\npeak = 0.5\n")).unwrap();
+        assert_eq!(alone.difference_from(&without), None);
     }
 
     #[test]

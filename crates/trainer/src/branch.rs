@@ -83,15 +83,8 @@ impl CommonPart {
         let position = &state.position;
         let due = due(position);
         // Read again: a run that is still going may have come there since.
-        let mut rows = LearningCurve::read(&RunFolder::metrics_of(source))?.points;
-        rows.retain(|row| row.step <= position.step);
-        if rows.last().map(|row| row.step) != Some(position.step) {
-            let reason = format!(
-                "metrics.csv ends before step {}, where the checkpoint stands",
-                position.step
-            );
-            return Err(TrainError::folder(source, reason));
-        }
+        let metrics = RunFolder::metrics_of(source);
+        let mut rows = LearningCurve::read_steps(&metrics, position.step)?.points;
         if let (Some(last), false) = (rows.last_mut(), due) {
             // The other run may end here, and be evaluated for that.
             last.val_loss = None;

@@ -38,10 +38,13 @@ pub fn open_corpus(schedule: &Schedule, root: &Path) -> Result<Corpus, TrainErro
         DataSource::Text(text) => {
             let path = RunFolder::tokens_of(root);
             let corpus = Corpus::from_file(&path, text.validation_fraction, context_len);
-            // Tokens that were made of text too short for them go again: the text is what is to be told.
-            corpus.map_err(|error| match (error, text.files.as_slice()) {
-                (CorpusError::File { path: of, reason }, [file]) if of == path => {
-                    CorpusError::File { path: file.clone(), reason }.into()
+            // The text is too short; its tokens may be gone again when that is read.
+            corpus.map_err(|error| match (error, text.files.first()) {
+                (CorpusError::TooShort { reason, .. }, Some(file)) => {
+                    let more = text.files.len() - 1;
+                    let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+                    let path = PathBuf::from(format!("{}{others}", file.display()));
+                    CorpusError::TooShort { path, reason }.into()
                 }
                 (error, _) => error.into(),
             })

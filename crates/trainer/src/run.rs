@@ -48,7 +48,7 @@ fn passes(schedule: &Schedule) -> u64 {
 }
 
 /// Trains as the schedule says, until its end or until `stop` is set; then saves and returns. Threads are those of the
-/// rayon pool that it is called in: `machine.threads` is for the caller to see to.
+/// rayon pool that it is called in: `machine.threads` is for the caller to see to. (A BPE is trained by the global pool.)
 ///
 /// # Errors
 /// Data, folder, device or checkpoints that cannot be used; a loss that is no longer finite.

@@ -3,11 +3,12 @@
 use crate::progress::warned;
 use crate::{output, train};
 use anyhow::{Context, Result, bail};
+use corpus::CorpusError;
 use schedule::{DataSource, Schedule, TextData};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use trainer::{Event, RunFolder, open_corpus, prepare_text};
+use trainer::{Event, RunFolder, TrainError, open_corpus, prepare_text};
 
 /// What says of which text the tokens of several runs were made, beside them.
 pub(super) const TEXT_FILE: &str = "text.json";
@@ -50,7 +51,8 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
     let prepared =
         prepare_text(&recipe, folder, resume, warn, train::stop_on_signals()?).map(|_| ());
     if let Err(error) = prepared.and_then(|()| open_corpus(&recipe, folder).map(drop)) {
-        if is_new {
+        let is_anothers = matches!(error, TrainError::Corpus(CorpusError::Busy { .. }));
+        if is_new && !is_anothers {
             // What was made for nothing goes again; the first error says more than one about tidying up.
             RunFolder::remove_tokens(folder);
             let _ = std::fs::remove_file(&path);

@@ -506,9 +506,14 @@ fn what_a_run_would_take_for_its_own_or_pass_over_is_refused() {
     assert!(world.bad("grow run --depth 2 -o run/checkpoints/a.partial").contains("of its own"));
     assert!(!world.path("run/checkpoints/step-00000009").exists());
     world.good("grow run --depth 2 -o step-00000009");
-    let found = world.bad("train tiny.toml --out run --resume --branch-of elsewhere");
-    assert!(found.contains("--branch-of elsewhere: run began by itself; leave it out"), "{found}");
-    world.good("train tiny.toml --out run --resume");
+    let beside = world.staged_in("run/checkpoints", "grow .. --depth 2 -o step-00000009");
+    assert!(lossy(&beside.stderr).contains("of its own"), "{}", lossy(&beside.stderr));
+    let told = world.staged("train tiny.toml --out run --resume --branch-of elsewhere");
+    let told = lossy(&told.stderr);
+    assert!(
+        told.contains("--branch-of elsewhere is passed over: run has steps of its own"),
+        "{told}"
+    );
     world.write("run/schedule.toml", "");
     assert!(world.bad("plot run -o x.svg").contains("run/schedule.toml"));
     // A shape that is another is told as one.
