@@ -4,9 +4,8 @@ use crate::CorpusError;
 use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, Metadata, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -347,13 +346,26 @@ fn own_file(partial: &Path, path: &Path) -> Result<File, CorpusError> {
             return Err(CorpusError::Busy { path: path.to_path_buf() });
         }
         // Who held it may have given it its name, or removed it, since it was opened.
-        let id = |metadata: Metadata| (metadata.dev(), metadata.ino());
-        let own = id(file.metadata().map_err(io())?);
-        if std::fs::metadata(partial).is_ok_and(|there| id(there) == own) {
+        if is_at(&file, partial).map_err(io())? {
             file.set_len(0).map_err(io())?;
             return Ok(file);
         }
     }
+}
+
+/// Whether an open file is the one of a name.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let own = file.metadata()?;
+    let is_own = |there: std::fs::Metadata| (there.dev(), there.ino()) == (own.dev(), own.ino());
+    Ok(std::fs::metadata(path).is_ok_and(is_own))
+}
+
+/// Elsewhere a file that is open keeps its name.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> std::io::Result<bool> {
+    Ok(true)
 }
 
 impl Drop for TokenFileWriter {
