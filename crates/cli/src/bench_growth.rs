@@ -223,7 +223,13 @@ impl GrowthBench {
         match std::fs::read_to_string(&path) {
             Ok(held) if held == settings => Ok(()),
             Ok(held) if held.starts_with("# --narrow ") => {
-                bail!("{}: was measured with other settings; choose another --out", path.display())
+                let pairs = held.lines().zip(settings.lines());
+                let apart = pairs.into_iter().find(|(there, here)| there != here);
+                let (there, here) = apart.unwrap_or(("more", "less"));
+                bail!(
+                    "{}: was measured with other settings (`{there}` there, `{here}` here); choose another --out",
+                    path.display()
+                )
             }
             _ => bail!(
                 "{}: is not empty and holds no bench growth; choose another --out",

@@ -100,7 +100,7 @@ fn html(sides: &Sides, found: &Comparison) -> Result<String> {
         figures::course(&first.schedule)?.svg()?,
         escaped(&first.schedule.to_toml())
     );
-    let _ = writeln!(page, "<h2>How it was made</h2>\n{}\n</body></html>", provenance(sides)?);
+    let _ = writeln!(page, "<h2>How it was made</h2>\n{}\n</body></html>", provenance(sides));
     Ok(page)
 }
 
@@ -248,12 +248,13 @@ fn growths(sides: &Sides, found: &Comparison) -> String {
 }
 
 /// What the runs' records say of program, machine and command.
-fn provenance(sides: &Sides) -> Result<String> {
+fn provenance(sides: &Sides) -> String {
     let mut rows = Vec::new();
     for run in sides.staged.iter().chain(&sides.scratch) {
         let path = RunFolder::events_of(&run.folder);
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("{} cannot be read", path.display()))?;
+        // A run goes on without it, and is reported without it.
+        let text = std::fs::read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let started = text
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
@@ -283,11 +284,17 @@ fn provenance(sides: &Sides) -> Result<String> {
                 String::new(),
             ]);
         }
+        if rows.len() == begun {
+            let unknown = format!("{} tells no start", path.display());
+            let (folder, seed) =
+                (run.folder.display().to_string(), run.schedule.seed().to_string());
+            rows.push(vec![folder, seed, unknown, "-".into(), "-".into(), String::new()]);
+        }
         if let (Some(row), Some(point)) = (rows[begun..].last_mut(), last) {
             row[5] = output::duration(point.wall_seconds);
         }
     }
-    Ok(table(&["run", "seed", "command", "versions", "machine", "time"], rows.into_iter()))
+    table(&["run", "seed", "command", "versions", "machine", "time"], rows.into_iter())
 }
 
 fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

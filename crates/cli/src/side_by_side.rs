@@ -133,9 +133,13 @@ fn make(
         .num_threads(threads)
         .build()
         .context("threads cannot be started")?;
-    let name = options.folder.display();
-    pool.install(|| train(options, &mut |event| locked(board).show(i, event), stop))
-        .with_context(|| name.to_string())
+    let name = options.folder.display().to_string();
+    let trained = pool.install(|| train(options, &mut |event| locked(board).show(i, event), stop));
+    trained.map_err(|error| {
+        let names_it = error.to_string().starts_with(&name);
+        let error = anyhow::Error::from(error);
+        if names_it { error } else { error.context(name) }
+    })
 }
 
 /// What another thread left behind is good: only whole values are written.

@@ -20,7 +20,6 @@ fn write_run(folder: &Path, schedule: &str, rows: &[(usize, f64, f64)]) {
         writeln!(text, "{stage},{step},{tokens},{compute:e},2,{held_out},0.01,1,1,1").unwrap();
     }
     fs::write(folder.join("metrics.csv"), text).unwrap();
-    fs::write(folder.join("events.jsonl"), "").unwrap();
 }
 
 #[test]
@@ -217,6 +216,8 @@ fn decayed_runs_are_compared_by_their_ends() {
     let none = world.json("compare unevaluated scratch");
     assert!(none["no_saving"].as_str().unwrap().contains("has no held-out loss at its end"));
     world.good("report sparse scratch -o sparse.html");
+    let page = fs::read_to_string(world.path("sparse.html")).unwrap();
+    assert!(page.contains("events.jsonl tells no start"), "a run without its events");
     // One that has not ended, and one whose first stage ended by its slope.
     write_run(&world.path("short"), &decaying, &rows[..90]);
     let short = world.json("compare short scratch");
