@@ -12,11 +12,12 @@ use schedule::{DepthMode, Growth, MomentRule, NamedPlacement, Placement, WidthMo
 use serde::Serialize;
 use state::{Checkpoint, CheckpointStore, TOKENIZER_FILE, write_folder};
 use std::ffi::OsStr;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use trainer::{EvaluationSet, GrowthCheck, RunFolder, check_growth, growth_seed, open_corpus};
+use trainer::{
+    EvaluationSet, GrowthCheck, RunFolder, check_growth, growth_seed, open_corpus, until_stopped,
+};
 
 /// Held-out sequences on which the growth is checked.
 const CHECK_SEQUENCES: usize = 8;
@@ -335,11 +336,7 @@ fn grow_into(folder: &Path, operator: &GrowthOperator, from: &Checkpoint) -> Res
     let written = operator.grow_checkpoint(from, folder, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
-        if stop.load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        until_stopped(stop)
     });
     bar.finish_and_clear();
     Ok(written?)

@@ -90,9 +90,7 @@ impl CurvePoint {
     pub fn is_at_rate(&self, rate: f64) -> bool {
         self.learning_rate >= rate * (1.0 - 1e-9)
     }
-}
 
-impl CurvePoint {
     fn check_loss(&self) -> Result<(), String> {
         match self.val_loss.filter(|loss| !(*loss >= 0.0 && loss.is_finite())) {
             Some(loss) => Err(format!("val_loss = {loss}: must be finite and not negative")),
@@ -108,9 +106,18 @@ impl LearningCurve {
     /// # Errors
     /// An unreadable file, a row that is not a curve point of the next step, or none of the last one.
     pub fn read_steps(path: &Path, last_step: u64) -> Result<Self, CurveError> {
-        let points = if path.exists() { rows_up_to(path, last_step)? } else { Vec::new() };
-        if points.last().map_or(0, |point| point.step) != last_step {
-            return Err(CurveError::Cut { path: path.to_path_buf(), step: last_step });
+        let text = if path.exists() { read_text(path)? } else { Vec::new() };
+        let mut rows = rows(path, &text)?;
+        let mut points = Vec::new();
+        for due in 1..=last_step {
+            let Some((row, point)) = rows.next() else {
+                return Err(CurveError::Cut { path: path.to_path_buf(), step: last_step });
+            };
+            let point = point?;
+            if point.step != due {
+                return Err(broken(path, row, format!("step = {}: must be {due}", point.step)));
+            }
+            points.push(point);
         }
         Ok(Self { points })
     }
@@ -120,27 +127,10 @@ impl LearningCurve {
     /// # Errors
     /// An unreadable file, or a row that is not a curve point.
     pub fn read(path: &Path) -> Result<Self, CurveError> {
-        let io = |cause| CurveError::Io { path: path.to_path_buf(), cause };
-        let text = std::fs::read(path).map_err(io)?;
-        let is_torn = !text.ends_with(b"\n");
+        let text = read_text(path)?;
         let mut points = Vec::new();
-        let mut rows = csv::Reader::from_reader(text.as_slice());
-        let broken =
-            |row: usize, reason: String| CurveError::Row { path: path.to_path_buf(), row, reason };
-        let header = rows.headers().map_err(|error| broken(1, error.to_string()))?.clone();
-        let mut records = rows.records().enumerate().peekable();
-        while let Some((i, row)) = records.next() {
-            let found: Result<CurvePoint, CurveError> = match &row {
-                Err(error) => Err(broken(i + 2, error.to_string())),
-                Ok(row) => row
-                    .deserialize(Some(&header))
-                    .map_err(|error| broken(i + 2, what_is_wrong(&error, &header, row))),
-            };
-            if found.is_err() && is_torn && records.peek().is_none() {
-                break;
-            }
-            let point = found?;
-            point.check_loss().map_err(|reason| broken(i + 2, reason))?;
+        for (row, point) in rows(path, &text)? {
+            let point = point?;
             if let Some(before) =
                 points.last().filter(|before: &&CurvePoint| before.step >= point.step)
             {
@@ -148,7 +138,7 @@ impl LearningCurve {
                     "step = {}: must be above {}, that of the row before",
                     point.step, before.step
                 );
-                return Err(broken(i + 2, reason));
+                return Err(broken(path, row, reason));
             }
             points.push(point);
         }
@@ -221,33 +211,38 @@ impl CurveWriter {
     }
 }
 
-fn rows_up_to(path: &Path, last_step: u64) -> Result<Vec<CurvePoint>, CurveError> {
-    let io = |cause| CurveError::Io { path: path.to_path_buf(), cause };
-    let broken =
-        |row: usize, reason: String| CurveError::Row { path: path.to_path_buf(), row, reason };
-    let text = std::fs::read(path).map_err(io)?;
-    let mut kept: Vec<CurvePoint> = Vec::new();
-    let mut rows = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_slice());
-    let header = rows.headers().map_err(|error| broken(1, error.to_string()))?.clone();
-    for (i, row) in rows.records().enumerate() {
-        let due = kept.last().map_or(0, |point| point.step) + 1;
-        if due > last_step {
-            break;
-        }
-        let row = row.map_err(|error| broken(i + 2, error.to_string()))?;
-        let is_cut = row.len() < header.len();
-        let point: CurvePoint = match row.deserialize(Some(&header)) {
-            // The row that was being written when the file was cut.
-            Err(_) if is_cut && !text.ends_with(b"\n") => break,
-            found => found.map_err(|error| broken(i + 2, what_is_wrong(&error, &header, &row)))?,
+fn read_text(path: &Path) -> Result<Vec<u8>, CurveError> {
+    std::fs::read(path).map_err(|cause| CurveError::Io { path: path.to_path_buf(), cause })
+}
+
+fn broken(path: &Path, row: usize, reason: String) -> CurveError {
+    CurveError::Row { path: path.to_path_buf(), row, reason }
+}
+
+/// The points of a `metrics.csv` with the numbers of their rows, as they are asked for; without a last row that was being written when
+/// the run died.
+fn rows<'a>(
+    path: &'a Path,
+    text: &'a [u8],
+) -> Result<impl Iterator<Item = (usize, Result<CurvePoint, CurveError>)> + 'a, CurveError> {
+    let mut rows = csv::Reader::from_reader(text);
+    let header = rows.headers().map_err(|error| broken(path, 1, error.to_string()))?.clone();
+    let is_torn = !text.ends_with(b"\n");
+    let mut records = rows.into_records().enumerate().peekable();
+    Ok(std::iter::from_fn(move || {
+        let (i, record) = records.next()?;
+        let found = match &record {
+            Err(error) => Err(error.to_string()),
+            Ok(record) => record
+                .deserialize::<CurvePoint>(Some(&header))
+                .map_err(|error| what_is_wrong(&error, &header, record)),
         };
-        point.check_loss().map_err(|reason| broken(i + 2, reason))?;
-        if point.step != due {
-            return Err(broken(i + 2, format!("step = {}: must be {due}", point.step)));
+        if found.is_err() && is_torn && records.peek().is_none() {
+            return None;
         }
-        kept.push(point);
-    }
-    Ok(kept)
+        let point = found.and_then(|point| point.check_loss().map(|()| point));
+        Some((i + 2, point.map_err(|reason| broken(path, i + 2, reason))))
+    }))
 }
 
 /// An error in a row with the column and the value that it is in.

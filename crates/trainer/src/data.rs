@@ -95,6 +95,11 @@ pub fn prepare_text(
     Ok(true)
 }
 
+/// Breaks off what is watched once `stop` is set.
+pub fn until_stopped(stop: &AtomicBool) -> ControlFlow<()> {
+    if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
 /// A token file, and what it took.
 pub struct TextTokens {
     /// The file.
@@ -119,13 +124,6 @@ pub fn text_to_tokens(
     observe: &mut dyn FnMut(&Event),
     stop: &AtomicBool,
 ) -> Result<TextTokens, TrainError> {
-    let flow = || {
-        if stop.load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    };
     let mut total = 0;
     for file in files {
         total += std::fs::metadata(file).map_err(TrainError::io(file))?.len();
@@ -134,7 +132,7 @@ pub fn text_to_tokens(
     let began = Instant::now();
     let tokenizer = Tokenizer::choose(&choice, files, cleaning, &mut |read| {
         observe(&Event::LearningVocabulary { read, total });
-        flow()
+        until_stopped(stop)
     })?;
     let tokenizer_seconds = began.elapsed().as_secs_f64();
     let found = tokenizer.n_vocab();
@@ -147,7 +145,7 @@ pub fn text_to_tokens(
     observe(&Event::Preparing { done: 0, total });
     let prepared = prepare(files, &tokenizer, tokenizer_name, cleaning, output, |done| {
         observe(&Event::Preparing { done, total });
-        flow()
+        until_stopped(stop)
     })?;
     let seconds = began.elapsed().as_secs_f64();
     Ok(TextTokens { prepared, source_bytes: total, tokenizer_seconds, seconds })

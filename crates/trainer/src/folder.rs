@@ -28,6 +28,8 @@ pub struct RunFolder {
     /// Held while the run is on; the system lets go of it when the process ends.
     _lock: File,
     events: Option<File>,
+    /// What was told before there was a list of events to write it to.
+    early: Vec<Event>,
 }
 
 impl RunFolder {
@@ -78,7 +80,14 @@ impl RunFolder {
         if begun {
             check_held_run(root, schedule, resume)?;
         }
-        Ok(Self { root: root.to_path_buf(), made, begun, _lock: lock, events: None })
+        Ok(Self {
+            root: root.to_path_buf(),
+            made,
+            begun,
+            _lock: lock,
+            events: None,
+            early: Vec::new(),
+        })
     }
 
     /// Makes the folder this run's: writes the schedule of a new one and opens the list of events.
@@ -100,7 +109,7 @@ impl RunFolder {
             events.write_all(b"\n").map_err(TrainError::io(&path))?;
         }
         self.events = Some(events);
-        Ok(())
+        std::mem::take(&mut self.early).iter().try_for_each(|event| self.record(event))
     }
 
     /// Writes the schedule, also of a run that goes on, once it is found to be the same: its token file may lie elsewhere now.
@@ -213,6 +222,13 @@ impl RunFolder {
             partial.push(".partial");
             let _ = fs::remove_file(path);
             let _ = fs::remove_file(partial);
+        }
+    }
+
+    /// Keeps an event that is told before [`RunFolder::begin`], which writes it down.
+    pub fn keep(&mut self, event: &Event) {
+        if !event.is_progress() {
+            self.early.push(event.clone());
         }
     }
 

@@ -22,6 +22,7 @@ pub use bench::{StepBench, StepReport};
 pub use branch::Branch;
 pub use data::{
     TextTokens, open_corpus, prepare_text, run_tokenizer, text_cleaning, text_to_tokens,
+    until_stopped,
 };
 pub use error::TrainError;
 pub use evaluate::{EvaluationSet, mean_loss};

@@ -68,18 +68,15 @@ pub fn train(
                       another --out";
         return Err(TrainError::folder(folder.root(), reason));
     }
-    let begun = match Beginning::prepare(options, &folder, observe, stop) {
+    let begun = match Beginning::prepare(options, &mut folder, observe, stop) {
         Ok(begun) => begun,
         Err(error) => {
             folder.abandon();
             return Err(error);
         }
     };
-    let Beginning { corpus, made_tokens, small_vocabulary, origin, start, common, first } = begun;
+    let Beginning { corpus, made_tokens, origin, start, common, first } = begun;
     folder.begin(&options.schedule)?;
-    if let Some(event) = small_vocabulary {
-        folder.record(&event)?;
-    }
     if common.is_none() && CheckpointStore::reader(&folder.checkpoints()).is_empty()? {
         folder.forget_branch()?;
     }
@@ -106,8 +103,6 @@ struct Beginning {
     corpus: Corpus,
     /// Whether its tokens were made of text just now.
     made_tokens: bool,
-    /// What was said of their vocabulary, before there was a record to write it to.
-    small_vocabulary: Option<Event>,
     origin: Origin,
     /// The model that is there.
     start: Option<Start>,
@@ -121,7 +116,7 @@ impl Beginning {
     /// Reads it all; only the tokens of text are written.
     fn prepare(
         options: &RunOptions,
-        folder: &RunFolder,
+        folder: &mut RunFolder,
         observe: &mut dyn FnMut(&Event),
         stop: &AtomicBool,
     ) -> Result<Self, TrainError> {
@@ -135,15 +130,12 @@ impl Beginning {
         if let Some(source) = branch_of {
             check_same_start(source, RunFolder::start_of(source)?.as_ref(), here)?;
         }
-        let mut small_vocabulary = None;
-        let mut observe = |event: &Event| {
-            if matches!(event, Event::SmallVocabulary { .. }) {
-                small_vocabulary = Some(event.clone());
-            }
+        let begun = folder.begun();
+        let mut tell = |event: &Event| {
             observe(event);
+            folder.keep(event);
         };
-        let made_tokens =
-            prepare_text(schedule, &options.folder, folder.begun(), &mut observe, stop)?;
+        let made_tokens = prepare_text(schedule, &options.folder, begun, &mut tell, stop)?;
         let corpus = open_corpus(schedule, &options.folder)?;
         let n_vocab = corpus.n_vocab();
         for stage in schedule.stages() {
@@ -164,7 +156,6 @@ impl Beginning {
         Ok(Self {
             corpus,
             made_tokens,
-            small_vocabulary,
             origin,
             start: model.map(|model| model.start),
             common,

@@ -491,6 +491,14 @@ fn a_run_says_what_it_measures_on_and_where_it_goes_on() {
         told.contains("evaluation.tokens asks for 640 tokens, the data holds out 208"),
         "{told}"
     );
+    // What is told before the run has a record is in it too, once.
+    let bpe = "source = \"text\", tokenizer = \"bpe:5000\"";
+    let text =
+        SCHEDULE.replace("source = \"text\"", bpe).replace("fraction = 0.2", "fraction = 0.5");
+    world.write("vocabulary.toml", text);
+    world.good("train vocabulary.toml --out vocabulary");
+    let events = fs::read_to_string(world.path("vocabulary/events.jsonl")).unwrap();
+    assert_eq!(events.matches("\"event\":\"small_vocabulary\"").count(), 1, "{events}");
     // As if it had been stopped before its last steps.
     fs::remove_dir_all(world.path("free/checkpoints/step-00000004")).unwrap();
     let told = train("2", "\"event\":\"machine_changed\"");
