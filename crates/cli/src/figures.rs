@@ -112,8 +112,9 @@ pub fn learning_curves(schedule: &Schedule) -> Result<Figure> {
         layers.push(Layer::Points { points, color: Color::Black, radius: 4.5, label });
     }
     let from_scratch = prediction.compute_from_scratch;
-    let mut saving: Vec<Layer> = layers.iter().cloned().map(Layer::without_label).collect();
-    saving.push(Layer::Line {
+    // Both panels show the same lines; their names are where there is room.
+    let whole = layers.iter().cloned().map(Layer::without_label).collect();
+    layers.push(Layer::Line {
         points: vec![(prediction.compute, final_loss), (from_scratch, final_loss)],
         color: Color::Series(1),
         stroke: Stroke::Solid,
@@ -129,13 +130,13 @@ pub fn learning_curves(schedule: &Schedule) -> Result<Figure> {
             ..Axis::linear(COMPUTE)
         },
         y: Axis { range: Some((final_loss - 0.1 * (top - final_loss), top)), ..Axis::linear(LOSS) },
-        layers: saving,
+        layers,
     };
     let whole = Panel {
         title: format!("A staged run under {}", law.short_name()),
         x: Axis::log(COMPUTE),
         y: Axis::log(LOSS),
-        layers,
+        layers: whole,
     };
     Ok(Figure { panels: vec![whole, close], columns: 2 })
 }

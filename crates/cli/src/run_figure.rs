@@ -12,6 +12,9 @@ const FIRST_SHARE: f64 = 0.1;
 /// Share of the compute from scratch at which the view of the end begins.
 const CLOSE: f64 = 0.25;
 
+/// What the view of the end shows beyond both runs' compute to the same loss, over that, if a run goes on so long.
+const PAST: f64 = 1.05;
+
 /// What the horizontal axis counts.
 #[derive(Clone, Copy)]
 enum Over {
@@ -85,9 +88,10 @@ fn curve(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
     points.filter_map(|(point, _)| Some((over.of(point), drawn(run, point)?))).collect()
 }
 
-fn lowest(run: &RunRecord) -> f64 {
-    let losses = run.curve.evaluated().filter_map(|(point, _)| drawn(run, point));
-    losses.fold(f64::INFINITY, f64::min)
+/// The lowest loss that is drawn of a run up to an amount of compute.
+fn lowest(run: &RunRecord, compute: f64) -> f64 {
+    let until = run.curve.evaluated().filter(|(point, _)| point.compute_flops <= compute);
+    until.filter_map(|(point, _)| drawn(run, point)).fold(f64::INFINITY, f64::min)
 }
 
 fn predicted(run: &RunRecord, over: Over, layers: &mut Vec<Layer>) {
@@ -191,7 +195,7 @@ fn panel(over: Over, all: &[RunRecord], scratch: &[RunRecord]) -> Panel {
     let runs = || scratch.iter().chain(all);
     let last = runs().filter_map(|run| run.curve.points.last()).map(|point| over.of(point));
     let predicted = staged.schedule.prediction().map(|prediction| prediction.final_loss);
-    let ends = runs().map(lowest).chain(predicted);
+    let ends = runs().map(|run| lowest(run, f64::INFINITY)).chain(predicted);
     let lowest = ends.fold(f64::INFINITY, f64::min);
     let highest = top(staged, scratch, start).unwrap_or(lowest);
     Panel {
@@ -215,12 +219,15 @@ fn close_up(all: &[RunRecord], scratch: &[RunRecord], found: &Comparison) -> Opt
     let staged = &all[0];
     let baseline = scratch.first()?;
     let last = found.savings.last()?;
-    let most = scratch.iter().chain(all).map(RunRecord::compute).fold(0.0, f64::max);
+    let ends = || scratch.iter().chain(all).map(RunRecord::compute);
+    // Runs that go on much longer would leave no room for the savings.
+    let longer = ends().filter(|end| *end >= PAST * last.compute_from_scratch.max(last.compute));
+    let most = longer.reduce(f64::min).unwrap_or(ends().fold(0.0, f64::max));
     let from = (CLOSE * last.compute_from_scratch).min(0.9 * last.compute);
     let top = top(if staged.decays() { staged } else { baseline }, scratch, from)?;
     let predicted = staged.schedule.prediction().map_or(f64::INFINITY, |plan| plan.final_loss);
-    let ends = scratch.iter().chain(all).map(lowest);
-    let bottom = ends.fold(predicted, f64::min);
+    let lowest = scratch.iter().chain(all).map(|run| lowest(run, most));
+    let bottom = lowest.fold(predicted, f64::min);
     let mut layers: Vec<Layer> =
         lines(Over::Compute, all, scratch).into_iter().map(Layer::without_label).collect();
     // A few are told in numbers; more would lie on one another.

@@ -18,6 +18,9 @@ const LINE: f64 = 19.0;
 /// Points at which the piece of a curve between two others is looked at.
 const BETWEEN: usize = 12;
 
+/// Steps in which an axis is lengthened to make room.
+const LENGTHENINGS: u32 = 20;
+
 /// A corner of a panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Corner {
@@ -47,12 +50,13 @@ impl Corner {
     fn covers(self, size: (f64, f64), at: (f64, f64)) -> bool {
         let across = if self.right { 1.0 - at.0 } else { at.0 };
         let up = if self.top { 1.0 - at.1 } else { at.1 };
-        across < size.0 && up < size.1
+        // What only touches its edge, but for rounding, is beside it.
+        across < size.0 - 1e-9 && up < size.1 - 1e-9
     }
 }
 
 /// A legend's corner, and the span of the vertical axis with room for it: where no corner is free of curves, the span is
-/// lengthened upwards by as much as the legend covers.
+/// lengthened upwards until one is.
 pub(crate) fn legend_at(panel: &Panel, x: &Range<f64>, y: &Range<f64>) -> (Corner, Range<f64>) {
     let labels: Vec<&String> = panel.layers.iter().filter_map(label_of).collect();
     if labels.is_empty() {
@@ -63,7 +67,8 @@ pub(crate) fn legend_at(panel: &Panel, x: &Range<f64>, y: &Range<f64>) -> (Corne
         (AROUND.0 + LETTER * f64::from(FONT_SIZE - 2) * letters) / PLOT.0,
         (AROUND.1 + LINE * labels.len() as f64) / PLOT.1,
     );
-    let seen = |at: &(f64, f64)| x.contains(&at.0) && y.contains(&at.1);
+    let within = |value: f64, span: &Range<f64>| (span.start..=span.end).contains(&value);
+    let seen = |at: &(f64, f64)| within(at.0, x) && within(at.1, y);
     let points: Vec<(f64, f64)> =
         panel.layers.iter().flat_map(|layer| drawn(panel, layer)).filter(seen).collect();
     let covered = |corner: Corner, y: &Range<f64>| {
@@ -75,13 +80,17 @@ pub(crate) fn legend_at(panel: &Panel, x: &Range<f64>, y: &Range<f64>) -> (Corne
         let others = Corner::ALL[1..].iter().map(|corner| (covered(*corner, y), *corner));
         others.fold(first, |best, other| if other.0 < best.0 { other } else { best })
     };
-    let (crowd, corner) = emptiest(y);
-    if crowd == 0 {
-        return (corner, y.clone());
-    }
-    let room = size.1.min(0.5);
-    let longer = y.start..y.end + (y.end - y.start) * room / (1.0 - room);
-    (emptiest(&longer).1, longer)
+    // What the legend needs of the height at most, where all of it stands above the curves.
+    let most = size.1.min(0.5);
+    let lengthened = (0..=LENGTHENINGS).map(|k| {
+        let room = most * f64::from(k) / f64::from(LENGTHENINGS);
+        let longer = y.start..y.end + (y.end - y.start) * room / (1.0 - room);
+        let (crowd, corner) = emptiest(&longer);
+        (crowd, corner, longer)
+    });
+    // The first of equals is the least long.
+    let least = lengthened.min_by_key(|(crowd, ..)| *crowd);
+    least.map_or((Corner::ALL[0], y.clone()), |(_, corner, longer)| (corner, longer))
 }
 
 fn share(value: f64, span: &Range<f64>) -> f64 {
@@ -151,12 +160,25 @@ mod tests {
     }
 
     #[test]
-    fn a_full_panel_is_made_higher_by_what_the_legend_needs() {
+    fn a_panel_is_made_higher_by_what_the_legend_needs() {
+        let room = |panel: &Panel| {
+            let (_, y) = legend_at(panel, &(0.0..1.0), &(0.0..1.0));
+            assert_eq!(y.start, 0.0);
+            (y.end - 1.0) / y.end
+        };
         // Both diagonals go through every corner, and no point of them but the ends lies in one.
         let crossed = panel(&[&[(0.0, 1.0), (1.0, 0.0)], &[(0.0, 0.0), (1.0, 1.0)]]);
-        let (_, y) = legend_at(&crossed, &(0.0..1.0), &(0.0..1.0));
-        let needed = (AROUND.1 + 2.0 * LINE) / PLOT.1;
-        assert_eq!(y.start, 0.0);
-        assert!(((y.end - 1.0) / y.end - needed).abs() < 1e-12, "{}", y.end);
+        let covers = |lines: f64| (AROUND.1 + lines * LINE) / PLOT.1;
+        assert!((room(&crossed) - covers(2.0)).abs() < 1e-12, "{}", room(&crossed));
+        // A line that only touches the legend from below leaves it less to make room for.
+        let level = 0.84;
+        let touched = panel(&[
+            &[(0.0, 1.0), (0.0, 0.0)],
+            &[(0.0, level), (1.0, level)],
+            &[(0.0, 0.0), (1.0, 0.0)],
+        ]);
+        let due = 1.0 - (1.0 - covers(3.0)) / level;
+        let step = covers(3.0) / f64::from(LENGTHENINGS);
+        assert!((due..due + step).contains(&room(&touched)), "{} for {due}", room(&touched));
     }
 }
