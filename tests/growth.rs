@@ -529,6 +529,7 @@ fn a_stage_ends_early_at_its_loss_and_stopping_at_a_growth_changes_nothing() {
     });
     let stopped_at = stopped_at.unwrap();
     assert_eq!((stopped_at.outcome, stopped_at.step), (Outcome::Interrupted, 3));
+    assert!(stopped_at.val_loss.is_some_and(|loss| loss <= 10.0), "measured before the growth");
     run_schedule(&stopped, schedule, &mut |_, _| ()).unwrap();
     assert_eq!(end_of_run(&stopped, 13), end_of_run(&straight, 13));
 }

@@ -62,11 +62,12 @@ impl FitBench {
             (LawForm::KaplanSteps, FittedLaw::Steps(KAPLAN_STEPS)),
             (LawForm::Params, FittedLaw::Power(KAPLAN_PARAMS)),
         ];
-        let mut counter = Counter::new("fitting", "laws", truths.len() as u64 * self.repeats);
+        let mut counter = Counter::new("fitting", "laws");
+        let total = truths.len() as u64 * self.repeats;
         let mut rows = Vec::new();
         for (form, truth) in truths {
             let done = rows.len() as u64 * self.repeats;
-            rows.push(self.row(form, truth, |repeat| counter.reach(done + repeat))?);
+            rows.push(self.row(form, truth, |repeat| counter.reach(done + repeat, total))?);
         }
         counter.end();
         if self.json {

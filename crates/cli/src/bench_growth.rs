@@ -204,7 +204,7 @@ impl GrowthBench {
         }
         let reports = self.reports(&measured)?;
         if let Some(path) = &self.figure {
-            self.figure(&measured).write(path)?;
+            figures::write(&self.figure(&measured), path)?;
         }
         if self.json { output::json(&reports) } else { print(&reports) }
     }

@@ -68,6 +68,24 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
             other.folder.display()
         );
     }
+    let named = staged.iter().chain(&scratch).chain(&others);
+    let named: Vec<PathBuf> = named.map(|run| run.folder.clone()).collect();
+    if let Some(folder) = output::given_twice(&named).filter(|_| !others.is_empty()) {
+        bail!("--others: {}: is there already", folder.display());
+    }
+    let grown = &staged[0].schedule.stages()[1..];
+    let is_of_a_stage = |other: &RunRecord| {
+        let shape = other.schedule.stages()[0].shape(1);
+        other.is_from_scratch() && grown.iter().any(|stage| stage.shape(1) == shape)
+    };
+    if let Some(other) = others.iter().find(|other| !is_of_a_stage(other)) {
+        let shapes: Vec<String> = grown.iter().map(|stage| stage.shape(1).to_string()).collect();
+        bail!(
+            "--others {}: is no run from scratch of a shape that the staged run grows into ({}); leave it out",
+            other.folder.display(),
+            shapes.join(", ")
+        );
+    }
     Ok(Sides { staged, scratch, others, pilot_compute })
 }
 
@@ -118,12 +136,12 @@ pub fn print(found: &Comparison) -> Result<()> {
         output::line(&format!(
             "{:<width$} {:>8.4} {:>9} {interval:>20} {:>counted$} {:>9} {:>10.3e} {:>12.3e}",
             one.at,
-            one.loss,
-            percent(one.saving),
+            one.found.loss,
+            percent(one.found.saving),
             found.with_pilots(one),
             one.saving_exact.map_or("-".to_string(), percent),
-            one.compute,
-            one.compute_from_scratch,
+            one.found.compute,
+            one.found.compute_from_scratch,
         ))?;
     }
     if found.savings.iter().any(|one| one.saving_exact.is_some()) {
@@ -147,7 +165,7 @@ pub fn print(found: &Comparison) -> Result<()> {
         let ratio = match growth.ratio_over_seeds() {
             Some(ratio) => format!("dynamics ratio {ratio}"),
             _ if found.decays => "no dynamics ratio where the rate decays".to_string(),
-            _ => "no run from scratch of this size that goes on from that loss for long enough to compare with".to_string(),
+            _ => "no run from scratch of this size to compare with, or the stage or that run ends too soon after that loss".to_string(),
         };
         output::line(&format!(
             "growth into stage {} at step {:.0}: {}; loss {:.4} -> {:.4} over {} held-out tokens; {ratio}",

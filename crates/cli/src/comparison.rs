@@ -7,7 +7,7 @@ mod stages;
 use crate::output::percent;
 use crate::run_record::RunRecord;
 use anyhow::{Result, bail};
-use measure::Flops;
+use measure::{Flops, Saving};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -65,14 +65,14 @@ impl Comparison {
 
     /// The interval of a saving over the seeds, or why it has none.
     pub fn interval_of(&self, saving: &SavingAt) -> String {
-        let found = between(saving.low, saving.high);
+        let found = between(saving.found.low, saving.found.high);
         found.unwrap_or_else(|| self.without_interval().to_string())
     }
 
     /// A saving with the pilot runs counted, and its interval over the seeds where it has one.
     pub fn with_pilots(&self, saving: &SavingAt) -> String {
-        let counted = percent(saving.saving_with_pilots);
-        let interval = between(saving.low_with_pilots, saving.high_with_pilots);
+        let counted = percent(saving.found.saving_with_pilots);
+        let interval = between(saving.found.low_with_pilots, saving.found.high_with_pilots);
         match interval.filter(|_| self.pilot_compute > 0.0) {
             Some(interval) => format!("{counted} ({interval})"),
             None => counted,
@@ -98,21 +98,10 @@ fn between(low: Option<f64>, high: Option<f64>) -> Option<String> {
 pub struct SavingAt {
     /// Why this loss.
     pub at: String,
-    /// Nats per token.
-    pub loss: f64,
-    pub saving: f64,
-    /// 95 % interval over the seeds.
-    pub low: Option<f64>,
-    pub high: Option<f64>,
-    pub saving_with_pilots: f64,
-    /// Its 95 % interval over the seeds.
-    pub low_with_pilots: Option<f64>,
-    pub high_with_pilots: Option<f64>,
+    #[serde(flatten)]
+    pub found: Saving,
     /// With attention's products and the output head counted on both sides, which 6 N D leaves out; absent where a run has no checkpoint.
     pub saving_exact: Option<f64>,
-    /// Geometric means, FLOPs.
-    pub compute: f64,
-    pub compute_from_scratch: f64,
 }
 
 /// A bound of a saving.
@@ -205,7 +194,9 @@ impl Sides {
                 Err(none) => (Vec::new(), Some(none)),
             }
         } else {
-            (self.savings(losses)?, None)
+            let found = self.savings(losses)?;
+            let none = found.is_empty().then(|| self.no_common_loss());
+            (found, none)
         };
         let mut notes = self.notes();
         notes.extend(self.mark_smaller_models(&mut savings));
@@ -234,14 +225,14 @@ impl Sides {
         let grown = |run: &RunRecord| Some(run.end_of(before)?.compute_flops);
         let grew: Option<Vec<f64>> = self.staged.iter().map(grown).collect();
         let grew = grew.map_or(f64::INFINITY, |grew| mean(&grew));
-        for saving in savings.iter_mut().filter(|saving| saving.compute <= grew) {
+        for saving in savings.iter_mut().filter(|saving| saving.found.compute <= grew) {
             saving.at.push_str(", before the last growth");
         }
-        let last = savings.last().filter(|saving| saving.compute <= grew)?;
+        let last = savings.last().filter(|saving| saving.found.compute <= grew)?;
         Some(format!(
             "at a loss of {:.4}, the lowest that all runs reach, the staged ones have not grown for the last time: the saving there is \
              that of a smaller model; train on what ends above",
-            last.loss
+            last.found.loss
         ))
     }
 

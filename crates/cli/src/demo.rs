@@ -1,7 +1,7 @@
 use crate::comparison::{Comparison, Sides};
-use crate::law::{BatchChoice, PlanningLaw};
+use crate::law::PlanningLaw;
 use crate::pilot::{PilotMade, PilotRuns, branch_point, law_path, with_prepared_tokens};
-use crate::plan::{Ask, Planned, vocabulary};
+use crate::plan::{self, Planned, vocabulary};
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
 use crate::side_by_side::run_all;
@@ -10,7 +10,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
-use scaling::plan::{FinalShape, Goal, Operators, PlanError, Stop, WidthRule, pilot_shapes};
+use scaling::BatchPolicy;
+use scaling::plan::{
+    FinalShape, Goal, Operators, PlanError, Request, Stop, WidthRule, pilot_shapes,
+};
 use schedule::{Schedule, StageSpec};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -402,10 +405,12 @@ fn plan(
 /// The best chain to the loss that the last shape has from scratch after its tokens; where no growth pays, the best with one, if
 /// there is any, to show what it costs.
 fn planned(kind: &Kind, recipe: &Schedule, last: GptShape, law: PlanningLaw) -> Result<Planned> {
-    let batch = BatchChoice::Fixed(recipe.batch().tokens_at(1) as f64);
+    let batch = BatchPolicy::Fixed { batch_tokens: recipe.batch().tokens_at(1) as f64 };
     let costs = law.cost(Some(batch), None)?;
-    let plan = |stages| {
-        let ask = Ask {
+    let of_stages = |stages| {
+        let request = Request {
+            cost: costs.cost.clone(),
+            resampled: costs.resampled.clone(),
             goal: Goal::Stop(Stop::TokensPerParam(kind.tokens_per_param)),
             last: FinalShape::Given(last),
             stages,
@@ -413,13 +418,13 @@ fn planned(kind: &Kind, recipe: &Schedule, last: GptShape, law: PlanningLaw) -> 
             through: Vec::new(),
             grow_by: kind.grow_by,
         };
-        ask.planned(recipe.clone(), law.clone(), &costs)
+        plan::plan(&request, recipe.clone(), law.clone(), &costs)
     };
-    let best = plan(1..=kind.most_stages)?;
+    let best = of_stages(1..=kind.most_stages)?;
     if best.plan.stages.len() > 1 {
         return Ok(best);
     }
-    match plan(2..=kind.most_stages) {
+    match of_stages(2..=kind.most_stages) {
         Err(error) if matches!(error.downcast_ref(), Some(PlanError::NoChain { .. })) => Ok(best),
         grown => grown,
     }
@@ -437,7 +442,7 @@ impl Story {
         let figure =
             predicted_against_actual(&sides.staged, &sides.scratch, Some(&self.comparison));
         for name in ["figure.svg", "figure.png"] {
-            figure.write(&self.folder.join(name))?;
+            figures::write(&figure, &self.folder.join(name))?;
         }
         figures::learning_curves(&sides.staged[0].schedule)?
             .write(&self.folder.join("plan.svg"))?;
@@ -471,8 +476,8 @@ impl Story {
                 stage.predicted_loss.unwrap_or(self.predicted_loss),
                 stage.actual_loss,
                 100.0 * self.comparison.predicted_saving.unwrap_or(0.0),
-                100.0 * saving.saving,
-                100.0 * saving.saving_with_pilots,
+                100.0 * saving.found.saving,
+                100.0 * saving.found.saving_with_pilots,
             ))?;
         }
         Ok(())

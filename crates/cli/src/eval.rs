@@ -56,8 +56,9 @@ impl Eval {
         let micro_batch = schedule.map_or(1, Schedule::micro_batch);
         let tokenizer = opened.tokenizer().ok();
         let n_bytes = tokenizer.and_then(|tokenizer| tokenizer.n_bytes(set.targets()));
-        let mut counter = Counter::new("measuring", "tokens", set.n_tokens());
-        let loss = mean_loss(&opened.gpt, &set, micro_batch, |measured| counter.reach(measured))?;
+        let mut counter = Counter::new("measuring", "tokens");
+        let reach = |measured| counter.reach(measured, set.n_tokens());
+        let loss = mean_loss(&opened.gpt, &set, micro_batch, reach)?;
         counter.end();
         let report = Report {
             step: opened.info.position.step,

@@ -3,7 +3,7 @@
 use crate::law::PlanningLaw;
 use crate::observations::run_of;
 use crate::output;
-use crate::run_record::check_same_data_in;
+use crate::run_record::check_comparable_in;
 use crate::table::{Row, Table};
 use anyhow::{Context, Result, bail};
 use measure::{GptShape, LearningCurve};
@@ -11,7 +11,7 @@ use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
 use scaling::plan::{Goal, Stop, least_size};
 use scaling::{Fit, LawForm, Pace, StageStart, TrainingCost, is_one_value};
 use schedule::Schedule;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use trainer::RunFolder;
 
 pub const COMPUTE: &str = "compute, 6 N D (FLOPs)";
@@ -51,7 +51,7 @@ pub fn law_of(schedule: &Schedule) -> Result<(PlanningLaw, TrainingCost)> {
     let prediction =
         schedule.prediction().context("the schedule has no prediction: staged plan makes one")?;
     let law = PlanningLaw::open(&prediction.law).context("prediction.law of the schedule")?;
-    let batch = prediction.batch.parse().map_err(anyhow::Error::msg);
+    let batch = crate::law::batch(&prediction.batch).map_err(anyhow::Error::msg);
     let pace = Pace {
         value: prediction.pace.unwrap_or(1.0),
         over: prediction.pace_over.unwrap_or(f64::INFINITY),
@@ -116,7 +116,7 @@ pub fn learning_curves(schedule: &Schedule) -> Result<Figure> {
     let whole = layers.iter().cloned().map(Layer::without_label).collect();
     layers.push(Layer::Line {
         points: vec![(prediction.compute, final_loss), (from_scratch, final_loss)],
-        color: Color::Series(1),
+        color: Color::Series(sizes.len()),
         stroke: Stroke::Solid,
         label: Some(format!("saving {:.1} %", 100.0 * prediction.saving)),
     });
@@ -399,10 +399,18 @@ pub fn check_target(path: &Path) -> Result<()> {
     output::check_target(path)
 }
 
+/// Writes a figure; where a link leads, not in its place.
+pub fn write(figure: &Figure, path: &Path) -> Result<()> {
+    Ok(figure.write(&measure::led_to(path))?)
+}
+
 /// Held-out losses of runs over their compute.
-pub fn runs(paths: &[std::path::PathBuf]) -> Result<Figure> {
-    check_same_data_in(&paths.iter().map(|path| run_of(path)).collect::<Vec<_>>())?;
+pub fn runs(paths: &[PathBuf]) -> Result<Figure> {
+    let folders: Vec<PathBuf> = paths.iter().map(|path| run_of(path)).collect();
+    check_comparable_in(&folders)?;
     let mut layers = Vec::new();
+    let last_of =
+        |folder: &Path| folder.file_name().map(|name| name.to_string_lossy().into_owned());
     for (i, path) in paths.iter().enumerate() {
         let file = RunFolder::curve_file(path);
         let curve = LearningCurve::read(&file)?;
@@ -411,12 +419,13 @@ pub fn runs(paths: &[std::path::PathBuf]) -> Result<Figure> {
         if points.is_empty() {
             bail!("{}: no held-out loss", file.display());
         }
-        let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(path) };
-        let name = folder.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        let own = last_of(&folders[i]);
+        let is_alone = folders.iter().filter(|other| last_of(other) == own).count() == 1;
+        let name = own.filter(|_| is_alone).unwrap_or_else(|| folders[i].display().to_string());
         // Where colours come again, the stroke tells runs apart.
         let strokes = [Stroke::Solid, Stroke::Dashed, Stroke::Dotted];
         let stroke = strokes[(i / Color::SERIES) % strokes.len()];
-        let label = Some(name.to_string());
+        let label = Some(name);
         layers.push(Layer::Line { points, color: Color::Series(i), stroke, label });
     }
     Ok(Figure::of(Panel {

@@ -1,7 +1,8 @@
 use crate::observations::{Observations, Source};
 use crate::{figures, output, progress};
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use scaling::{Fit as Law, FitError, FitOptions, IsoFlop, LawForm};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,8 +18,8 @@ pub struct Fit {
     #[arg(required = true)]
     curves: Vec<PathBuf>,
     /// Form of the law
-    #[arg(long, value_enum, default_value_t = Form::Tokens)]
-    form: Form,
+    #[arg(long, value_parser = forms(), default_value_t = LawForm::Tokens)]
+    form: LawForm,
     /// Columns of tables: n_params=NAME,tokens=NAME,steps=NAME,compute=NAME,loss=NAME,run=NAME[+NAME]
     #[arg(long)]
     columns: Option<String>,
@@ -57,43 +58,13 @@ pub struct Fit {
     json: bool,
 }
 
-/// The forms by their names on the command line.
-#[derive(Clone, Copy, ValueEnum)]
-enum Form {
-    /// L(N, D) = E + A / N^a + B / D^b
-    Tokens,
-    /// L(N, D) = [(N_c / N)^(a_N / a_D) + D_c / D]^a_D
-    KaplanTokens,
-    /// L(N, D) = E + A / N^0.3478 + B / D^b, a as published: for few sizes
-    FixedTokens,
-    /// The mean of kaplan-tokens and fixed-tokens
-    MixedTokens,
-    /// L(N, S) = E + A / N^a + B / S^b
-    Steps,
-    /// L(N, S) = (N_c / N)^a_N + (S_c / S)^a_S
-    KaplanSteps,
-    /// L(N) = (N_c / N)^a_N
-    Params,
-    /// L(D) = (D_c / D)^a_D
-    Data,
-    /// L(C) = (C_c / C)^a_C
-    Compute,
-}
-
-impl From<Form> for LawForm {
-    fn from(form: Form) -> Self {
-        match form {
-            Form::Tokens => Self::Tokens,
-            Form::KaplanTokens => Self::KaplanTokens,
-            Form::FixedTokens => Self::FixedTokens,
-            Form::MixedTokens => Self::MixedTokens,
-            Form::Steps => Self::Steps,
-            Form::KaplanSteps => Self::KaplanSteps,
-            Form::Params => Self::Params,
-            Form::Data => Self::Data,
-            Form::Compute => Self::Compute,
-        }
-    }
+/// The forms by their names.
+fn forms() -> impl TypedValueParser<Value = LawForm> {
+    let told = |form: LawForm| PossibleValue::new(form.name()).help(form.equation());
+    PossibleValuesParser::new(LawForm::ALL.map(told)).try_map(|name| {
+        let form = LawForm::ALL.into_iter().find(|form| form.name() == name);
+        form.context("no such form")
+    })
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -152,7 +123,7 @@ impl Fit {
             return self.isoflop(&observations);
         }
         let options =
-            FitOptions { form: self.form.into(), n_bootstraps: self.bootstraps, seed: self.seed };
+            FitOptions { form: self.form, n_bootstraps: self.bootstraps, seed: self.seed };
         let names = || {
             let more = self.curves.len() - 1;
             let others = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -165,7 +136,7 @@ impl Fit {
         if let Some(out) = &self.out {
             write(&law, &observations, out)?;
             if let Some(figure) = &self.figure {
-                figures::fit_quality(&law, &points_path(out))?.write(figure)?;
+                figures::write(&figures::fit_quality(&law, &points_path(out))?, figure)?;
             }
         }
         if self.json {

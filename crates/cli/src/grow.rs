@@ -1,10 +1,10 @@
 use crate::checkpoint::{check_data, locate, tokenizer_along};
+use crate::progress::Counter;
 use crate::{output, train};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use corpus::Tokenizer;
 use growth::GrowthOperator;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use measure::GptShape;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -327,18 +327,13 @@ fn check_no_runs_own(out: &Path) -> Result<()> {
 
 /// Writes the grown checkpoint into a folder and shows how far it is; returns its bytes.
 fn grow_into(folder: &Path, operator: &GrowthOperator, from: &Checkpoint) -> Result<u64> {
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("growing: {bytes} of {total_bytes}, {eta} left");
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
     let stop = train::stop_on_signals()?;
+    let mut counter = Counter::new("growing", "bytes");
     let written = operator.grow_checkpoint(from, folder, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
+        counter.reach(done, total);
         until_stopped(stop)
     });
-    bar.finish_and_clear();
+    counter.end();
     Ok(written?)
 }
 

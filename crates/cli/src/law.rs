@@ -11,9 +11,8 @@ use scaling::{
 };
 use schedule::MOST_BATCH_TOKENS;
 use serde::Serialize;
-use std::fmt;
+use serde_json::Value;
 use std::path::Path;
-use std::str::FromStr;
 
 /// The batch that a law in tokens says nothing about: GPT-2's.
 const DEFAULT_BATCH: f64 = 524_288.0;
@@ -26,41 +25,15 @@ const LEAST_PACE: f64 = 1e-3;
 /// A factor beyond a law's data from which it is said.
 const FAR: f64 = 2.0;
 
-/// How a plan's batch is chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum BatchChoice {
-    Fixed(f64),
-    CriticalAtEnd,
-    Critical,
-}
-
-impl fmt::Display for BatchChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fixed(tokens) => write!(f, "{tokens}"),
-            Self::CriticalAtEnd => f.write_str("critical-at-end"),
-            Self::Critical => f.write_str("critical"),
-        }
-    }
-}
-
-impl FromStr for BatchChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "critical" => Ok(Self::Critical),
-            "critical-at-end" => Ok(Self::CriticalAtEnd),
-            number => match number.parse::<f64>() {
-                Ok(tokens) if (1.0..=MOST_BATCH_TOKENS as f64).contains(&tokens) => {
-                    Ok(Self::Fixed(tokens))
-                }
-                _ => Err(format!(
-                    "must be a number of tokens up to {MOST_BATCH_TOKENS}, critical or critical-at-end"
-                )),
-            },
-        }
-    }
+/// How a plan's batch is chosen, from its name.
+pub fn batch(text: &str) -> Result<BatchPolicy, String> {
+    let most = MOST_BATCH_TOKENS as f64;
+    let told = text.parse().ok().filter(
+        |policy| !matches!(policy, BatchPolicy::Fixed { batch_tokens } if *batch_tokens > most),
+    );
+    told.ok_or_else(|| {
+        format!("must be a number of tokens up to {MOST_BATCH_TOKENS}, critical or critical-at-end")
+    })
 }
 
 /// A law ready to plan with.
@@ -92,15 +65,14 @@ impl PlanningLaw {
         }
         let text = std::fs::read_to_string(name).with_context(|| {
             format!(
-                "--law {name}: neither kaplan, kaplan-authors, chinchilla, chinchilla-corrected nor a file \
-                 that can be read"
+                "{name}: neither kaplan, kaplan-authors, chinchilla, chinchilla-corrected nor a file that can be \
+                 read"
             )
         })?;
         let fit = fit_of(&text, name)?;
-        if let Some(factor) = flat_in(&fit) {
+        if let Some(quantity) = flat_in(&fit) {
             bail!(
-                "{name}: parameters.{factor} = 0: the law does not fall with every quantity, so there is nothing to plan; fit it to more \
-                 or longer runs"
+                "{name}: the law does not fall with {quantity}, so there is nothing to plan; fit it to more or longer runs"
             );
         }
         let law = in_tokens(&fit, fit.fitted(), name)?;
@@ -166,7 +138,7 @@ impl PlanningLaw {
     ///
     /// # Errors
     /// A batch that the law cannot have, or a grown run that tells no pace.
-    pub fn cost(&self, batch: Option<BatchChoice>, pace: Option<Pace>) -> Result<Costs> {
+    pub fn cost(&self, batch: Option<BatchPolicy>, pace: Option<Pace>) -> Result<Costs> {
         let (pace, pace_from) = match pace {
             Some(pace) => (pace, PaceSource::ByHand),
             None => match self.measured_pace()? {
@@ -179,7 +151,7 @@ impl PlanningLaw {
                 let own = self.batch_tokens();
                 let batch_tokens = match batch {
                     None => own.unwrap_or(DEFAULT_BATCH),
-                    Some(BatchChoice::Fixed(tokens)) => tokens,
+                    Some(BatchPolicy::Fixed { batch_tokens }) => batch_tokens,
                     Some(_) => bail!(
                         "--batch: {} is a law in tokens, which knows no critical batch: give a number of \
                          tokens",
@@ -202,15 +174,14 @@ impl PlanningLaw {
                     cost: TrainingCost::tokens(law).with_pace(pace),
                     resampled,
                     policies: Vec::new(),
-                    batch: BatchChoice::Fixed(batch_tokens),
+                    batch: BatchPolicy::Fixed { batch_tokens },
                     pace_from,
                 })
             }
             Law::Steps(law) => {
-                let batch = batch.unwrap_or(BatchChoice::CriticalAtEnd);
+                let batch = batch.unwrap_or(BatchPolicy::CriticalAtEnd);
                 Ok(Costs {
-                    cost: TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(batch))
-                        .with_pace(pace),
+                    cost: TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, batch).with_pace(pace),
                     resampled: Vec::new(),
                     policies: policies(law, pace),
                     batch,
@@ -304,7 +275,7 @@ pub struct Costs {
     pub resampled: Vec<TrainingCost>,
     /// The cost under every batch policy, for a law in steps.
     pub policies: Vec<(String, TrainingCost)>,
-    pub batch: BatchChoice,
+    pub batch: BatchPolicy,
     pub pace_from: PaceSource,
 }
 
@@ -346,10 +317,10 @@ impl Costs {
     /// The batch in tokens for a final loss of the last shape.
     pub fn batch_tokens(&self, n_params: f64, final_loss: f64) -> f64 {
         match self.batch {
-            BatchChoice::Fixed(tokens) => tokens,
-            BatchChoice::CriticalAtEnd => KAPLAN_CRITICAL_BATCH.tokens_at(final_loss),
+            BatchPolicy::Fixed { batch_tokens } => batch_tokens,
+            BatchPolicy::CriticalAtEnd => KAPLAN_CRITICAL_BATCH.tokens_at(final_loss),
             // The mean over the steps: the schedule's batch is one number.
-            BatchChoice::Critical => {
+            BatchPolicy::Critical => {
                 let tokens = self.cost.tokens_at(n_params, final_loss);
                 let steps = self.cost.steps_at(n_params, final_loss);
                 match (tokens, steps) {
@@ -363,21 +334,15 @@ impl Costs {
 
 fn policies(law: StepLaw, pace: Pace) -> Vec<(String, TrainingCost)> {
     let policies = [
-        ("critical-at-end".to_string(), BatchChoice::CriticalAtEnd),
-        ("critical".to_string(), BatchChoice::Critical),
-        (format!("fixed {DEFAULT_BATCH} tokens"), BatchChoice::Fixed(DEFAULT_BATCH)),
+        ("critical-at-end".to_string(), BatchPolicy::CriticalAtEnd),
+        ("critical".to_string(), BatchPolicy::Critical),
+        (
+            format!("fixed {DEFAULT_BATCH} tokens"),
+            BatchPolicy::Fixed { batch_tokens: DEFAULT_BATCH },
+        ),
     ];
-    let cost =
-        |choice| TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy(choice)).with_pace(pace);
-    policies.into_iter().map(|(name, choice)| (name, cost(choice))).collect()
-}
-
-fn policy(choice: BatchChoice) -> BatchPolicy {
-    match choice {
-        BatchChoice::Fixed(batch_tokens) => BatchPolicy::Fixed { batch_tokens },
-        BatchChoice::CriticalAtEnd => BatchPolicy::CriticalAtEnd,
-        BatchChoice::Critical => BatchPolicy::Critical,
-    }
+    let cost = |policy| TrainingCost::steps(law, KAPLAN_CRITICAL_BATCH, policy).with_pace(pace);
+    policies.into_iter().map(|(name, policy)| (name, cost(policy))).collect()
 }
 
 /// Tokens of a batch, or FLOPs of pilot runs, that are none any more.
@@ -388,8 +353,12 @@ const MOST_AMOUNT: f64 = 1e40;
 /// # Errors
 /// No law, or one that lacks a parameter.
 pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
-    let fit: Fit =
-        serde_json::from_str(text).with_context(|| format!("{name}: no law of staged fit"))?;
+    let no_law = || format!("{name}: no law of staged fit");
+    let value: Value = serde_json::from_str(text).with_context(no_law)?;
+    if !value.is_object() {
+        bail!(no_law());
+    }
+    let fit: Fit = serde_json::from_value(value).with_context(no_law)?;
     let values = fit.values();
     if let Some((parameter, due)) = fit.law.fault(&values) {
         match fit.parameters.get(parameter).map(|one| one.value).filter(|value| value.is_finite()) {
@@ -416,16 +385,24 @@ pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
     Ok(fit)
 }
 
-/// A factor or scale at 0, if for it the law does not fall with some quantity. In a mean of two forms one of them may still fall.
-fn flat_in(fit: &Fit) -> Option<&'static str> {
-    let is_flat = |name: &&str| fit.parameters.get(*name).is_some_and(|one| one.value == 0.0);
-    let both = |first: &'static str, second: &'static str| {
-        (is_flat(&first) && is_flat(&second)).then_some(first)
+/// A quantity with which a law does not fall, from its data on to far beyond.
+fn flat_in(fit: &Fit) -> Option<Quantity> {
+    const FAR_BEYOND: f64 = 1e6;
+    const LEAST_FALL: f64 = 1e-9;
+    let law = fit.fitted();
+    let quantities = fit.law.quantities();
+    // What a file without its ranges is asked at.
+    let range = |quantity: Quantity| {
+        let told = fit.ranges.iter().find(|range| range.quantity == quantity);
+        told.map_or((1e6, 1e9), |range| (range.least, range.greatest))
     };
-    if fit.law == LawForm::MixedTokens {
-        return both("A", "N_c").or(both("B", "D_c"));
-    }
-    fit.law.parameter_names().iter().find(|name| **name != "E" && is_flat(name)).copied()
+    let least: Vec<f64> = quantities.iter().map(|quantity| range(*quantity).0).collect();
+    let falls = |i: usize| {
+        let mut beyond = least.clone();
+        beyond[i] = FAR_BEYOND * range(quantities[i]).1;
+        law.loss_at(&beyond) < (1.0 - LEAST_FALL) * law.loss_at(&least)
+    };
+    (0..quantities.len()).find(|i| !falls(*i)).map(|i| quantities[i])
 }
 
 /// A fitted law in N and D. A law in the steps of runs with one batch B is one in tokens, D = B S.

@@ -113,7 +113,7 @@ fn due(source: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = source.downcast_ref::<ParseIntError>() {
         return Some(match error.kind() {
             IntErrorKind::PosOverflow => "is too large".to_string(),
-            _ => "must be a whole number, 0 at least".to_string(),
+            _ => "must be a whole number, and not negative".to_string(),
         });
     }
     if source.is::<ParseFloatError>() {

@@ -2,7 +2,7 @@
 
 use crate::observations::{check_random_start, run_of};
 use crate::output;
-use crate::run_record::check_same_data_in;
+use crate::run_record::check_comparable_in;
 use anyhow::{Context, Result, bail};
 use measure::{LearningCurve, SmoothCurve};
 use scaling::plan::{MeasuredGrowth, measured_growths};
@@ -46,7 +46,7 @@ pub fn report(files: &[PathBuf], json: bool) -> Result<()> {
         bail!("--curves: {}: is given twice", path.display());
     }
     let folders: Vec<PathBuf> = paths.iter().map(|path| run_of(path)).collect();
-    check_same_data_in(&folders).context("--curves")?;
+    check_comparable_in(&folders).context("--curves")?;
     let curves = files.iter().map(|path| steady_curve(path)).collect::<Result<Vec<_>>>()?;
     let first = curves.windows(2).position(|pair| pair[0].lowest_loss() < pair[1].lowest_loss());
     if let Some(i) = first {

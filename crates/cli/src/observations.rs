@@ -1,12 +1,15 @@
 //! Measured losses from `metrics.csv` files and from any other table.
 
 use crate::output::given_twice;
-use crate::run_record::{branched_off, check_same_data_in, end_of_run, n_vocab_of, run_folders};
+use crate::run_record::{
+    branched_off, check_same_data_in, end_of_run, n_vocab_of, other_measures, run_folders,
+};
 use crate::table::Table;
 use anyhow::{Context, Result, bail};
 use measure::LearningCurve;
-use scaling::{FittedRecipe, Observation};
-use std::collections::{BTreeSet, HashMap};
+use scaling::{FittedRecipe, Observation, is_one_value};
+use schedule::Schedule;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use trainer::RunFolder;
 
@@ -67,7 +70,7 @@ impl Source {
         let first = recipes.next().flatten();
         found.recipe = first.filter(|_| recipes.all(|other| other == first));
         check_same_data_in(&folders)?;
-        found.warnings.extend(several_contexts(&folders));
+        found.warnings.extend(several_measures(&folders));
         // The number of the first run of each file.
         let mut numbers = Vec::new();
         let mut branches = Vec::new();
@@ -87,15 +90,13 @@ impl Source {
                 branches.extend(branch.map(|(branch, of)| (number, of, branch.step as f64)));
             } else {
                 compute = None;
-                self.read_table(&Table::read(&path)?, &mut found)?;
+                self.read_table(&Table::read(&path)?, &mut found, &mut batches)?;
             }
         }
         found.compute = compute;
-        batches.dedup();
-        found.batch_tokens = match batches[..] {
-            [batch] => Some(batch),
-            _ => None,
-        };
+        let first = batches.first().copied();
+        found.batch_tokens =
+            first.filter(|first| batches.iter().all(|batch| is_one_value(*batch, *first)));
         let branches = branches.into_iter();
         let branches = branches.map(|(run, of, step)| BranchedRun { run, of: numbers[of], step });
         self.join_branches(&mut found, &branches.collect::<Vec<_>>());
@@ -222,7 +223,12 @@ impl Source {
         Ok(first_stage.map(|point| point.compute_flops).fold(0.0, f64::max))
     }
 
-    fn read_table(&self, table: &Table, found: &mut Observations) -> Result<()> {
+    fn read_table(
+        &self,
+        table: &Table,
+        found: &mut Observations,
+        batches: &mut Vec<f64>,
+    ) -> Result<()> {
         let name = &table.name;
         let columns = self.table_columns(table)?;
         let conditions = self.table_conditions(table)?;
@@ -261,10 +267,13 @@ impl Source {
                 parts.collect::<Vec<_>>().join("\u{1f}")
             };
             let next = first_run + runs.len();
+            let (tokens, steps) = (number("tokens")?, number("steps")?);
+            // Of no common batch where one is not told.
+            batches.push(tokens.zip(steps).map_or(f64::NAN, |(tokens, steps)| tokens / steps));
             found.points.push(Observation {
                 n_params: number("n_params")?,
-                tokens: number("tokens")?,
-                steps: number("steps")?,
+                tokens,
+                steps,
                 compute: number("compute")?,
                 loss: number("loss")?.unwrap_or(f64::NAN),
                 run: *runs.entry(key).or_insert(next),
@@ -360,15 +369,13 @@ impl Source {
     }
 }
 
-/// That runs differ in their context.
-fn several_contexts(folders: &[PathBuf]) -> Option<String> {
+/// In what the losses of runs differ.
+fn several_measures(folders: &[PathBuf]) -> Option<String> {
     let runs = folders.iter().filter(|folder| RunFolder::is_run(folder));
-    let schedules = runs.filter_map(|folder| RunFolder::schedule_of(folder).ok());
-    let contexts: BTreeSet<usize> = schedules.map(|schedule| schedule.context_len()).collect();
-    (contexts.len() > 1).then(|| {
-        let listed: Vec<String> = contexts.iter().map(ToString::to_string).collect();
-        format!("the runs differ in model.context_len ({}), which moves a loss", listed.join(", "))
-    })
+    let schedules: Vec<(&PathBuf, Schedule)> =
+        runs.filter_map(|folder| Some((folder, RunFolder::schedule_of(folder).ok()?))).collect();
+    let runs = schedules.iter().map(|(folder, schedule)| (folder.as_path(), schedule));
+    other_measures(runs).next().map(|difference| difference + ", which moves a loss")
 }
 
 /// Errs for a run that begins with a model that was there.

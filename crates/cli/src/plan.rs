@@ -1,14 +1,14 @@
-use crate::law::{BatchChoice, Costs, MOST_PACE, PaceSource, PlanningLaw};
+use crate::law::{self, Costs, MOST_PACE, PaceSource, PlanningLaw};
 use crate::table::{Row, Table};
 use crate::{figures, measured, output, plan_report, shapes};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::{TokenFileInfo, Tokenizer, TokenizerChoice};
-use measure::{Flops, GptShape, PfDays};
+use measure::{Flops, PfDays};
 use scaling::plan::{
     Family, FinalShape, Goal, Operators, Plan as StagedPlan, Request, Stop, WidthRule,
 };
-use scaling::{Pace, Throughput, TrainingCost};
+use scaling::{BatchPolicy, Pace, Throughput, TrainingCost};
 use schedule::{DataSource, PlannedRun, PlannedStage, PredictedCurve, Prediction, Schedule};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,10 @@ const GPT2_VOCABULARY: usize = 50_257;
 #[command(after_help = "Examples:\n  staged plan --budget 1e21 -o schedules/x.toml\n  \
     staged plan --shape gpt2-large --stop 1.1x --law kaplan-authors --operators depth\n  \
     staged plan --pf-days 0.01 --law law.json --template schedules/dickens_scratch.toml\n  \
-    staged plan --curves runs/small runs/big")]
+    staged plan --curves runs/small runs/big\n\n\
+    In the table, from and to loss are those at a stage's start and end; slope is d ln L / d ln C at its end; ratio its steps from \
+    scratch over the next stage's, to that loss; from step is where on the learning rate's course it goes on; hidden rate is the \
+    learning rate of its hidden matrices at its highest, which under mu-P is the schedule's over the width's factor.")]
 pub struct Plan {
     /// Compute to spend, FLOPs
     #[arg(long, value_name = "FLOPS", group = "goal")]
@@ -70,8 +73,8 @@ pub struct Plan {
     through: Vec<String>,
     /// Batch: tokens, critical-at-end or critical (laws in steps) [default: critical-at-end for laws
     /// in steps, for others the law's own, else that of --template, else 524288]
-    #[arg(long)]
-    batch: Option<BatchChoice>,
+    #[arg(long, value_parser = law::batch)]
+    batch: Option<BatchPolicy>,
     /// Plan in seconds instead of FLOPs: a CSV with n_params (or n_layers, d_model) and
     /// tokens_per_second
     #[arg(long, value_name = "SPEED.csv")]
@@ -82,7 +85,8 @@ pub struct Plan {
     #[arg(long, value_name = "PACE", value_parser = pace)]
     pace: Option<f64>,
     /// Grow for the last time at the loss that the last shape has after this share of its tokens from scratch, or above, however much later the law would:
-    /// what comes in needs time to learn before the rate decays. For a shape that is given [default: as late as the law has it]
+    /// what comes in needs time to learn before the rate decays. Where a smaller shape would be cheaper to the end, so that later is better up to
+    /// it, this alone plans a growth from that one. For a shape that is given [default: as late as the law has it]
     #[arg(long, value_name = "SHARE", value_parser = grow_by, requires = "shape")]
     grow_by: Option<f64>,
     /// Find the growth points between measured curves instead, smallest model first
@@ -102,7 +106,8 @@ pub struct Plan {
     /// d_model over n_layers, where the shape is free [default: 64]
     #[arg(long, conflicts_with = "shape")]
     aspect: Option<f64>,
-    /// A schedule that everything but the stages and the batch is taken from
+    /// A schedule that everything is taken from but the stages and the batch, and what goes by their length: warm-up, evaluations and
+    /// checkpoints
     #[arg(long, value_name = "SCHEDULE.toml")]
     template: Option<PathBuf>,
     /// Where to write the schedule
@@ -116,46 +121,27 @@ pub struct Plan {
     json: bool,
 }
 
-/// What a plan is to reach, and through which shapes.
-pub struct Ask {
-    pub goal: Goal,
-    pub last: FinalShape,
-    pub stages: RangeInclusive<usize>,
-    pub operators: Operators,
-    /// Shapes before the last one, where they are given.
-    pub through: Vec<GptShape>,
-    /// Share of the last shape's tokens from scratch by which the last growth comes.
-    pub grow_by: Option<f64>,
-}
-
-impl Ask {
-    /// The best plan under a law, as a schedule that is the template's but for stages and batch.
-    pub fn planned(self, template: Schedule, law: PlanningLaw, costs: &Costs) -> Result<Planned> {
-        let request = Request {
-            cost: costs.cost.clone(),
-            resampled: costs.resampled.clone(),
-            goal: self.goal,
-            last: self.last,
-            stages: self.stages,
-            operators: self.operators,
-            through: self.through,
-            grow_by: self.grow_by,
-        };
-        // A schedule's batch is of whole sequences.
-        let context_len = template.context_len() as f64;
-        let whole = |tokens: f64| (tokens / context_len).round().max(1.0) * context_len;
-        let plan =
-            StagedPlan::new(&request, |n_params, loss| whole(costs.batch_tokens(n_params, loss)))?;
-        let batch = match costs.batch {
-            BatchChoice::Fixed(_) => BatchChoice::Fixed(plan.batch_tokens),
-            other => other,
-        };
-        let schedule = schedule(template, &plan, &law, &batch.to_string(), request.grow_by)?;
-        // Growths are as late as each policy has them.
-        let policies = if request.grow_by.is_none() { costs.policies.clone() } else { Vec::new() };
-        let pace_from = costs.pace_from;
-        Ok(Planned { plan, schedule, law, policies, pace_from, assumes_gpt2: false })
-    }
+/// The best plan under a law, as a schedule that is the template's but for stages and batch.
+pub fn plan(
+    request: &Request,
+    template: Schedule,
+    law: PlanningLaw,
+    costs: &Costs,
+) -> Result<Planned> {
+    // A schedule's batch is of whole sequences.
+    let context_len = template.context_len() as f64;
+    let whole = |tokens: f64| (tokens / context_len).round().max(1.0) * context_len;
+    let plan =
+        StagedPlan::new(request, |n_params, loss| whole(costs.batch_tokens(n_params, loss)))?;
+    let batch = match costs.batch {
+        BatchPolicy::Fixed { .. } => BatchPolicy::Fixed { batch_tokens: plan.batch_tokens },
+        other => other,
+    };
+    let schedule = schedule(template, &plan, &law, &batch.to_string(), request.grow_by)?;
+    // Growths are as late as each policy has them.
+    let policies = if request.grow_by.is_none() { costs.policies.clone() } else { Vec::new() };
+    let pace_from = costs.pace_from;
+    Ok(Planned { plan, schedule, law, policies, pace_from, assumes_gpt2: false })
 }
 
 /// A plan, the schedule that it makes, and what it was made with.
@@ -209,7 +195,7 @@ impl Plan {
         let mut planned = self.planned()?;
         // First what more can go wrong with.
         if let Some(figure) = &self.figure {
-            figures::learning_curves(&planned.schedule)?.write(figure)?;
+            figures::write(&figures::learning_curves(&planned.schedule)?, figure)?;
         }
         if let Some(out) = &self.out {
             if let Some(name) = out.file_stem().and_then(|stem| stem.to_str()) {
@@ -252,15 +238,20 @@ impl Plan {
             Some(path) => Schedule::read(path)?,
             None => Schedule::parse(TEMPLATE, Path::new("the built-in template"))?,
         };
-        let law = PlanningLaw::open(&self.law)?;
+        let law = PlanningLaw::open(&self.law).context("--law")?;
         // What the law's runs were counts where nothing else is said.
-        let context_of_law = law.recipe().map(|recipe| recipe.context_len).filter(|context_len| {
-            let fits = template.batch().final_tokens().is_multiple_of(*context_len as u64);
-            self.template.is_none() && fits
-        });
+        let of_law = law.recipe().filter(|_| self.template.is_none());
         let context_len = self.context.map(|context_len| context_len as usize);
-        let template = match context_len.or(context_of_law) {
-            Some(context_len) => template.with_context_len(context_len)?,
+        let template = match context_len.or(of_law.map(|recipe| recipe.context_len)) {
+            Some(context_len) => {
+                let batch = template.batch().final_tokens();
+                // The built-in template's batch only stands for the plan's.
+                let batch = match self.template {
+                    Some(_) => batch,
+                    None => batch.next_multiple_of(context_len as u64),
+                };
+                template.with_sequences(context_len, batch)?
+            }
             None => template,
         };
         let mut costs = law.cost(
@@ -271,10 +262,12 @@ impl Plan {
             costs = costs.in_seconds(throughput(path)?);
         }
         let context_len = template.context_len();
-        if let Some(BatchChoice::Fixed(tokens)) = self.batch
-            && tokens % context_len as f64 != 0.0
+        if let Some(BatchPolicy::Fixed { batch_tokens }) = self.batch
+            && batch_tokens % context_len as f64 != 0.0
         {
-            bail!("--batch {tokens}: must be a multiple of the context length, {context_len}");
+            bail!(
+                "--batch {batch_tokens}: must be a multiple of the context length, {context_len}"
+            );
         }
         let of_template = match (self.vocab, &self.template) {
             (Some(vocab), _) => Some(vocab as usize),
@@ -289,7 +282,9 @@ impl Plan {
             && (self.context.is_some() || law.recipe().is_some() || self.template.is_some());
         let assumes_gpt2 = law.is_fitted() && !is_told;
         let last = self.last(n_vocab, context_len)?;
-        let ask = Ask {
+        let request = Request {
+            cost: costs.cost.clone(),
+            resampled: costs.resampled.clone(),
             goal: self.goal()?,
             last,
             stages: self.stages.clone(),
@@ -301,13 +296,14 @@ impl Plan {
                 .collect::<Result<_>>()?,
             grow_by: self.grow_by,
         };
-        Ok(Planned { assumes_gpt2, ..ask.planned(template, law, &costs)? })
+        Ok(Planned { assumes_gpt2, ..plan(&request, template, law, &costs)? })
     }
 
     /// The batch of a template that was given, where the law has none.
-    fn batch_of(&self, template: &Schedule, law: &PlanningLaw) -> Option<BatchChoice> {
-        let batch = template.batch().final_tokens() as f64;
-        (self.template.is_some() && law.lacks_batch()).then_some(BatchChoice::Fixed(batch))
+    fn batch_of(&self, template: &Schedule, law: &PlanningLaw) -> Option<BatchPolicy> {
+        let batch_tokens = template.batch().final_tokens() as f64;
+        (self.template.is_some() && law.lacks_batch())
+            .then_some(BatchPolicy::Fixed { batch_tokens })
     }
 
     fn goal(&self) -> Result<Goal> {
@@ -327,7 +323,10 @@ impl Plan {
             (_, _, Some(seconds), _) => Goal::Budget(seconds),
             (.., Some(loss)) => Goal::Loss(loss),
             _ if self.shape.is_some() => Goal::Stop(self.stop()?),
-            _ => bail!("what is to be reached? Give --budget, --pf-days, --target-loss or --shape"),
+            _ => bail!(
+                "what is to be reached? Give --budget, --pf-days, --seconds (with --throughput), --target-loss or --shape; --curves takes \
+                  measured curves instead of a law"
+            ),
         };
         if self.throughput.is_some() && (self.budget.is_some() || self.pf_days.is_some()) {
             bail!("--throughput plans in seconds: give --seconds instead of an amount of compute");

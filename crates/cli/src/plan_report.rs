@@ -30,7 +30,7 @@ pub fn json(planned: &Planned) -> Value {
         let (steps, resumed) = steps(&planned.schedule, i);
         value["stages"][i]["steps"] = json!(steps);
         value["stages"][i]["resumed_step"] = json!(resumed);
-        value["stages"][i]["learning_rate"] =
+        value["stages"][i]["hidden_learning_rate"] =
             json!(hidden_rate(&planned.schedule, i, stage.shape.d_model));
     }
     value
@@ -123,7 +123,7 @@ pub fn comment(planned: &Planned) -> String {
 pub fn stage_lines(planned: &Planned) -> Vec<String> {
     let plan = &planned.plan;
     let mut lines = vec![format!(
-        "{:>5} {:>16} {:>10} {:>11} {:>10} {:>10} {:>7} {:>7} {:>8} {:>6} {:>11} {:>9}",
+        "{:>5} {:>16} {:>10} {:>11} {:>10} {:>10} {:>7} {:>7} {:>8} {:>6} {:>11} {:>11}",
         "stage",
         "shape",
         "N",
@@ -135,7 +135,7 @@ pub fn stage_lines(planned: &Planned) -> Vec<String> {
         "slope",
         "ratio",
         "from step",
-        "rate"
+        "hidden rate"
     )];
     for (i, stage) in plan.stages.iter().enumerate() {
         let shape = stage.shape.to_string();
@@ -144,7 +144,7 @@ pub fn stage_lines(planned: &Planned) -> Vec<String> {
         let ratio = stage.step_ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
         lines.push(format!(
             "{:>5} {shape:>16} {:>10.3e} {:>11} {:>10.3e} {:>10.3e} {start:>7} {:>7.4} {:>8.4} {ratio:>6} {:>11} \
-             {:>9.2e}",
+             {:>11.2e}",
             i + 1,
             stage.n_params,
             output::count(steps),
@@ -168,6 +168,15 @@ pub fn print(planned: &Planned) -> Result<()> {
     summary(planned)
 }
 
+/// A loss as a multiple of the asymptote, if that is one that a run can come near to.
+fn of_asymptote(multiple: f64) -> String {
+    if multiple < 100.0 {
+        format!(", {multiple:.3} times the asymptote of the last shape")
+    } else {
+        String::new()
+    }
+}
+
 fn summary(planned: &Planned) -> Result<()> {
     let plan = &planned.plan;
     let exact: f64 = plan.stages.iter().map(|stage| stage.compute_exact).sum();
@@ -185,9 +194,9 @@ fn summary(planned: &Planned) -> Result<()> {
         output::line(&format!("time {} at the measured speed", output::duration(seconds)))?;
     }
     output::line(&format!(
-        "{tokens:.3e} tokens in batches of {batches}; final loss {:.4} nats per token, {:.3} times the asymptote of the \
-         last shape",
-        plan.final_loss, plan.asymptote_multiple
+        "{tokens:.3e} tokens in batches of {batches}; final loss {:.4} nats per token{}",
+        plan.final_loss,
+        of_asymptote(plan.asymptote_multiple)
     ))?;
     let unit = if plan.seconds.is_some() { "time" } else { "compute" };
     output::line(&format!(
@@ -236,8 +245,7 @@ fn summary(planned: &Planned) -> Result<()> {
     }
     output::line("other rules under this law:")?;
     for rule in &plan.baselines {
-        // Far below there is no such saving, but a law that does not reach so far.
-        let saving = rule.saving.filter(|saving| *saving > -10.0).map_or("-".into(), percent);
+        let saving = rule.saving.map_or("-".into(), percent);
         output::line(&format!("  {:<45} {saving:>9}  {}", rule.rule, rule.what))?;
     }
     for warning in warnings(planned) {

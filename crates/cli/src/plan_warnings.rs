@@ -28,7 +28,14 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
             percent(exact)
         )
     });
+    let later = planned.plan.cheaper_alone.as_ref().filter(|_| planned.plan.stages.len() > 1);
+    let later = later.map(|alone| {
+        alone.reason("this plan")
+            + "; this is the best plan of growths before it, and --grow-by SHARE makes one that grows late"
+    });
     let found = [
+        later.into_iter().collect(),
+        of_a_pace_without_growth(planned).into_iter().collect(),
         of_the_law(planned),
         of_a_missing_pace(planned).into_iter().collect(),
         of_the_batch(planned),
@@ -69,6 +76,26 @@ fn of_a_missing_pace(planned: &Planned) -> Option<String> {
             "no pace after a growth is measured, so dynamics count as preserved{so_far}; staged pilot measures it where the rate decays, \
              --pace gives it"
         )
+    })
+}
+
+/// The pace that a growth was looked for at, where none was found.
+fn of_a_pace_without_growth(planned: &Planned) -> Option<String> {
+    let plan = &planned.plan;
+    let asked = plan.stages.len() == 1 && plan.advice.reason.is_some();
+    let of = match planned.pace_from {
+        PaceSource::Assumed => return None,
+        PaceSource::ByHand => String::new(),
+        PaceSource::Measured => {
+            let kind = planned
+                .law
+                .grew()
+                .map_or(String::new(), |grew| format!(" on a growth of the kind {grew}"));
+            format!(", measured{kind}")
+        }
+    };
+    asked.then(|| {
+        format!("growths were looked for at a pace of {:.2}{of}; --pace takes another", plan.pace)
     })
 }
 

@@ -1,7 +1,7 @@
 use crate::comparison::Sides;
 use crate::law::fit_of;
 use crate::run_figure::predicted_against_actual;
-use crate::run_record::{RunRecord, run_folders};
+use crate::run_record::{RunRecord, run_folders, runs_at};
 use crate::{figures, fit, output};
 use ::plot::Figure;
 use anyhow::{Context, Result, bail};
@@ -77,11 +77,23 @@ impl Plot {
                 .collect();
             story(RunRecord::read_all(first)?, baselines)?
         } else {
-            figures::runs(&self.sources)?
+            figures::runs(&runs_in(&self.sources)?)?
         };
-        figure.write(&self.out)?;
+        figures::write(&figure, &self.out)?;
         output::line(&format!("figure: {}", self.out.display()))
     }
+}
+
+/// The runs and curves that are named, and those in folders of runs that are.
+fn runs_in(sources: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let of_one = |path: &PathBuf| {
+        if path.is_dir() && !RunFolder::curve_file(path).exists() {
+            runs_at(path)
+        } else {
+            Ok(vec![path.clone()])
+        }
+    };
+    Ok(sources.iter().map(of_one).collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// Whether a folder holds a run of several stages or with a prediction, or such runs.

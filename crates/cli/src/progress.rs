@@ -100,7 +100,6 @@ pub struct Counter {
     line: StatusLine,
     what: &'static str,
     units: &'static str,
-    total: u64,
     began: Instant,
 }
 
@@ -108,22 +107,20 @@ impl Counter {
     /// What is done within it has no line.
     const AT_ONCE: Duration = Duration::from_secs(1);
 
-    pub fn new(what: &'static str, units: &'static str, total: u64) -> Self {
-        Self { line: StatusLine::new(), what, units, total, began: Instant::now() }
+    pub fn new(what: &'static str, units: &'static str) -> Self {
+        Self { line: StatusLine::new(), what, units, began: Instant::now() }
     }
 
-    pub fn reach(&mut self, done: u64) {
+    pub fn reach(&mut self, done: u64, total: u64) {
         let elapsed = self.began.elapsed();
         if elapsed < Self::AT_ONCE {
             return;
         }
         let left = match done {
             0 => "?".to_string(),
-            done => {
-                output::duration(elapsed.as_secs_f64() * (self.total as f64 / done as f64 - 1.0))
-            }
+            done => output::duration(elapsed.as_secs_f64() * (total as f64 / done as f64 - 1.0)),
         };
-        let [done, total] = [done, self.total].map(output::count);
+        let [done, total] = [done, total].map(output::count);
         self.line.update(&format!("{}: {done} of {total} {}, {left} left", self.what, self.units));
     }
 

@@ -107,9 +107,10 @@ fn html(sides: &Sides, found: &Comparison) -> Result<String> {
 fn summary(sides: &Sides, found: &Comparison) -> String {
     let mut text = String::new();
     if let (Some(last), false) = (found.savings.last(), sides.scratch.is_empty()) {
-        let over_seeds = if last.low.is_some() { "95 % interval over the seeds " } else { "" };
+        let over_seeds =
+            if last.found.low.is_some() { "95 % interval over the seeds " } else { "" };
         let interval = found.interval_of(last);
-        let what = if last.saving < 0.0 {
+        let what = if last.found.saving < 0.0 {
             "of the compute saved, so that much more spent,"
         } else {
             "of the compute saved"
@@ -129,8 +130,8 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
             text,
             "<p><span class=\"number\">{}</span> {what} at loss {:.4}, against the same shape from scratch, \
              {over_seeds}{interval}{counted}.{predicted}</p>",
-            percent(last.saving),
-            last.loss,
+            percent(last.found.saving),
+            last.found.loss,
         );
     }
     if let Some(stage) = found.stages.last() {
@@ -165,13 +166,13 @@ fn savings(found: &Comparison) -> String {
         let interval = found.interval_of(one);
         vec![
             one.at.clone(),
-            format!("{:.4}", one.loss),
-            percent(one.saving),
+            format!("{:.4}", one.found.loss),
+            percent(one.found.saving),
             interval,
             found.with_pilots(one),
             one.saving_exact.map_or("-".to_string(), percent),
-            format!("{:.3e}", one.compute),
-            format!("{:.3e}", one.compute_from_scratch),
+            format!("{:.3e}", one.found.compute),
+            format!("{:.3e}", one.found.compute_from_scratch),
         ]
     });
     let text = format!(

@@ -221,9 +221,10 @@ fn close_up(all: &[RunRecord], scratch: &[RunRecord], found: &Comparison) -> Opt
     let last = found.savings.last()?;
     let ends = || scratch.iter().chain(all).map(RunRecord::compute);
     // Runs that go on much longer would leave no room for the savings.
-    let longer = ends().filter(|end| *end >= PAST * last.compute_from_scratch.max(last.compute));
+    let longer =
+        ends().filter(|end| *end >= PAST * last.found.compute_from_scratch.max(last.found.compute));
     let most = longer.reduce(f64::min).unwrap_or(ends().fold(0.0, f64::max));
-    let from = (CLOSE * last.compute_from_scratch).min(0.9 * last.compute);
+    let from = (CLOSE * last.found.compute_from_scratch).min(0.9 * last.found.compute);
     let top = top(if staged.decays() { staged } else { baseline }, scratch, from)?;
     let predicted = staged.schedule.prediction().map_or(f64::INFINITY, |plan| plan.final_loss);
     let lowest = scratch.iter().chain(all).map(|run| lowest(run, most));
@@ -232,19 +233,28 @@ fn close_up(all: &[RunRecord], scratch: &[RunRecord], found: &Comparison) -> Opt
         lines(Over::Compute, all, scratch).into_iter().map(Layer::without_label).collect();
     // A few are told in numbers; more would lie on one another.
     let mut told: Vec<&SavingAt> = Vec::new();
-    for one in found.savings.iter().rev().filter(|one| one.loss < top && one.compute > from) {
+    for one in
+        found.savings.iter().rev().filter(|one| one.found.loss < top && one.found.compute > from)
+    {
         let apart = 0.04 * (top - bottom);
-        if told.last().is_none_or(|other| one.loss - other.loss > apart) {
+        if told.last().is_none_or(|other| one.found.loss - other.found.loss > apart) {
             told.push(one);
         }
     }
     for (i, one) in told.iter().take(3).enumerate() {
-        let what = if one.saving < 0.0 { "more spent" } else { "saved" };
+        let what = if one.found.saving < 0.0 { "more spent" } else { "saved" };
         layers.push(Layer::Line {
-            points: vec![(one.compute, one.loss), (one.compute_from_scratch, one.loss)],
+            points: vec![
+                (one.found.compute, one.found.loss),
+                (one.found.compute_from_scratch, one.found.loss),
+            ],
             color: Color::Series(2 + i),
             stroke: Stroke::Solid,
-            label: Some(format!("{:.1} % {what} at {:.3}", 100.0 * one.saving.abs(), one.loss)),
+            label: Some(format!(
+                "{:.1} % {what} at {:.3}",
+                100.0 * one.found.saving.abs(),
+                one.found.loss
+            )),
         });
     }
     let margin = 0.06 * (top - bottom);

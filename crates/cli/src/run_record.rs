@@ -28,6 +28,15 @@ impl RunRecord {
         let schedule = RunFolder::schedule_of(folder)?;
         let path = RunFolder::metrics_of(folder);
         let curve = LearningCurve::read(&path)?;
+        let n_stages = schedule.stages().len();
+        if let Some(point) = curve.points.iter().find(|point| point.stage >= n_stages) {
+            bail!(
+                "{}: step {}: stage = {}: must be below {n_stages}, the number of stages of its schedule.toml",
+                path.display(),
+                point.step,
+                point.stage
+            );
+        }
         let smooth = match SmoothCurve::of_run(&curve) {
             Ok(smooth) => Some(smooth),
             Err(CurveError::TooShort { .. }) if schedule.learning_rate().decays() => None,
@@ -91,14 +100,10 @@ impl RunRecord {
         Ok(runs)
     }
 
-    /// N of a stage, from 0.
-    pub fn n_params(&self, stage: usize) -> u64 {
-        self.schedule.stages()[stage].shape(1).n_params()
-    }
-
     /// N of the last stage.
     pub fn last_n_params(&self) -> u64 {
-        self.n_params(self.schedule.stages().len() - 1)
+        let stages = self.schedule.stages();
+        stages[stages.len() - 1].shape(1).n_params()
     }
 
     /// Whether all of it is one shape from random weights.
@@ -120,13 +125,27 @@ impl RunRecord {
     pub fn unfinished(&self) -> Option<String> {
         let (stage, step) = self.curve.points.last().map(|point| (point.stage, point.step))?;
         let text = std::fs::read_to_string(RunFolder::events_of(&self.folder)).unwrap_or_default();
-        let events = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let outcome =
-            events.map(|event| event["outcome"].clone()).find(|outcome| !outcome.is_null());
-        let has_ended = outcome.is_some_and(|outcome| outcome != "interrupted");
+        let mut events =
+            text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let told = |event: &Value| event["event"] == "started" || event["event"] == "ended";
+        let newest = events.find(told);
+        let has_ended = newest
+            .is_some_and(|event| event["event"] == "ended" && event["outcome"] != "interrupted");
         let is_there = (stage, step) == end_due(&self.schedule, &self.curve);
         (!is_there && !has_ended)
             .then(|| format!("{} is at step {step} and not at its end", self.folder.display()))
+    }
+
+    /// The first growth that it has come through and has no record of.
+    pub fn untold_growth(&self) -> Option<String> {
+        let stage = self.curve.points.last()?.stage;
+        (self.growths.len() < stage).then(|| {
+            format!(
+                "{} has no growth-{}.json, which would tell what that growth did",
+                self.folder.display(),
+                self.growths.len() + 1
+            )
+        })
     }
 
     /// The last point of a stage, if the run has come there.
@@ -191,8 +210,56 @@ pub fn check_same_data_in(folders: &[PathBuf]) -> Result<()> {
     check_same_data(folders.iter().map(|folder| (folder.as_path(), data_of(folder))))
 }
 
+/// In what a run's losses are other than those of the first of these, by a key of their schedules.
+pub fn other_measures<'a>(
+    runs: impl IntoIterator<Item = (&'a Path, &'a Schedule)>,
+) -> impl Iterator<Item = String> {
+    let of = |schedule: &Schedule| {
+        let held_out = schedule.data().validation_fraction();
+        [
+            ("model.context_len", schedule.context_len().to_string()),
+            ("model.tied_head", schedule.stages()[0].shape(1).tied_head.to_string()),
+            ("evaluation.tokens", schedule.evaluation().tokens.to_string()),
+            ("data.validation_fraction", held_out.map_or("none".into(), |share| share.to_string())),
+        ]
+    };
+    let mut runs = runs.into_iter();
+    let first = runs.next();
+    runs.filter_map(move |(folder, schedule)| {
+        let (first_folder, first) = first?;
+        let mut pairs = of(schedule).into_iter().zip(of(first));
+        let ((key, here), (_, there)) = pairs.find(|((_, here), (_, there))| here != there)?;
+        Some(format!(
+            "{}: {key} = {here}, and {there} in {}",
+            folder.display(),
+            first_folder.display()
+        ))
+    })
+}
+
+/// Errs unless all runs are models of one kind, evaluated on the same held-out tokens.
+pub fn check_same_measure<'a>(
+    runs: impl IntoIterator<Item = (&'a Path, &'a Schedule)>,
+) -> Result<()> {
+    match other_measures(runs).next() {
+        None => Ok(()),
+        Some(difference) => bail!("{difference}: their losses are not comparable"),
+    }
+}
+
+/// Errs where the losses of runs are known not to be comparable, whose folders these are or whose files lie in them.
+pub fn check_comparable_in(folders: &[PathBuf]) -> Result<()> {
+    check_same_data_in(folders)?;
+    let runs = folders.iter().filter(|folder| RunFolder::is_run(folder));
+    let schedules = runs.map(|folder| Ok((folder, RunFolder::schedule_of(folder)?)));
+    let schedules = schedules.collect::<Result<Vec<_>>>()?;
+    check_same_measure(schedules.iter().map(|(folder, schedule)| (folder.as_path(), schedule)))
+}
+
 fn data(state: &CheckpointInfo) -> String {
-    format!("{}, {}", state.origin.vocabulary, state.origin.data)
+    let (vocabulary, data) = (&state.origin.vocabulary, &state.origin.data);
+    // A synthetic language is both.
+    if vocabulary == data { data.clone() } else { format!("{vocabulary}, {data}") }
 }
 
 /// The record of a run's newest checkpoint.

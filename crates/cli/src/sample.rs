@@ -64,10 +64,10 @@ impl Sample {
             top_k: self.top_k,
         };
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut counter = Counter::new("drawing", "tokens", self.tokens as u64);
+        let mut counter = Counter::new("drawing", "tokens");
         let mut drawn = 0;
         let uniform = || {
-            counter.reach(drawn);
+            counter.reach(drawn, self.tokens as u64);
             drawn += 1;
             rng.random()
         };

@@ -16,7 +16,8 @@ use trainer::{Outcome, RunFolder, RunOptions, RunSummary, train};
 #[command(
     override_usage = "staged train <SCHEDULE> [OPTIONS]",
     after_help = "Example: staged train schedules/dickens_scratch.toml --text dickens.txt\n\n\
-    Ctrl-C or SIGTERM saves the state and ends with exit code 0; --resume goes on from there."
+    Ctrl-C or SIGTERM saves the state and ends with exit code 0; --resume goes on from there. While text is being turned into \
+    tokens there is no state yet: nothing is left, and the exit code is 2."
 )]
 pub struct Train {
     /// The schedule: a complete run
@@ -30,7 +31,7 @@ pub struct Train {
     /// cpu, cuda or cuda:NUMBER
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Go on from the newest whole checkpoint, or start if there is none
+    /// Go on from the newest whole checkpoint, or start where the run has made none yet
     #[arg(long)]
     resume: bool,
     /// Begin with the steps that this run has in common with another one, from its newest fitting checkpoint, unless it has steps already

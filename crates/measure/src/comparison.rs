@@ -8,15 +8,6 @@ use std::f64::consts::FRAC_PI_2;
 /// Coverage of the intervals.
 const COVERAGE: f64 = 0.95;
 
-/// From where to where a value lies, with a probability of 95 %.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Interval {
-    /// Lower end.
-    pub low: f64,
-    /// Upper end.
-    pub high: f64,
-}
-
 /// What staged runs save at a loss, against runs of the last size from scratch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Saving {
@@ -28,12 +19,16 @@ pub struct Saving {
     pub compute_from_scratch: f64,
     /// 1 - C_staged / C_scratch.
     pub saving: f64,
-    /// 95 % interval over the seeds; `None` with a single run on a side.
-    pub interval: Option<Interval>,
+    /// Lower end of its 95 % interval over the seeds; `None` with a single run on a side.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
     /// The same with the compute of the pilot runs added to every staged run.
     pub saving_with_pilots: f64,
-    /// Its 95 % interval over the seeds, all of which have the same pilot runs.
-    pub interval_with_pilots: Option<Interval>,
+    /// Lower end of its 95 % interval over the seeds, all of which have the same pilot runs.
+    pub low_with_pilots: Option<f64>,
+    /// Upper end.
+    pub high_with_pilots: Option<f64>,
 }
 
 /// The saving at a loss: 1 - C_staged(L) / C_scratch(L), from the means of ln C over the runs of each
@@ -59,23 +54,24 @@ pub fn saving_at(
 impl Saving {
     /// From samples of ln C at a loss: staged runs without and with pilot runs, and runs from scratch.
     fn between(loss: f64, without: &Sample, with: &Sample, scratch: &Sample) -> Self {
-        let saving = |staged: &Sample| {
+        let saving_of = |staged: &Sample| {
             let difference = staged.mean - scratch.mean;
-            let interval = staged.half_width_of_difference(scratch).map(|half| Interval {
-                low: -(difference + half).exp_m1(),
-                high: -(difference - half).exp_m1(),
-            });
-            (-difference.exp_m1(), interval)
+            let half = staged.half_width_of_difference(scratch);
+            let end = |sign: f64| half.map(|half| -(difference + sign * half).exp_m1());
+            (-difference.exp_m1(), end(1.0), end(-1.0))
         };
-        let (without_pilots, with_pilots) = (saving(without), saving(with));
+        let (saving, low, high) = saving_of(without);
+        let (saving_with_pilots, low_with_pilots, high_with_pilots) = saving_of(with);
         Self {
             loss,
             compute: without.mean.exp(),
             compute_from_scratch: scratch.mean.exp(),
-            saving: without_pilots.0,
-            interval: without_pilots.1,
-            saving_with_pilots: with_pilots.0,
-            interval_with_pilots: with_pilots.1,
+            saving,
+            low,
+            high,
+            saving_with_pilots,
+            low_with_pilots,
+            high_with_pilots,
         }
     }
 }
@@ -253,22 +249,21 @@ mod tests {
         for loss in [3.4, 3.2, 3.0] {
             let found = saving_at(&staged, &scratch, loss, 0.0).unwrap();
             assert!((found.saving - 0.25).abs() < 1e-3, "{found:?}");
-            let interval = found.interval.unwrap();
-            assert!(interval.low < 0.25 && interval.high > 0.25 && interval.low > 0.2);
+            let (low, high) = (found.low.unwrap(), found.high.unwrap());
+            assert!(low < 0.25 && high > 0.25 && low > 0.2, "{found:?}");
             let with = saving_at(&staged, &scratch, loss, 0.1 * found.compute_from_scratch);
             let with = with.unwrap();
             assert!((with.saving_with_pilots - 0.15).abs() < 1e-3, "{with:?}");
             // The staged side's spread counts less beside what all of its runs have spent, and the whole more of a saving that is less.
-            let over_seeds = with.interval_with_pilots.unwrap();
-            let width = |interval: Interval| interval.high - interval.low;
-            let ratio = width(over_seeds) / width(with.interval.unwrap());
-            assert!(over_seeds.low < 0.15 && over_seeds.high > 0.15, "{over_seeds:?}");
+            let over_seeds = (with.low_with_pilots.unwrap(), with.high_with_pilots.unwrap());
+            let ratio = (over_seeds.1 - over_seeds.0) / (high - low);
+            assert!(over_seeds.0 < 0.15 && over_seeds.1 > 0.15, "{over_seeds:?}");
             assert!((0.8..1.3).contains(&ratio), "{ratio}");
-            assert_eq!(with.interval, found.interval);
-            assert_eq!(found.interval_with_pilots, found.interval);
+            assert_eq!((with.low, with.high), (found.low, found.high));
+            assert_eq!((found.low_with_pilots, found.high_with_pilots), (found.low, found.high));
         }
         assert_eq!(saving_at(&staged, &scratch, 1.0, 0.0), None);
-        assert_eq!(saving_at(&staged[..1], &scratch, 3.0, 0.0).unwrap().interval, None);
+        assert_eq!(saving_at(&staged[..1], &scratch, 3.0, 0.0).unwrap().low, None);
     }
 
     /// Ends on a power law, the staged ones at three quarters of its compute.
@@ -284,8 +279,7 @@ mod tests {
         assert!((found.saving - 0.25).abs() < 1e-3, "{found:?}");
         assert!((found.saving_with_pilots - 0.15).abs() < 1e-3, "{found:?}");
         // All staged runs lie on one line, so the interval is that of the baseline.
-        let interval = found.interval.unwrap();
-        assert!(interval.low < 0.25 && interval.high > 0.25, "{interval:?}");
+        assert!(found.low.unwrap() < 0.25 && found.high.unwrap() > 0.25, "{found:?}");
         assert_eq!(
             saving_of_ends(&ends(0.75, &[5e13]), &scratch, 0.0),
             None,

@@ -97,6 +97,27 @@ impl CurvePoint {
             None => Ok(()),
         }
     }
+
+    /// Errs unless it can follow another one of its run.
+    fn check_after(&self, before: &Self) -> Result<(), String> {
+        if self.stage < before.stage {
+            let (here, there) = (self.stage, before.stage);
+            return Err(format!(
+                "stage = {here}: must be at least {there}, that of the row before"
+            ));
+        }
+        let amounts = [
+            ("step", self.step as f64, before.step as f64),
+            ("tokens", self.tokens as f64, before.tokens as f64),
+            ("compute_flops", self.compute_flops, before.compute_flops),
+        ];
+        match amounts.into_iter().find(|(_, here, there)| here <= there || here.is_nan()) {
+            Some((column, here, there)) => {
+                Err(format!("{column} = {here}: must be above {there}, that of the row before"))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl LearningCurve {
@@ -129,18 +150,8 @@ impl LearningCurve {
     pub fn read(path: &Path) -> Result<Self, CurveError> {
         let text = read_text(path)?;
         let mut points = Vec::new();
-        for (row, point) in rows(path, &text)? {
-            let point = point?;
-            if let Some(before) =
-                points.last().filter(|before: &&CurvePoint| before.step >= point.step)
-            {
-                let reason = format!(
-                    "step = {}: must be above {}, that of the row before",
-                    point.step, before.step
-                );
-                return Err(broken(path, row, reason));
-            }
-            points.push(point);
+        for (_, point) in rows(path, &text)? {
+            points.push(point?);
         }
         Ok(Self { points })
     }
@@ -229,6 +240,7 @@ fn rows<'a>(
     let header = rows.headers().map_err(|error| broken(path, 1, error.to_string()))?.clone();
     let is_torn = !text.ends_with(b"\n");
     let mut records = rows.into_records().enumerate().peekable();
+    let mut before: Option<CurvePoint> = None;
     Ok(std::iter::from_fn(move || {
         let (i, record) = records.next()?;
         let found = match &record {
@@ -240,7 +252,12 @@ fn rows<'a>(
         if found.is_err() && is_torn && records.peek().is_none() {
             return None;
         }
-        let point = found.and_then(|point| point.check_loss().map(|()| point));
+        let point = found.and_then(|point| {
+            point.check_loss()?;
+            before.as_ref().map_or(Ok(()), |before| point.check_after(before))?;
+            Ok(point)
+        });
+        before = point.as_ref().ok().cloned();
         Some((i + 2, point.map_err(|reason| broken(path, i + 2, reason))))
     }))
 }
@@ -251,7 +268,7 @@ fn what_is_wrong(error: &csv::Error, header: &StringRecord, row: &StringRecord) 
     let Some(at) = err.field().map(|field| field as usize) else { return err.kind().to_string() };
     let of = |record: &StringRecord| record.get(at).unwrap_or("").to_string();
     let due = match err.kind() {
-        DeserializeErrorKind::ParseInt(_) => "must be a whole number, 0 at least".to_string(),
+        DeserializeErrorKind::ParseInt(_) => "must be a whole number, and not negative".to_string(),
         DeserializeErrorKind::ParseFloat(_) => "must be a number".to_string(),
         other => other.to_string(),
     };
@@ -360,10 +377,14 @@ mod tests {
             (whole.replace(row(2), &nan), "row 3: val_loss = NaN: must be finite"),
             (
                 whole.replace(row(2), &format!("{}\n{}", row(2), row(2))),
-                "row 4: step = 2: must be 3",
+                "row 4: step = 2: must be above 2, that of the row before",
             ),
             (whole.replace(&format!("{}\n", row(2)), ""), "row 3: step = 3: must be 2"),
             (whole.replace(row(2), "0,2"), "row 3"),
+            (
+                whole.replace(row(3), &row(3).replace("12288", "1")),
+                "row 4: tokens = 1: must be above",
+            ),
         ] {
             std::fs::write(&path, &text).unwrap();
             let message = CurveWriter::resume(&path, 4).err().unwrap().to_string();

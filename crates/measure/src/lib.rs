@@ -13,7 +13,7 @@ mod smooth;
 mod whole_file;
 
 pub use comparison::{
-    Interval, RunEnd, Saving, dynamics_ratio, least_saving_of_ends, saving_at, saving_of_ends,
+    RunEnd, Saving, dynamics_ratio, least_saving_of_ends, saving_at, saving_of_ends,
 };
 pub use compute::{Flops, PfDays};
 pub use curve::{CurveError, CurvePoint, CurveWriter, LearningCurve};

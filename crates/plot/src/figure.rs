@@ -113,7 +113,7 @@ impl Figure {
         Err(PlotError::Format(path.to_path_buf()))
     }
 
-    /// Writes the figure, as SVG or PNG by the file's name; the file appears when it is whole.
+    /// Writes the figure, as SVG or PNG by the file's name; the file appears when it is whole, in the place of a link too.
     ///
     /// # Errors
     /// Another kind of file, nothing to draw, or a file that cannot be written.
@@ -127,11 +127,9 @@ impl Figure {
         if let Some(folder) = folder {
             std::fs::create_dir_all(folder).map_err(|error| refused(&error))?;
         }
-        // A file that a link leads to is written, not put in the link's place.
-        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         // The format is told from the ending, so the other name keeps it.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let partial = target.with_file_name(format!(".partial-{name}"));
+        let partial = path.with_file_name(format!(".partial-{name}"));
         let drawn = if is_of_kind(path, "svg") {
             self.svg()
                 .and_then(|text| std::fs::write(&partial, text).map_err(|error| refused(&error)))
@@ -142,7 +140,7 @@ impl Figure {
         };
         let placed = || {
             std::fs::File::open(&partial)?.sync_all()?;
-            std::fs::rename(&partial, &target)
+            std::fs::rename(&partial, path)
         };
         let renamed = drawn.and_then(|()| placed().map_err(|error| refused(&error)));
         if renamed.is_err() {

@@ -1,3 +1,6 @@
+use std::fmt;
+use std::str::FromStr;
+
 /// B_crit(L) = scale / L^(1 / exponent): the batch at which training takes twice the least steps and
 /// twice the least compute (Kaplan et al. 2020, eq. 5.3).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +47,33 @@ pub enum BatchPolicy {
     /// The critical batch of the loss at each step, with S = 2 S_min: the integral of
     /// 6 N B_crit(L(S)) over the steps.
     Critical,
+}
+
+impl fmt::Display for BatchPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed { batch_tokens } => write!(f, "{batch_tokens}"),
+            Self::CriticalAtEnd => f.write_str("critical-at-end"),
+            Self::Critical => f.write_str("critical"),
+        }
+    }
+}
+
+impl FromStr for BatchPolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "critical" => Ok(Self::Critical),
+            "critical-at-end" => Ok(Self::CriticalAtEnd),
+            number => match number.parse::<f64>() {
+                Ok(batch_tokens) if batch_tokens >= 1.0 && batch_tokens.is_finite() => {
+                    Ok(Self::Fixed { batch_tokens })
+                }
+                _ => Err("must be a number of tokens, critical or critical-at-end".into()),
+            },
+        }
+    }
 }
 
 #[cfg(test)]

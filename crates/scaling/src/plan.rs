@@ -21,7 +21,7 @@ pub use measured::{MeasuredGrowth, measured_growths};
 pub use pilots::{Pilot, grown_from, pilot_shapes, pilots};
 pub use request::{FinalShape, Request};
 pub use shapes::{Family, Operators, WidthRule, in_proportion, least_size};
-pub use staged_plan::{Advice, CurveSample, Plan, Stage, Unstaged};
+pub use staged_plan::{Advice, CheaperAlone, CurveSample, Plan, Stage, Unstaged};
 
 #[cfg(test)]
 mod tests;

@@ -58,12 +58,15 @@ impl Schedule {
         Ok(())
     }
 
-    /// The first line in which another schedule differs: "`that` there, `this` here"; `None` if none does. Where a token file lies does
-    /// not count: folders move, and a checkpoint knows what it learnt from.
+    /// The first line in which another schedule differs: "`that` there, `this` here"; `None` if none does. Where a token file or the
+    /// law lies does not count: folders move, a checkpoint knows what it learnt from, and a prediction's numbers which law made it.
     pub fn difference_from(&self, there: &Self) -> Option<String> {
         let placeless = |schedule: &Self| {
             let mut file = schedule.file.clone();
             without_token_path(&mut file);
+            if let Some(prediction) = &mut file.prediction {
+                prediction.law.clear();
+            }
             // Of no number of the run.
             (file.pilot_compute, file.from_scratch) = (None, None);
             file
@@ -191,6 +194,17 @@ mod tests {
         // How the last shape is trained alone makes no number of this run.
         let alone = parse(&format!("{text}\n[from_scratch]\npeak = 0.5\n")).unwrap();
         assert_eq!(alone.difference_from(&without), None);
+        // Nor does where the law lies that foretold it.
+        let foretold = |law: &str, loss: f64| {
+            let told = format!("law = \"{law}\"\nbatch = \"4096\"\nfinal_loss = {loss}");
+            let told = format!("{told}\ncompute = 1e12\ncompute_from_scratch = 1e12\nsaving = 0.0");
+            let curve = "stage = [0, 0]\ntokens = [1e5, 1e6]\ncompute = [1e11, 1e12]\nloss = [4.0, 3.0]\nlow = []\nhigh = []";
+            parse(&format!("{text}\n[prediction]\n{told}\n[prediction.curve]\n{curve}\n")).unwrap()
+        };
+        let here = foretold("here/law.json", 3.0);
+        assert_eq!(here.difference_from(&foretold("there/law.json", 3.0)), None);
+        let other = here.difference_from(&foretold("here/law.json", 3.1)).unwrap();
+        assert!(other.contains("final_loss = 3.1"), "{other}");
     }
 
     #[test]

@@ -333,12 +333,17 @@ impl Checker<'_> {
         if let Some(compute) = prediction.pilot_compute {
             self.positive("prediction.pilot_compute", compute)?;
         }
-        let finite = |key: &str, value: f64| {
-            self.require(value.is_finite(), key, value, "must be a finite number")
+        let saving = |key: &str, value: f64| {
+            let is_one = value.is_finite() && value < 1.0;
+            self.require(is_one, key, value, "must be a finite number below 1")
         };
-        finite("prediction.saving", prediction.saving)?;
+        saving("prediction.saving", prediction.saving)?;
         for (i, end) in prediction.saving_interval.iter().flatten().enumerate() {
-            finite(&format!("prediction.saving_interval[{i}]"), *end)?;
+            saving(&format!("prediction.saving_interval[{i}]"), *end)?;
+        }
+        if let Some([low, high]) = prediction.saving_interval {
+            let key = "prediction.saving_interval[1]";
+            self.require(low <= high, key, high, "must not be below the lower end")?;
         }
         if let Some(pace) = prediction.pace {
             self.positive("prediction.pace", pace)?;

@@ -60,7 +60,7 @@ impl Default for Placement {
 
 /// What happens to Adam's moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", from = "ToldMoments")]
 pub enum MomentRule {
     /// They become what the grown model's own would be.
     #[default]
@@ -69,6 +69,31 @@ pub enum MomentRule {
     Zero,
     /// Means of the gradient and of its square over so many batches, which count as compute.
     Reestimated(u32),
+}
+
+/// A moment rule as a file has it.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "moments must be \"mapped\", \"zero\" or { reestimated = BATCHES }")]
+enum ToldMoments {
+    Named(NamedMoments),
+    Estimated { reestimated: u32 },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum NamedMoments {
+    Mapped,
+    Zero,
+}
+
+impl From<ToldMoments> for MomentRule {
+    fn from(told: ToldMoments) -> Self {
+        match told {
+            ToldMoments::Named(NamedMoments::Mapped) => Self::Mapped,
+            ToldMoments::Named(NamedMoments::Zero) => Self::Zero,
+            ToldMoments::Estimated { reestimated } => Self::Reestimated(reestimated),
+        }
+    }
 }
 
 /// How a stage's model comes from the one before it.

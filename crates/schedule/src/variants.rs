@@ -72,12 +72,17 @@ impl Schedule {
         Self::check(self.file, Path::new("--length"))
     }
 
-    /// The same run on sequences of another length.
+    /// The same run on sequences of another length, in batches of so many tokens.
     ///
     /// # Errors
     /// A length that the batch is no multiple of.
-    pub fn with_context_len(mut self, context_len: usize) -> Result<Self, ScheduleError> {
+    pub fn with_sequences(
+        mut self,
+        context_len: usize,
+        batch_tokens: u64,
+    ) -> Result<Self, ScheduleError> {
         self.file.model.context_len = context_len;
+        self.file.batch.tokens = batch_tokens;
         Self::check(self.file, Path::new("--context"))
     }
 }

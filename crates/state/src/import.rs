@@ -8,7 +8,7 @@ use crate::{
     inventory,
 };
 use half::{bf16, f16};
-use measure::{GptShape, Parametrization};
+use measure::{GptShape, Parametrization, ShapeError};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde_json::Value;
@@ -119,6 +119,28 @@ pub fn import(
     })
 }
 
+/// An error of a shape with the keys of config.json.
+fn in_its_words(error: &ShapeError) -> String {
+    let key = |dimension| match dimension {
+        "n_layers" => "n_layer",
+        "d_model" => "n_embd",
+        "n_heads" => "n_head",
+        "d_ff" => "n_inner",
+        "n_vocab" => "vocab_size",
+        "context_len" => "n_positions",
+        other => other,
+    };
+    match error {
+        ShapeError::Heads { n_heads, d_model } => {
+            format!("n_head = {n_heads}: must divide n_embd = {d_model}")
+        }
+        ShapeError::Size { dimension, size, most } => {
+            format!("{} = {size}: must be from 1 to {most}", key(dimension))
+        }
+        ShapeError::Text => error.to_string(),
+    }
+}
+
 /// The model's shape and the epsilon of its norms.
 fn read_config(path: &Path) -> Result<(GptShape, f64), StateError> {
     let broken = |reason: String| StateError::broken(path, reason);
@@ -149,7 +171,7 @@ fn read_config(path: &Path) -> Result<(GptShape, f64), StateError> {
         tied_head: config.tie_word_embeddings,
         ..GptShape::gpt2(config.n_layer, config.n_embd, config.n_head)
     };
-    shape.check().map_err(|error| broken(error.to_string()))?;
+    shape.check().map_err(|error| broken(in_its_words(&error)))?;
     Ok((shape, norm_eps))
 }
 
@@ -371,7 +393,7 @@ mod tests {
         });
         assert!(infinite.contains("c_fc.weight holds inf"), "{infinite}");
         let error = config("n_head", 5.into());
-        assert!(error.contains("n_heads = 5"), "{error}");
+        assert!(error.contains("n_head = 5: must divide n_embd = "), "{error}");
         let error = config("n_inner", 17.into());
         assert!(error.contains("c_fc") && error.contains("is due"), "{error}");
         let without = refusal(&|hf: &Path| {

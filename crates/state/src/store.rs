@@ -46,6 +46,11 @@ impl CheckpointStore {
         is_step(name) || name.ends_with(PARTIAL)
     }
 
+    /// Where the checkpoint of a step lies, if there is one.
+    pub fn path_of(&self, step: u64) -> PathBuf {
+        self.root.join(format!("step-{step:08}"))
+    }
+
     /// Saves a state and keeps the newest `keep` checkpoints up to it, and that of the step `kept`. The folder appears under its name
     /// only once every file is on disk; a failure leaves the older checkpoints as they were. One of the same step, which a run passes
     /// over only if it is not whole, makes way.
@@ -58,8 +63,10 @@ impl CheckpointStore {
         keep: usize,
         kept: Option<u64>,
     ) -> Result<PathBuf, StateError> {
-        let name = format!("step-{:08}", state.position.step);
-        let (target, partial) = (self.root.join(&name), self.root.join(name.clone() + PARTIAL));
+        let target = self.path_of(state.position.step);
+        let mut partial = target.clone().into_os_string();
+        partial.push(PARTIAL);
+        let partial = PathBuf::from(partial);
         let written = self.write(state, &partial, &target);
         if written.is_err() {
             // The first error is the one to report; the next open removes what this cannot.

@@ -76,7 +76,10 @@ pub fn train(
         }
     };
     let Beginning { corpus, made_tokens, origin, start, common, first } = begun;
-    folder.begin(&options.schedule)?;
+    if let Err(error) = folder.begin(&options.schedule) {
+        folder.abandon();
+        return Err(error);
+    }
     if common.is_none() && CheckpointStore::reader(&folder.checkpoints()).is_empty()? {
         folder.forget_branch()?;
     }
@@ -192,6 +195,8 @@ struct Run<'a> {
     last_point: Option<CurvePoint>,
     /// Compute and held-out loss at the evaluations of this stage.
     evaluated: Vec<(f64, f64)>,
+    /// Newest held-out loss of the run.
+    val_loss: Option<f64>,
     newest_checkpoint: Option<PathBuf>,
     /// Broken checkpoints that were passed over: they go once a whole one is there instead.
     broken: Vec<PathBuf>,
@@ -267,6 +272,7 @@ impl<'a> Run<'a> {
             EvaluationSet::new(&corpus, schedule.evaluation().tokens, schedule.context_len());
         let in_stage = |point: &CurvePoint| point.stage == state.position.stage;
         let of_stage = curve.evaluated().filter(|(point, _)| in_stage(point));
+        let newest = curve.evaluated().last().map(|(_, loss)| loss);
         Ok(Self {
             schedule,
             evaluation,
@@ -276,6 +282,7 @@ impl<'a> Run<'a> {
             origin,
             command: options.command.clone(),
             evaluated: of_stage.map(|(point, loss)| (point.compute_flops, loss)).collect(),
+            val_loss: newest,
             learner: Learner::new(schedule.clone(), Arc::new(corpus), device, state),
             last_point,
             newest_checkpoint,
@@ -286,6 +293,15 @@ impl<'a> Run<'a> {
 
     fn finish(
         mut self,
+        observe: &mut dyn FnMut(&Event),
+        stop: &AtomicBool,
+    ) -> Result<RunSummary, TrainError> {
+        self.course(observe, stop).map_err(|error| self.naming_last_good(error))
+    }
+
+    /// All of it, from where it is.
+    fn course(
+        &mut self,
         observe: &mut dyn FnMut(&Event),
         stop: &AtomicBool,
     ) -> Result<RunSummary, TrainError> {
@@ -329,8 +345,7 @@ impl<'a> Run<'a> {
         observe: &mut dyn FnMut(&Event),
         stop: &AtomicBool,
     ) -> Result<bool, TrainError> {
-        let made = self.learner.advance(stop).map_err(|error| self.naming_last_good(error))?;
-        let Some(made) = made else { return Ok(false) };
+        let Some(made) = self.learner.advance(stop)? else { return Ok(false) };
         self.clock.steps += made.seconds;
         self.clock.data += made.data_seconds;
         self.clock.tokens += made.tokens;
@@ -360,9 +375,9 @@ impl<'a> Run<'a> {
         if !due && !self.learner.stage_is_over() {
             return Ok(None);
         }
-        let loss = self.learner.evaluate(&self.evaluation);
-        let loss = loss.map_err(|error| self.naming_last_good(error))?;
+        let loss = self.learner.evaluate(&self.evaluation)?;
         self.evaluated.push((self.learner.position().compute_flops, loss));
+        self.val_loss = Some(loss);
         Ok(Some(loss))
     }
 
@@ -374,10 +389,7 @@ impl<'a> Run<'a> {
         stop: &AtomicBool,
     ) -> Result<bool, TrainError> {
         self.save_if_needed(observe)?;
-        let report = self.learner.grow(&self.evaluation, stop);
-        let Some(report) = report.map_err(|error| self.naming_last_good(error))? else {
-            return Ok(false);
-        };
+        let Some(report) = self.learner.grow(&self.evaluation, stop)? else { return Ok(false) };
         self.folder.write_growth(&report)?;
         self.evaluated.clear();
         self.tell(observe, &Event::Grown(Box::new(report)))?;
@@ -397,7 +409,8 @@ impl<'a> Run<'a> {
     /// Whether the loss or the slope is reached at which the stage ends.
     fn target_reached(&self) -> Result<bool, TrainError> {
         let until = self.learner.stage().until();
-        let by_loss = until.loss.zip(self.last_val_loss()).is_some_and(|(goal, loss)| loss <= goal);
+        let by_loss =
+            until.loss.zip(self.evaluated.last()).is_some_and(|(goal, (_, loss))| *loss <= goal);
         // The slope changes with an evaluation alone, and costs a fit to all of the stage's.
         let here = self.learner.position().compute_flops;
         let is_new = self.evaluated.last().is_some_and(|(compute, _)| *compute == here);
@@ -409,11 +422,6 @@ impl<'a> Run<'a> {
             None => false,
         };
         Ok(by_loss || by_slope)
-    }
-
-    /// Newest held-out loss of this stage.
-    fn last_val_loss(&self) -> Option<f64> {
-        self.evaluated.last().map(|(_, loss)| *loss)
     }
 
     fn step(&self) -> u64 {
@@ -431,8 +439,7 @@ impl<'a> Run<'a> {
         // What an update has ruined must not replace the last good state.
         let probe = self.evaluation.first();
         let loss = self.learner.gpt().loss(probe, self.schedule.context_len())?;
-        check_finite(self.step(), "the loss after the update", loss)
-            .map_err(|error| self.naming_last_good(error))?;
+        check_finite(self.step(), "the loss after the update", loss)?;
         self.metrics.sync()?;
         let (keep, kept) = (self.schedule.checkpoint().keep, self.stable_until());
         // What is broken takes no place of what is kept.
@@ -453,9 +460,8 @@ impl<'a> Run<'a> {
 
     /// Saves unless the newest checkpoint is of this very step.
     fn save_if_needed(&mut self, observe: &mut dyn FnMut(&Event)) -> Result<PathBuf, TrainError> {
-        let name = format!("step-{:08}", self.step());
         match &self.newest_checkpoint {
-            Some(path) if path.ends_with(&name) => Ok(path.clone()),
+            Some(path) if *path == self.store.path_of(self.step()) => Ok(path.clone()),
             _ => self.save(observe),
         }
     }
@@ -493,7 +499,7 @@ impl<'a> Run<'a> {
             tokens: position.tokens,
             compute_flops: position.compute_flops,
             train_loss: self.last_point.as_ref().map(|point| point.train_loss),
-            val_loss: self.last_val_loss(),
+            val_loss: self.val_loss,
             loss_floor: self.learner.corpus().loss_floor(),
             checkpoint,
             tokens_per_second: self.clock.tokens as f64 / self.clock.steps.max(f64::MIN_POSITIVE),

@@ -1,7 +1,7 @@
 //! Whether runs can be compared, and in what they differ.
 
 use super::{Sides, listed, seeds};
-use crate::run_record::{RunRecord, check_same_data};
+use crate::run_record::{RunRecord, check_same_data, check_same_measure};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -14,9 +14,7 @@ impl Sides {
             |run: &RunRecord| run.schedule.stages().last().map(|stage| stage.shape(1).to_string());
         let all = || self.staged.iter().chain(&self.scratch).chain(&self.others);
         check_same_data(all().map(|run| (run.folder.as_path(), run.data())))?;
-        for run in all().skip(1) {
-            check_same_measure(run, first)?;
-        }
+        check_same_measure(all().map(|run| (run.folder.as_path(), &run.schedule)))?;
         for run in self.scratch.iter().chain(&self.others) {
             if let Some(start) = run.schedule.start() {
                 bail!(
@@ -85,6 +83,7 @@ impl Sides {
             }
         }
         notes.extend(self.staged.iter().chain(&self.scratch).filter_map(RunRecord::unfinished));
+        notes.extend(self.staged.iter().filter_map(RunRecord::untold_growth));
         let all = self.staged.iter().chain(&self.scratch).chain(&self.others);
         if let Some(run) = all.into_iter().find(|run| run.data().is_none()) {
             notes.insert(format!(
@@ -113,26 +112,4 @@ impl Sides {
 /// Settings by their keys in a schedule.
 fn settings(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
-}
-
-/// Errs unless both runs are evaluated on the same held-out tokens.
-fn check_same_measure(run: &RunRecord, first: &RunRecord) -> Result<()> {
-    let (name, first_name) = (run.folder.display(), first.folder.display());
-    let of = |run: &RunRecord| {
-        let schedule = &run.schedule;
-        let held_out = schedule.data().validation_fraction();
-        [
-            ("model.context_len", schedule.context_len().to_string()),
-            ("evaluation.tokens", schedule.evaluation().tokens.to_string()),
-            ("data.validation_fraction", held_out.map_or("none".into(), |share| share.to_string())),
-        ]
-    };
-    for ((key, here), (_, there)) in of(run).into_iter().zip(of(first)) {
-        if here != there {
-            bail!(
-                "{name}: {key} = {here}, and {there} in {first_name}: their losses are not comparable"
-            );
-        }
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use super::{LeastSaving, SavingAt, Sides, mean};
 use crate::run_record::{RunRecord, by_seed};
 use anyhow::{Error, Result, bail};
-use measure::{RunEnd, Saving, SmoothCurve, least_saving_of_ends, saving_at, saving_of_ends};
+use measure::{RunEnd, SmoothCurve, least_saving_of_ends, saving_at, saving_of_ends};
 
 /// Tokens per parameter of the run from scratch at which savings are told.
 const TOKENS_PER_PARAM: [f64; 5] = [2.5, 5.0, 10.0, 20.0, 40.0];
@@ -53,7 +53,7 @@ impl Sides {
                     let computes = staged.iter().map(|curve| curve.compute_at(loss));
                     let exact =
                         self.saving_exact(saving.saving, saving.compute_from_scratch, computes);
-                    found.push(SavingAt::new(at, saving, exact));
+                    found.push(SavingAt { at, found: saving, saving_exact: exact });
                 }
                 None if at == "asked for" => bail!(
                     "--loss {loss}: not every run reaches it after its first evaluation; they all reach {end:.4}"
@@ -62,6 +62,22 @@ impl Sides {
             }
         }
         Ok(found)
+    }
+
+    /// Why smoothed curves tell no saving.
+    pub(super) fn no_common_loss(&self) -> NoSaving {
+        let spans = |runs: &[RunRecord]| {
+            let curves = || runs.iter().filter_map(|run| run.smooth.as_ref());
+            let first = curves().map(SmoothCurve::first_loss).fold(f64::INFINITY, f64::min);
+            let lowest = curves().map(SmoothCurve::lowest_loss).fold(0.0, f64::max);
+            format!("from {first:.4} at their first evaluation to {lowest:.4}")
+        };
+        let why = format!(
+            "no loss is one of all runs: the staged ones go {}, those from scratch {}",
+            spans(&self.staged),
+            spans(&self.scratch)
+        );
+        NoSaving { why, at_least: None }
     }
 
     /// At the ends of the staged runs, between those from scratch.
@@ -78,8 +94,8 @@ impl Sides {
             self.saving_exact(saving, of_scratch, computes)
         };
         if let Some(found) = saving_of_ends(&staged, &scratch, self.pilot_compute) {
-            let exact = exact(found.saving, found.compute_from_scratch);
-            return Ok(SavingAt::new("the ends".to_string(), found, exact));
+            let saving_exact = exact(found.saving, found.compute_from_scratch);
+            return Ok(SavingAt { at: "the ends".to_string(), found, saving_exact });
         }
         let why = format!(
             "the staged runs end at a loss of {}; {}",
@@ -146,22 +162,4 @@ fn lowest_and_highest(ends: &[RunEnd]) -> (f64, f64) {
 fn range(ends: &[RunEnd]) -> String {
     let (low, high) = lowest_and_highest(ends);
     if low < high { format!("{low:.4} to {high:.4}") } else { format!("{low:.4}") }
-}
-
-impl SavingAt {
-    fn new(at: String, found: Saving, exact: Option<f64>) -> Self {
-        Self {
-            at,
-            loss: found.loss,
-            saving: found.saving,
-            low: found.interval.map(|interval| interval.low),
-            high: found.interval.map(|interval| interval.high),
-            saving_with_pilots: found.saving_with_pilots,
-            low_with_pilots: found.interval_with_pilots.map(|interval| interval.low),
-            high_with_pilots: found.interval_with_pilots.map(|interval| interval.high),
-            saving_exact: exact,
-            compute: found.compute,
-            compute_from_scratch: found.compute_from_scratch,
-        }
-    }
 }

@@ -77,7 +77,8 @@ impl Sides {
                 vec![(end.compute, end.loss)]
             } else {
                 let points = run.smooth.iter().flat_map(SmoothCurve::points);
-                points.filter(|point| point.0 <= end.compute_flops).collect()
+                // A curve's compute went through its logarithm and back.
+                points.filter(|point| point.0 <= end.compute_flops * (1.0 + 1e-9)).collect()
             };
             let Some((_, loss)) = points.last() else { continue };
             steps.push(end.step as f64);

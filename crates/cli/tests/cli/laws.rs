@@ -93,7 +93,7 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
         "compute",
         "loss_end",
         "growth_slope",
-        "learning_rate",
+        "hidden_learning_rate",
     ] {
         assert!(stages[0][key].is_number(), "{key}");
     }
@@ -245,6 +245,65 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     assert!(lossy(&refused.stderr).contains("must be above 0 and at most 2"));
 }
 
+/// Where a smaller shape would do for less, growths from it have no best moment before the end.
+#[test]
+fn a_plan_says_what_it_leaves_out_and_at_which_pace_nothing_grows() {
+    let world = world();
+    let told = |arguments: &str| {
+        let found = world.staged(arguments);
+        let text = lossy(&found.stderr);
+        assert!(found.status.success(), "{arguments}: {text}");
+        text
+    };
+    let (plan, later) =
+        ("plan --shape gpt2 --stop 1tpp", "--grow-by SHARE makes one that grows late");
+    assert!(told(plan).contains(later), "{}", told(plan));
+    for bounded in ["--shape gpt2 --stop 1tpp --grow-by 0.9", "--shape gpt2 --stop 20tpp"] {
+        assert!(!told(&format!("plan {bounded}")).contains(later), "{bounded}");
+    }
+    let alone = &world.json(plan)["cheaper_alone"];
+    assert!(alone["less"].as_f64().is_some_and(|less| less > 0.0), "{alone}");
+    let none = told("plan --shape gpt2 --pace 0.1");
+    assert!(
+        none.contains("growths were looked for at a pace of 0.10; --pace takes another"),
+        "{none}"
+    );
+    assert!(!told("plan --shape gpt2 --pace 0.1 --stages 1").contains("growths were looked for"));
+    // Sequences and batches of which GPT-2's are no multiples.
+    let odd = world.json("plan --shape gpt2 --context 96 --batch 960");
+    assert_eq!(
+        (&odd["batch_tokens"], &odd["stages"][0]["context_len"]),
+        (&960.0.into(), &96.into())
+    );
+}
+
+/// A law whose size decides nothing says so, and its plans print no number that means nothing.
+#[test]
+fn a_law_that_one_quantity_decides_is_warned_of() {
+    let world = World::empty();
+    let mut table = "n_params,tokens,loss\n".to_string();
+    for n in [1e4, 1e6] {
+        for tokens in [1e6, 2e6, 4e6] {
+            writeln!(table, "{n},{tokens},{}", (1e5f64 / tokens).powf(0.2) * 5.0).unwrap();
+        }
+    }
+    world.write("points.csv", &table);
+    let fit = world.json("fit points.csv --columns n_params=n_params,tokens=tokens,loss=loss --form kaplan-tokens --bootstraps 0 -o law.json");
+    let warned = "n_params beyond 1.000e6 brings nothing under this law";
+    assert!(fit["warnings"].to_string().contains(warned), "{fit}");
+    let plan = "plan --shape 4x128x4 --stop 10tpp --law law.json --vocab 256 --context 128";
+    let found = world.staged(plan);
+    let (text, warnings) = (lossy(&found.stdout), lossy(&found.stderr));
+    if !found.status.success() {
+        assert!(warnings.contains("does not fall with n_params"), "{warnings}");
+        return;
+    }
+    assert!(warnings.contains(warned) && !text.contains("times the asymptote"), "{text}");
+    for rule in world.json(plan)["baselines"].as_array().unwrap() {
+        assert!(rule["saving"].as_f64().is_none_or(|saving| saving >= -10.0), "{rule}");
+    }
+}
+
 #[test]
 fn runs_are_fitted_and_compared_without_a_law() {
     let world = world();
@@ -255,6 +314,22 @@ fn runs_are_fitted_and_compared_without_a_law() {
     let steps =
         world.json("fit small big --form kaplan-steps --stable-only --bootstraps 0 -o steps.json");
     assert_eq!(steps["batch_tokens"], 1e5);
+    // Those of a table are told by its tokens and steps.
+    let mut table = "n_params,tokens,steps,loss\n".to_string();
+    for n in [1e6, 4e6, 1.6e7] {
+        for steps in [100.0, 400.0, 1600.0] {
+            writeln!(table, "{n},{},{steps},{}", 64e3 * steps, loss_at(n, 64e3 * steps)).unwrap();
+        }
+    }
+    world.write("batches.csv", &table);
+    world.write("unknown.csv", table.replace("steps", "of"));
+    let batch = |files: &str| {
+        world.json(&format!("fit {files} --form tokens --bootstraps 0"))["batch_tokens"].clone()
+    };
+    assert_eq!(batch("batches.csv"), 64e3);
+    for mixed in ["small batches.csv", "small unknown.csv", "unknown.csv"] {
+        assert!(batch(mixed).is_null(), "{mixed}");
+    }
     // A law in steps at one batch is one in tokens.
     let plan = world.json("plan --shape gpt2 --stop 1.2x --law steps.json --stages 2");
     // In whole sequences.
@@ -335,6 +410,10 @@ fn bad_points_are_explained_and_leave_no_trace() {
         (fit("few.csv"), "3 points: the form tokens has 5 parameters"),
         (fit("one_size.csv"), "the points have one value of n_params"),
         (fit("points.csv --form steps"), "point 1: no steps"),
+        (
+            "fit points.csv --columns tokens=D,loss=L --isoflop".into(),
+            "point 1: no compute, which optima of equal compute need",
+        ),
         (fit("points.csv --where kind=c"), "no row meets --where"),
         (
             fit("points.csv --where colour=c"),
@@ -372,7 +451,7 @@ fn bad_plans_and_figures_are_explained_and_leave_no_trace() {
         ),
         ("plan --budget=-1 -o new.toml", "--budget -1e0: must be positive"),
         ("plan --budget -1 -o new.toml", "--budget -1e0: must be positive"),
-        ("plan --budget 1e40 -o new.toml", "steps: at most 1e12 can be planned"),
+        ("plan --budget 1e40 --shape gpt2-xl -o new.toml", "steps: at most 1e12 can be planned"),
         ("plan --budget 1e300", "--budget 1e300: must be positive and at most 1e40"),
         ("plan --budget 1e19 --batch 1e20", "must be a number of tokens up to 1073741824"),
         ("plan --pf-days -1", "--pf-days -1e0: must be positive"),
@@ -386,7 +465,7 @@ fn bad_plans_and_figures_are_explained_and_leave_no_trace() {
         ),
         (
             "plan --curves big wrong.csv",
-            "wrong.csv: row 3: step = NaN: must be a whole number, 0 at least",
+            "wrong.csv: row 3: step = NaN: must be a whole number, and not negative",
         ),
         (
             "plan --shape gpt2 --stop 50",
@@ -406,7 +485,15 @@ fn bad_plans_and_figures_are_explained_and_leave_no_trace() {
         ("plan --shape gpt2 --law partial.json", "partial.json: parameters.N_c is missing"),
         ("plan --shape gpt2 --law batch.json", "batch.json: batch_tokens = -1: must be positive"),
         ("plan --budget 1e19 --law law.txt", "law.txt: no law of staged fit"),
-        ("plan --budget 1e19 --law none", "neither kaplan, kaplan-authors"),
+        ("plan --budget 1e19 --law none", "--law: none: neither kaplan, kaplan-authors"),
+        (
+            "plan --budget 1e23 --head-size 8",
+            "64x4096x512, the largest shape of this aspect and size of heads, would do best",
+        ),
+        (
+            "plan --shape gpt2 --through 12x384x6 --stop 3.2 --vocab 30",
+            "12x384x6 would grow into 12x768x12 at 4.341 nats per token, above the 3.401 of a model that knows nothing of 30 tokens",
+        ),
         ("plan --budget 1e19 --batch critical", "knows no critical batch"),
         (
             "plan --budget 1e19 --batch 1000",
@@ -479,7 +566,10 @@ fn options_that_would_do_nothing_and_broken_laws_are_refused() {
         ("plan --shape gpt2 --law drawn.json".into(), "drawn.json: draws: each must have 4 finite"),
         ("plan --shape gpt2 --law rising.json".into(), "parameters.a_N = -0.1: must be positive"),
         ("plan --shape gpt2 --law heavy.json".into(), "parameters.w = 1.5: must be from 0 to 1"),
-        ("plan --shape gpt2 --law flat.json".into(), "parameters.B = 0: the law does not fall"),
+        (
+            "plan --shape gpt2 --law flat.json".into(),
+            "flat.json: the law does not fall with tokens",
+        ),
     ];
     for (arguments, message) in cases {
         let output = world.staged(&arguments);

@@ -1,13 +1,13 @@
 //! Pilot runs, the pace after a growth, and plans under their law, as a user makes them.
 
-use super::world::{World, lossy, world, write_recipes};
+use super::world::{World, lossy, write_recipes};
 use serde_json::Value;
 use std::fs;
 
 /// Here within one width, whose largest is half of the last shape.
 #[test]
 fn pilot_shapes_can_be_chosen() {
-    let world = world();
+    let world = World::empty();
     write_recipes(&world);
     let law = world.json("pilot stable.toml --share 0.9 --shapes 1x16x2,1x32x4 -o chosen");
     assert_eq!(law["points"], 6, "{law}");
@@ -19,7 +19,7 @@ fn pilot_shapes_can_be_chosen() {
 /// A plan that grows otherwise says so.
 #[test]
 fn the_growth_whose_pace_is_measured_can_be_chosen() {
-    let world = world();
+    let world = World::empty();
     write_recipes(&world);
     let grow = "--share 0.5 --sizes 2 --grow feed-forward";
     let flat = world.json(&format!("pilot stable.toml {grow} -o flat"));
@@ -100,7 +100,7 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
 /// What is no pilot runs' is neither taken nor written over.
 #[test]
 fn pilot_runs_go_on_only_where_there_are_some() {
-    let world = world();
+    let world = World::empty();
     write_recipes(&world);
     world.write("foreign/law.json", "{}");
     world.good("train recipe.toml --out finished");
@@ -124,7 +124,7 @@ fn compute_of(metrics: &str) -> f64 {
 
 #[test]
 fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
-    let world = world();
+    let world = World::empty();
     write_recipes(&world);
     world.good("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
     let again = world.bad("pilot recipe.toml --share 0.5 --sizes 2 -o pilots");
@@ -149,7 +149,7 @@ fn a_law_comes_from_pilot_runs_and_its_plan_runs() {
 /// Pilot runs go on with the text that they began with, and what cannot be planned leaves nothing behind.
 #[test]
 fn pilot_runs_keep_to_their_text() {
-    let world = world();
+    let world = World::empty();
     write_recipes(&world);
     let text = fs::read_to_string(world.path("recipe.toml")).unwrap();
     let source = "{ source = \"synthetic\", n_words = 16, language_seed = 1 }";
@@ -193,7 +193,7 @@ fn pilots_of_ends(world: &World) -> Value {
 /// Where the rate decays, runs of three lengths, of which the ends count, and one that grows, for the pace afterwards.
 #[test]
 fn ends_of_pilot_runs_make_a_law_and_a_grown_one_its_pace() {
-    let world = world();
+    let world = World::empty();
     write_recipes(&world);
     let of_ends = pilots_of_ends(&world);
     assert_eq!(of_ends["points"].as_u64(), Some(6), "{of_ends}");
@@ -216,7 +216,7 @@ fn ends_of_pilot_runs_make_a_law_and_a_grown_one_its_pace() {
 /// Where the rate is stable before it decays, the shorter runs are a part of the longer ones, and paid for once.
 #[test]
 fn steps_that_pilot_runs_share_are_paid_once() {
-    let world = world();
+    let world = World::empty();
     write_recipes(&world);
     let of_branches = world.json("pilot stable.toml --share 0.5 --sizes 2 -o branches");
     assert!(of_branches["compute"].as_f64().unwrap() < 0.51 * budget(), "{of_branches}");

@@ -74,6 +74,16 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     let notes = early["notes"].to_string();
     assert!(notes.contains("have not grown for the last time"), "{notes}");
     assert!(notes.contains("early is at step 50 and not at its end"), "{notes}");
+    // One that has ended before, and has begun again since.
+    let ended = "{\"event\":\"ended\",\"outcome\":\"target_reached\"}\n";
+    for (events, is_at_end) in
+        [(ended.to_string(), true), (format!("{ended}{{\"event\":\"started\"}}\n"), false)]
+    {
+        world.write("early/events.jsonl", events);
+        let notes = world.json("compare early scratch")["notes"].to_string();
+        assert_eq!(!notes.contains("early is at step 50"), is_at_end, "{notes}");
+    }
+    fs::remove_file(world.path("early/events.jsonl")).unwrap();
     assert!(
         world.bad("plan --curves staged/1 scratch/1").contains("staged/1/metrics.csv: has grown")
     );
@@ -123,6 +133,58 @@ fn a_staged_run_is_compared_drawn_and_reported() {
         "{notes}"
     );
     assert!(world.path("staged/1/report.html").exists());
+}
+
+/// A run on its prediction, whatever the rounding of its compute.
+#[test]
+fn a_stage_is_compared_with_its_prediction_to_its_end() {
+    let world = World::empty();
+    for (i, per_step) in [1e9, 1.1e9, 2.748e6, 3.7e10, 5.3e8, 9.1e7].into_iter().enumerate() {
+        let loss = |compute: f64| 3.0 * (compute / per_step).powf(-0.1);
+        let rows: Vec<(usize, f64, f64)> = (1..=100)
+            .map(|step| {
+                let compute = per_step * f64::from(step);
+                let due = if step % 5 == 0 { loss(compute) } else { f64::NAN };
+                (usize::from(step > 60), compute, due)
+            })
+            .collect();
+        let curve: Vec<(usize, f64, f64)> =
+            rows.iter().copied().filter(|row| row.2.is_finite()).collect();
+        let column = |of: &dyn Fn(&(usize, f64, f64)) -> f64| -> String {
+            let values: Vec<String> = curve.iter().map(|row| format!("{:e}", of(row))).collect();
+            format!("[{}]", values.join(", "))
+        };
+        let stages: Vec<usize> = curve.iter().map(|row| row.0).collect();
+        let end = rows[99];
+        let schedule = format!(
+            "{STAGED}\n[prediction]\nlaw = \"law.json\"\nbatch = \"64\"\nfinal_loss = {}\ncompute = {:e}\n\
+             compute_from_scratch = {:e}\nsaving = 0.2\n[prediction.curve]\nstage = {stages:?}\ntokens = {}\ncompute = {}\n\
+             loss = {}\nlow = []\nhigh = []\n",
+            end.2,
+            end.1,
+            1.25 * end.1,
+            column(&|row| 64.0 * row.1 / per_step),
+            column(&|row| row.1),
+            column(&|row| row.2),
+        );
+        let name = format!("run{i}");
+        write_run(&world.path(&name), &schedule, &rows);
+        let alone = STAGED.split("[[stages]]").next().unwrap().to_string()
+            + "[[stages]]\nn_layers = 2\nd_model = 32\nn_heads = 4\nuntil = { steps = 100 }\n";
+        let scratch: Vec<(usize, f64, f64)> =
+            rows.iter().map(|row| (0, 1.25 * row.1, row.2)).collect();
+        write_run(&world.path(&format!("scratch{i}")), &alone, &scratch);
+        let found = world.json(&format!("compare {name} scratch{i}"));
+        let last = found["savings"].as_array().unwrap().last().unwrap();
+        assert!((last["saving"].as_f64().unwrap() - 0.2).abs() < 1e-3, "{found}");
+        assert_eq!(found["predicted_saving"], 0.2);
+        for (stage, end) in found["stages"].as_array().unwrap().iter().zip([59, 99]) {
+            let of = |key: &str| stage[key].as_f64().unwrap();
+            assert!((of("actual_loss") / rows[end].2 - 1.0).abs() < 2e-3, "{per_step}: {stage}");
+            assert!((of("predicted_loss") / rows[end].2 - 1.0).abs() < 1e-9, "{stage}");
+            assert!(of("largest_error") < 2e-3, "{stage}");
+        }
+    }
 }
 
 /// Runs from scratch of three lengths, whose ends have a loss by their compute, whatever the losses on the way.
@@ -249,14 +311,15 @@ fn decayed_runs_are_compared_by_their_ends() {
     // Another recipe is no baseline of the same, which is said.
     let ramp = "tokens = 128, ramp = { from_tokens = 64, steps = 50 }, micro";
     let other = steady.replace("tokens = 64, micro", ramp);
-    write_run(&world.path("other/60"), &other, &rows);
+    let of_one_stage: Vec<(usize, f64, f64)> = rows.iter().map(|row| (0, row.1, row.2)).collect();
+    write_run(&world.path("other/60"), &other, &of_one_stage);
     world.good("report staged other -o other.html");
     let page = fs::read_to_string(world.path("other.html")).unwrap();
     let note = "Note: batch.tokens is 128 from scratch and 64 in the staged runs";
     assert!(page.contains(note), "{page}");
     let ramp = "Note: batch.ramp is from 64 tokens over 50 steps, rate_exponent = 0 from scratch and none in the staged runs";
     assert!(page.contains(ramp), "{page}");
-    write_run(&world.path("steady"), &steady.replace("linear", "constant"), &rows);
+    write_run(&world.path("steady"), &steady.replace("linear", "constant"), &of_one_stage);
     assert!(world.bad("compare staged steady").contains("staged: its learning rate decays"));
 }
 
@@ -316,6 +379,64 @@ fn what_would_be_left_out_or_written_over_is_refused() {
     }
 }
 
+/// Runs that are read together are of one kind, and are told apart.
+#[test]
+fn runs_are_read_together_only_where_their_losses_can_be() {
+    let world = world();
+    let rows: Vec<(usize, f64, f64)> = (1..50).map(|i| (0, 1e9 * f64::from(i), 3.0)).collect();
+    let other = STAGED.split("[[stages]]").next().unwrap().to_string()
+        + "[[stages]]\nn_layers = 1\nd_model = 16\nn_heads = 2\nuntil = { steps = 60 }\n";
+    let wide =
+        other.replace("1\nd_model = 16", "2\nd_model = 32").replace("heads = 2", "heads = 4");
+    for (name, schedule) in [("1", wide.clone()), ("2", wide.replace("seed = 1\n", "seed = 2\n"))] {
+        for folder in ["seeds", "twins"] {
+            write_run(&world.path(&format!("{folder}/{name}")), &schedule, &rows);
+        }
+    }
+    // Models and evaluations of another kind, wherever runs are read together.
+    let untied = wide.replace("context_len = 16", "context_len = 16, tied_head = false");
+    write_run(&world.path("untied"), &untied, &rows);
+    for command in [
+        "compare staged untied",
+        "plot seeds/1 untied -o other.svg",
+        "plan --curves seeds/1 untied",
+    ] {
+        let found = world.bad(command);
+        assert!(
+            found.contains("untied: model.tied_head = false, and true in "),
+            "{command}: {found}"
+        );
+    }
+    // Runs whose losses have nothing in common.
+    let high: Vec<(usize, f64, f64)> =
+        rows.iter().map(|row| (0, row.1, 9.0 - 1e-11 * row.1)).collect();
+    write_run(&world.path("high"), &wide, &high);
+    let none = world.json("compare staged high");
+    assert!(none["savings"].as_array().unwrap().is_empty());
+    let why = none["no_saving"].as_str().unwrap();
+    assert!(why.starts_with("no loss is one of all runs: the staged ones go from "), "{why}");
+    assert!(world.good("compare staged high").contains("the saving cannot be told: no loss"));
+    world.good("report staged high -o high.html");
+    let page = fs::read_to_string(world.path("high.html")).unwrap();
+    assert!(page.contains("It cannot be told: no loss is one of all runs"), "{page}");
+    let lost: Vec<(usize, f64, f64)> = rows.iter().map(|row| (3, row.1, row.2)).collect();
+    write_run(&world.path("lost"), &wide, &lost);
+    let found = world.bad("compare staged lost");
+    assert!(found.contains("lost/metrics.csv: step 1: stage = 3: must be below 1"), "{found}");
+    // Runs are named apart, and a folder of them stands for its runs.
+    for (drawn, names) in
+        [("seeds/1 twins/1", ["\nseeds/1\n", "\ntwins/1\n"]), ("seeds", ["\n1\n", "\n2\n"])]
+    {
+        world.good(&format!("plot {drawn} -o named.svg"));
+        let figure = fs::read_to_string(world.path("named.svg")).unwrap();
+        assert!(names.iter().all(|name| figure.contains(name)), "{drawn}");
+    }
+    // A link is followed, to a file that is not there yet.
+    std::os::unix::fs::symlink("led.svg", world.path("link.svg")).unwrap();
+    world.good("plot seeds -o link.svg");
+    assert!(world.path("link.svg").is_symlink() && world.path("led.svg").is_file());
+}
+
 #[test]
 fn what_cannot_be_compared_is_explained() {
     let world = world();
@@ -359,6 +480,15 @@ fn what_cannot_be_compared_is_explained() {
     write_run(&world.path("narrow"), &other, &rows);
     let found = world.bad("compare staged narrow");
     assert!(found.contains("narrow: trains 1x16x2, and"), "{found}");
+    let found = world.bad("compare staged scratch --others narrow");
+    let twice = world.bad("compare staged scratch --others scratch/1");
+    assert!(twice.contains("--others: scratch/1: is there already"), "{twice}");
+    fs::rename(world.path("staged/1/growth-1.json"), world.path("kept.json")).unwrap();
+    let notes = world.json("compare staged/1 scratch")["notes"].to_string();
+    assert!(notes.contains("staged/1 has no growth-1.json"), "{notes}");
+    fs::rename(world.path("kept.json"), world.path("staged/1/growth-1.json")).unwrap();
+    let message = "--others narrow: is no run from scratch of a shape that the staged run grows into (2x32x4)";
+    assert!(found.contains(message), "{found}");
     let wide =
         other.replace("1\nd_model = 16", "2\nd_model = 32").replace("heads = 2", "heads = 4");
     write_run(&world.path("far"), &wide.replace("context_len = 16", "context_len = 8"), &rows);

@@ -23,6 +23,14 @@ pub enum FitError {
         /// The point, from 1.
         point: usize,
     },
+    /// A point of equal compute without its size or its compute.
+    #[error("point {point}: no {quantity}, which optima of equal compute need")]
+    Untold {
+        /// The quantity.
+        quantity: Quantity,
+        /// The point, from 1.
+        point: usize,
+    },
     /// Fewer values of a quantity than its summand and the floor have parameters.
     #[error(
         "the points have {} of {quantity}: the form {form} needs at least {needed}{}",

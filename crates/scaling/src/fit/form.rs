@@ -66,11 +66,12 @@ pub(crate) enum Term {
 }
 
 impl LawForm {
-    /// Every form that is fitted as one.
-    pub const SINGLE: [Self; 8] = [
+    /// Every form.
+    pub const ALL: [Self; 9] = [
         Self::Tokens,
         Self::KaplanTokens,
         Self::FixedTokens,
+        Self::MixedTokens,
         Self::Steps,
         Self::KaplanSteps,
         Self::Params,
@@ -132,6 +133,21 @@ impl LawForm {
             Self::Params => "L(N) = (N_c / N)^a_N",
             Self::Data => "L(D) = (D_c / D)^a_D",
             Self::Compute => "L(C) = (C_c / C)^a_C",
+        }
+    }
+
+    /// Its name in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+            Self::KaplanTokens => "kaplan-tokens",
+            Self::FixedTokens => "fixed-tokens",
+            Self::MixedTokens => "mixed-tokens",
+            Self::Steps => "steps",
+            Self::KaplanSteps => "kaplan-steps",
+            Self::Params => "params",
+            Self::Data => "data",
+            Self::Compute => "compute",
         }
     }
 
@@ -325,16 +341,6 @@ fn factor_as_power_law(factor: f64, exponent: f64) -> PowerLaw {
 
 impl fmt::Display for LawForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tokens => "tokens",
-            Self::KaplanTokens => "kaplan-tokens",
-            Self::FixedTokens => "fixed-tokens",
-            Self::MixedTokens => "mixed-tokens",
-            Self::Steps => "steps",
-            Self::KaplanSteps => "kaplan-steps",
-            Self::Params => "params",
-            Self::Data => "data",
-            Self::Compute => "compute",
-        })
+        f.write_str(self.name())
     }
 }

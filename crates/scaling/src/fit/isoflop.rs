@@ -75,13 +75,14 @@ fn optima(observations: &[Observation]) -> Result<(Vec<Optimum>, Vec<f64>), FitE
     let mut rows = Vec::new();
     for (i, one) in observations.iter().enumerate() {
         let mut ln = [0.0; 3];
+        let told =
+            |quantity| one.quantity(quantity).ok_or(FitError::Untold { quantity, point: i + 1 });
         let values = [
-            ("compute", one.quantity(Quantity::Compute)),
-            ("n_params", one.quantity(Quantity::Params)),
-            ("loss", Some(one.loss)),
+            ("compute", told(Quantity::Compute)?),
+            ("n_params", told(Quantity::Params)?),
+            ("loss", one.loss),
         ];
         for (ln, (name, value)) in ln.iter_mut().zip(values) {
-            let value = value.unwrap_or(f64::NAN);
             if !(value > 0.0 && value.is_finite()) {
                 return Err(FitError::NotPositive { name: name.into(), value, point: i + 1 });
             }

@@ -257,6 +257,25 @@ impl Fit {
         range.map_or(1.0, |range| (value / range.greatest).max(range.least / value).max(1.0))
     }
 
+    /// A quantity that the law says brings nothing more beyond the data, at the greatest values of the others.
+    fn flat_beyond(&self) -> Option<String> {
+        const BEYOND: f64 = 10.0;
+        const LEAST_FALL: f64 = 1e-3;
+        let law = self.fitted();
+        let greatest: Vec<f64> = self.ranges.iter().map(|range| range.greatest).collect();
+        let here = law.loss_at(&greatest);
+        let is_flat = |i: &usize| {
+            let mut beyond = greatest.clone();
+            beyond[*i] *= BEYOND;
+            law.loss_at(&beyond) > (1.0 - LEAST_FALL) * here
+        };
+        let range = &self.ranges[(0..greatest.len()).find(is_flat)?];
+        Some(format!(
+            "{} beyond {:.3e} brings nothing under this law: what it says of larger ones, of their asymptotes and of the best size is not told by the data",
+            range.quantity, range.greatest
+        ))
+    }
+
     fn warn(&self, points: &Points, residuals: &[f64]) -> Vec<String> {
         let mut warnings = Vec::new();
         for range in &self.ranges {
@@ -268,6 +287,7 @@ impl Fit {
                 ));
             }
         }
+        warnings.extend(self.flat_beyond());
         for (name, one) in &self.parameters {
             if one.value == 0.0 {
                 warnings.push(format!("{name} is at its bound 0: the data ask for less"));

@@ -7,6 +7,9 @@ use crate::{ScalingError, TrainingCost};
 use measure::GptShape;
 use serde::Serialize;
 
+/// A saving below which it says nothing of a rule, but that the law is asked far from where it holds.
+const LEAST_SENSE: f64 = -10.0;
+
 /// A rule and what it would save.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Baseline {
@@ -21,6 +24,10 @@ pub struct Baseline {
 impl Baseline {
     fn of(rule: &'static str, found: Result<(f64, String), ScalingError>) -> Self {
         match found {
+            Ok((saving, _)) if saving < LEAST_SENSE => {
+                let what = "does not apply: the law does not reach so far".to_string();
+                Self { rule, saving: None, what }
+            }
             Ok((saving, what)) => Self { rule, saving: Some(saving), what },
             Err(error) => Self { rule, saving: None, what: format!("does not apply: {error}") },
         }

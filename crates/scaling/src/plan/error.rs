@@ -62,7 +62,9 @@ pub enum PlanError {
         steps: f64,
     },
     /// No shape of the family reaches the loss.
-    #[error("a loss of {loss}: the largest shape, {shape}, stays above {asymptote:.4}")]
+    #[error(
+        "a loss of {loss}: the largest shape of this aspect and size of heads, {shape}, stays above {asymptote:.4}"
+    )]
     LossTooLow {
         /// The loss asked for.
         loss: f64,
@@ -70,6 +72,15 @@ pub enum PlanError {
         shape: GptShape,
         /// Its asymptote.
         asymptote: f64,
+    },
+    /// A family whose largest shape is the best of it.
+    #[error(
+        "{shape}, the largest shape of this aspect and size of heads, would do best without growth, so that a larger one may do better: take \
+         larger heads, or name the shape"
+    )]
+    FamilyEnds {
+        /// The largest shape.
+        shape: GptShape,
     },
     /// More stages than the operators allow.
     #[error(

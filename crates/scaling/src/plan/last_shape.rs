@@ -46,6 +46,9 @@ pub(super) fn best_final_shape(
         });
     };
     let shape = shapes[best];
+    if best + 1 == shapes.len() {
+        return Err(PlanError::FamilyEnds { shape });
+    }
     let untrained = (family.n_vocab as f64).ln();
     if let Goal::Budget(budget) = goal
         && loss >= untrained

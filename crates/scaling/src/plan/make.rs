@@ -7,7 +7,9 @@ use super::goal::{Goal, Stop};
 use super::last_shape::best_final_shape;
 use super::search::{Chains, End, Path, best_paths, evaluate};
 use super::shapes::least_size;
-use super::{Advice, FinalShape, Operators, Plan, PlanError, Request, Stage, Unstaged};
+use super::{
+    Advice, CheaperAlone, FinalShape, Operators, Plan, PlanError, Request, Stage, Unstaged,
+};
 use crate::cost::{GrownAt, positive};
 use crate::fit::interval;
 use crate::growth::least;
@@ -95,7 +97,9 @@ impl Chosen {
         let path = best_path(request, &last, Chains::All, end).map_err(|error| match error {
             PlanError::NoChain { wanted, shape, operators, .. } => {
                 // Where more stages than two are asked for, the reason is another.
-                let reason = (wanted == 2).then(|| cheaper_alone(request, &last, loss)).flatten();
+                let from_scratch = request.cost.compute_at(n, loss).ok().filter(|_| wanted == 2);
+                let alone = from_scratch.and_then(|paid| cheaper_alone(request, &last, loss, paid));
+                let reason = alone.map(|alone| alone.unless_bounded(&last));
                 PlanError::NoChain { wanted, shape, operators, reason }
             }
             other => other,
@@ -133,7 +137,9 @@ pub(super) fn best_path(
                 None if request.grow_by.is_some() => {
                     "growths that must come by that share of the tokens leave a stage nothing to do".to_string()
                 }
-                None => "a stage would end at no lower loss than the one before it, or at no higher one than the last".to_string(),
+                None => knows_nothing(&request.cost, &shapes).unwrap_or_else(|| {
+                    "a stage would end at no lower loss than the one before it, or at no higher one than the last".to_string()
+                }),
             };
             PlanError::NoSuchChain { chain: names.join(", "), reason }
         });
@@ -147,6 +153,18 @@ pub(super) fn best_path(
         operators: request.operators,
         reason: None,
     })
+}
+
+/// Which of given shapes would grow where a model knows less than nothing.
+fn knows_nothing(cost: &TrainingCost, shapes: &[GptShape]) -> Option<String> {
+    let growths = growths(cost, shapes).ok()?;
+    let untrained = (shapes[0].n_vocab as f64).ln();
+    let (pair, growth) =
+        shapes.windows(2).zip(growths).find(|(_, growth)| growth.loss >= untrained)?;
+    Some(format!(
+        "{} would grow into {} at {:.3} nats per token, above the {untrained:.3} of a model that knows nothing of {} tokens",
+        pair[0], pair[1], growth.loss, shapes[0].n_vocab
+    ))
 }
 
 /// The plan of what was chosen.
@@ -176,6 +194,7 @@ fn build(
     let curve = predicted_curve(cost, &request.resampled, &staged)?;
     let (best_size, cheapest) = cost.cheapest_at(least_size(&shapes), n_last, final_loss)?;
     let saving_at_best_size = 1.0 - paid / cheapest;
+    let cheaper_alone = cheaper_alone(request, &last, final_loss, paid);
     let beaten_by = without_growth.as_ref().and_then(|alone| match request.goal {
         Goal::Budget(_) => (alone.loss <= final_loss).then(|| {
             format!("{} alone ends at a loss of {:.4} for the same budget", alone.shape, alone.loss)
@@ -203,45 +222,42 @@ fn build(
         saving_interval,
         batch_tokens,
         advice: match stages.len() {
-            1 => without_stages(request, &last, final_loss),
+            1 => without_stages(request, cheaper_alone.as_ref(), &last),
             _ => advice(saving, saving_interval, beaten_by),
         },
         stages,
         without_growth,
+        cheaper_alone,
         baselines: baselines(cost, &shapes, final_loss),
         curve,
     })
 }
 
 /// Why a plan has one stage; no reason where nothing else was asked for.
-fn without_stages(request: &Request, last: &GptShape, final_loss: f64) -> Advice {
+fn without_stages(request: &Request, alone: Option<&CheaperAlone>, last: &GptShape) -> Advice {
     if *request.stages.end() == 1 && request.through.is_empty() {
         return Advice { grow: false, reason: None };
     }
-    let reason = cheaper_alone(request, last, final_loss)
-        .unwrap_or_else(|| "no growth spares compute here".to_string());
+    let reason = alone.map_or_else(
+        || "no growth spares compute here".to_string(),
+        |alone| alone.unless_bounded(last),
+    );
     Advice { grow: false, reason: Some(reason) }
 }
 
-/// The smaller shape that alone takes least compute to the final loss, where one takes less than the last shape: each growth would come
-/// still better later, so there is no best one before the end. No reason where growths must come early, or another shape may be the last.
-fn cheaper_alone(request: &Request, last: &GptShape, final_loss: f64) -> Option<String> {
+/// The smaller shape that alone takes least to the final loss, where that is less than `paid`: each growth from it would come still
+/// better later, so there is no best one before the end. None where growths must come early, or another shape may be the last.
+fn cheaper_alone(request: &Request, last: &GptShape, loss: f64, paid: f64) -> Option<CheaperAlone> {
     if request.grow_by.is_some() || !matches!(request.last, FinalShape::Given(_)) {
         return None;
     }
-    let compute =
-        |shape: &GptShape| request.cost.compute_at(shape.n_params() as f64, final_loss).ok();
-    let from_scratch = compute(last)?;
     let smaller = request.operators.sources(last).into_iter();
-    let costs = smaller.filter_map(|shape| Some((shape, compute(&shape)?)));
+    let costs = smaller.filter_map(|shape| {
+        let cost = request.cost.compute_at(shape.n_params() as f64, loss).ok()?;
+        Some((shape, cost))
+    });
     let (shape, cost) = costs.min_by(|a, b| a.1.total_cmp(&b.1))?;
-    (cost < from_scratch).then(|| {
-        format!(
-            "{shape} alone reaches that loss for {:.0} % less than {last}, so a growth spares the more the later it comes, up to the end; \
-             where {last} is needed, --grow-by SHARE says how late it may grow",
-            100.0 * (1.0 - cost / from_scratch)
-        )
-    })
+    (cost < paid).then_some(CheaperAlone { shape, less: 1.0 - cost / paid })
 }
 
 /// Whether to grow. `beaten_by` names a single size that meets the goal as well without growth.

@@ -245,7 +245,7 @@ pub struct Family {
 const MOST_HEADS: usize = 512;
 
 impl Family {
-    /// Every shape of the family, by increasing N.
+    /// Every shape of the family that can be built, by increasing N.
     pub fn shapes(&self) -> Vec<GptShape> {
         let shape = |n_heads: usize| {
             let d_model = n_heads * self.d_head;
@@ -256,7 +256,7 @@ impl Family {
                 ..GptShape::gpt2(n_layers, d_model, n_heads)
             }
         };
-        (1..=MOST_HEADS).map(shape).collect()
+        (1..=MOST_HEADS).map(shape).take_while(|shape| shape.check().is_ok()).collect()
     }
 }
 

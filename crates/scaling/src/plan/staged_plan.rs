@@ -46,6 +46,33 @@ pub struct Unstaged {
     pub loss: f64,
 }
 
+/// A smaller shape that alone reaches the final loss for less: each growth from it would come better still later, up to the end.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CheaperAlone {
+    /// It.
+    #[serde(flatten)]
+    pub shape: GptShape,
+    /// Share of the cost of what it was compared with that it takes less.
+    pub less: f64,
+}
+
+impl CheaperAlone {
+    /// Why there is no best growth from it, with what it was compared with.
+    pub fn reason(&self, than: &str) -> String {
+        format!(
+            "{} alone reaches that loss for {:.0} % less than {than}, so a growth from it spares the more the later it comes, up to the end",
+            self.shape,
+            100.0 * self.less
+        )
+    }
+
+    /// The same where nothing grows into the last shape, and what to do then.
+    pub(super) fn unless_bounded(&self, last: &GptShape) -> String {
+        self.reason(&last.to_string())
+            + &format!("; where {last} is needed, --grow-by SHARE says how late it may grow")
+    }
+}
+
 /// A point of the predicted curve.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct CurveSample {
@@ -102,6 +129,9 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// The best plan without growth for the same goal, where the shape was free.
     pub without_growth: Option<Unstaged>,
+    /// The smaller shape that alone takes least to the final loss, where that is less than the plan takes; none where the shape was
+    /// free or a latest growth is given.
+    pub cheaper_alone: Option<CheaperAlone>,
     /// Whether to grow.
     pub advice: Advice,
     /// Other rules.
