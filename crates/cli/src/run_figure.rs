@@ -120,13 +120,9 @@ fn predicted(run: &RunRecord, over: Over, layers: &mut Vec<Layer>) {
 }
 
 fn growth_points(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
-    run.growths
-        .iter()
-        .filter_map(|growth| {
-            let end = run.end_of(growth.stage - 1)?;
-            Some((over.of(end), drawn(run, end)?))
-        })
-        .collect()
+    let last = run.curve.points.last().map_or(0, |point| point.stage);
+    let ends = (0..last).filter_map(|stage| run.end_of(stage));
+    ends.filter_map(|end| Some((over.of(end), drawn(run, end)?))).collect()
 }
 
 fn lines(over: Over, runs: &[RunRecord], scratch: &[RunRecord]) -> Vec<Layer> {
