@@ -73,19 +73,6 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
     if let Some(folder) = output::given_twice(&named).filter(|_| !others.is_empty()) {
         bail!("--others: {}: is there already", folder.display());
     }
-    let grown = &staged[0].schedule.stages()[1..];
-    let is_of_a_stage = |other: &RunRecord| {
-        let shape = other.schedule.stages()[0].shape(1);
-        other.is_from_scratch() && grown.iter().any(|stage| stage.shape(1) == shape)
-    };
-    if let Some(other) = others.iter().find(|other| !is_of_a_stage(other)) {
-        let shapes: Vec<String> = grown.iter().map(|stage| stage.shape(1).to_string()).collect();
-        bail!(
-            "--others {}: is no run from scratch of a shape that the staged run grows into ({}); leave it out",
-            other.folder.display(),
-            shapes.join(", ")
-        );
-    }
     Ok(Sides { staged, scratch, others, pilot_compute })
 }
 

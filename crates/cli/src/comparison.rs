@@ -41,7 +41,7 @@ pub struct Comparison {
     /// By falling loss; the last is at the final loss of the side that ends higher. Where learning rates decay, the one at
     /// the staged runs' ends.
     pub savings: Vec<SavingAt>,
-    /// Why there is no saving at the ends of runs whose learning rate decays.
+    /// Why there is no saving.
     pub no_saving: Option<String>,
     /// What is saved at least where the staged runs end lower than every run from scratch.
     pub at_least: Option<LeastSaving>,

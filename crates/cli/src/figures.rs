@@ -421,7 +421,7 @@ pub fn runs(paths: &[PathBuf]) -> Result<Figure> {
         }
         let own = last_of(&folders[i]);
         let is_alone = folders.iter().filter(|other| last_of(other) == own).count() == 1;
-        let name = own.filter(|_| is_alone).unwrap_or_else(|| folders[i].display().to_string());
+        let name = own.filter(|_| is_alone).unwrap_or_else(|| path.display().to_string());
         // Where colours come again, the stroke tells runs apart.
         let strokes = [Stroke::Solid, Stroke::Dashed, Stroke::Dotted];
         let stroke = strokes[(i / Color::SERIES) % strokes.len()];

@@ -60,7 +60,14 @@ pub struct Fit {
 
 /// The forms by their names.
 fn forms() -> impl TypedValueParser<Value = LawForm> {
-    let told = |form: LawForm| PossibleValue::new(form.name()).help(form.equation());
+    let told = |form: LawForm| {
+        let words = match form {
+            LawForm::FixedTokens => ", a as published: for few sizes",
+            LawForm::MixedTokens => ": the mean of kaplan-tokens and fixed-tokens",
+            _ => "",
+        };
+        PossibleValue::new(form.name()).help(format!("{}{words}", form.equation()))
+    };
     PossibleValuesParser::new(LawForm::ALL.map(told)).try_map(|name| {
         let form = LawForm::ALL.into_iter().find(|form| form.name() == name);
         form.context("no such form")

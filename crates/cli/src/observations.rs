@@ -97,6 +97,8 @@ impl Source {
         let first = batches.first().copied();
         found.batch_tokens =
             first.filter(|first| batches.iter().all(|batch| is_one_value(*batch, *first)));
+        // Tokens of a table may be rounded.
+        found.batch_tokens = found.batch_tokens.map(f64::round);
         let branches = branches.into_iter();
         let branches = branches.map(|(run, of, step)| BranchedRun { run, of: numbers[of], step });
         self.join_branches(&mut found, &branches.collect::<Vec<_>>());
@@ -370,12 +372,12 @@ impl Source {
 }
 
 /// In what the losses of runs differ.
-fn several_measures(folders: &[PathBuf]) -> Option<String> {
+fn several_measures(folders: &[PathBuf]) -> Vec<String> {
     let runs = folders.iter().filter(|folder| RunFolder::is_run(folder));
     let schedules: Vec<(&PathBuf, Schedule)> =
         runs.filter_map(|folder| Some((folder, RunFolder::schedule_of(folder).ok()?))).collect();
     let runs = schedules.iter().map(|(folder, schedule)| (folder.as_path(), schedule));
-    other_measures(runs).next().map(|difference| difference + ", which moves a loss")
+    other_measures(runs).map(|difference| difference + ", which moves a loss").collect()
 }
 
 /// Errs for a run that begins with a model that was there.

@@ -31,7 +31,8 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
     let later = planned.plan.cheaper_alone.as_ref().filter(|_| planned.plan.stages.len() > 1);
     let later = later.map(|alone| {
         alone.reason("this plan")
-            + "; this is the best plan of growths before it, and --grow-by SHARE makes one that grows late"
+            + "; this is the best plan of growths that have a best moment"
+            + if planned.has_end { ", and --grow-by SHARE makes one that grows late" } else { "" }
     });
     let found = [
         later.into_iter().collect(),

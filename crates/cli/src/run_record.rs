@@ -227,13 +227,14 @@ pub fn other_measures<'a>(
     let first = runs.next();
     runs.filter_map(move |(folder, schedule)| {
         let (first_folder, first) = first?;
-        let mut pairs = of(schedule).into_iter().zip(of(first));
-        let ((key, here), (_, there)) = pairs.find(|((_, here), (_, there))| here != there)?;
-        Some(format!(
-            "{}: {key} = {here}, and {there} in {}",
-            folder.display(),
-            first_folder.display()
-        ))
+        let pairs = of(schedule).into_iter().zip(of(first));
+        let differing = pairs.filter(|((_, here), (_, there))| here != there);
+        let told: Vec<String> = differing
+            .map(|((key, here), (_, there))| {
+                format!("{key} = {here}, and {there} in {}", first_folder.display())
+            })
+            .collect();
+        (!told.is_empty()).then(|| format!("{}: {}", folder.display(), told.join("; ")))
     })
 }
 

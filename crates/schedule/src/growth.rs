@@ -31,7 +31,11 @@ pub enum DepthMode {
 
 /// Where the blocks of a deeper model come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "must be interleave, stack, middle or a list of blocks")]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "must be interleave, stack, middle or a list of blocks"
+)]
 pub enum Placement {
     /// By a rule.
     Named(NamedPlacement),
@@ -76,7 +80,7 @@ pub enum MomentRule {
 #[serde(untagged, expecting = "moments must be \"mapped\", \"zero\" or { reestimated = BATCHES }")]
 enum ToldMoments {
     Named(NamedMoments),
-    Estimated { reestimated: u32 },
+    Estimated(EstimatedMoments),
 }
 
 #[derive(Deserialize)]
@@ -86,12 +90,18 @@ enum NamedMoments {
     Zero,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EstimatedMoments {
+    reestimated: u32,
+}
+
 impl From<ToldMoments> for MomentRule {
     fn from(told: ToldMoments) -> Self {
         match told {
             ToldMoments::Named(NamedMoments::Mapped) => Self::Mapped,
             ToldMoments::Named(NamedMoments::Zero) => Self::Zero,
-            ToldMoments::Estimated { reestimated } => Self::Reestimated(reestimated),
+            ToldMoments::Estimated(told) => Self::Reestimated(told.reestimated),
         }
     }
 }

@@ -294,12 +294,15 @@ until = { steps = 1200 }
 
     #[test]
     fn a_rule_for_moments_says_what_it_can_be() {
-        let text = second(
-            "n_layers = 4;d_model = 256;n_heads = 8;growth = { moments = \"reestimated\" };until = { steps = 10 };",
-        );
-        let error = parse(&text).unwrap_err().to_string();
         let due = "moments must be \"mapped\", \"zero\" or { reestimated = BATCHES }";
-        assert!(error.contains(due), "{error}");
+        for rule in ["\"reestimated\"", "{ reestimated = 4, mapped = true }", "4"] {
+            let growth = format!("growth = {{ moments = {rule} }}");
+            let text = second(&format!(
+                "n_layers = 4;d_model = 256;n_heads = 8;{growth};until = {{ steps = 10 }};"
+            ));
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains(due), "{error}");
+        }
     }
 
     #[test]

@@ -204,7 +204,9 @@ impl RunFolder {
             return;
         }
         Self::remove_tokens(&self.root);
-        let _ = fs::remove_file(self.root.join(LOCK_FILE));
+        for name in [SCHEDULE_FILE, EVENTS_FILE, LOCK_FILE] {
+            let _ = fs::remove_file(self.root.join(name));
+        }
         // Only empty folders can be removed this way.
         let _ = fs::remove_dir(self.data());
         for folder in &self.made {

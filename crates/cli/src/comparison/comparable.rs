@@ -46,6 +46,24 @@ impl Sides {
                 );
             }
         }
+        let grown = &first.schedule.stages()[1..];
+        let is_of_a_stage = |other: &RunRecord| {
+            let shape = other.schedule.stages()[0].shape(1);
+            other.is_from_scratch() && grown.iter().any(|stage| stage.shape(1) == shape)
+        };
+        if let Some(other) = self.others.iter().find(|other| !is_of_a_stage(other)) {
+            let shapes: Vec<String> =
+                grown.iter().map(|stage| stage.shape(1).to_string()).collect();
+            let due = if shapes.is_empty() {
+                "none, as it has a single stage".to_string()
+            } else {
+                shapes.join(", ")
+            };
+            bail!(
+                "--others {}: is no run from scratch of a shape that the staged run grows into ({due}); leave it out",
+                other.folder.display(),
+            );
+        }
         Ok(())
     }
 

@@ -271,7 +271,7 @@ impl Fit {
         };
         let range = &self.ranges[(0..greatest.len()).find(is_flat)?];
         Some(format!(
-            "{} beyond {:.3e} brings nothing under this law: what it says of larger ones, of their asymptotes and of the best size is not told by the data",
+            "{} beyond {:.3e} brings nothing under this law: asymptotes and best sizes by it mean little",
             range.quantity, range.greatest
         ))
     }

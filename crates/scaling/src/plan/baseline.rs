@@ -7,7 +7,7 @@ use crate::{ScalingError, TrainingCost};
 use measure::GptShape;
 use serde::Serialize;
 
-/// A saving below which it says nothing of a rule, but that the law is asked far from where it holds.
+/// A saving below which its number says nothing: a rule, or a law, is far from where it holds.
 const LEAST_SENSE: f64 = -10.0;
 
 /// A rule and what it would save.
@@ -25,7 +25,7 @@ impl Baseline {
     fn of(rule: &'static str, found: Result<(f64, String), ScalingError>) -> Self {
         match found {
             Ok((saving, _)) if saving < LEAST_SENSE => {
-                let what = "does not apply: the law does not reach so far".to_string();
+                let what = "costs more than 11 times as much".to_string();
                 Self { rule, saving: None, what }
             }
             Ok((saving, what)) => Self { rule, saving: Some(saving), what },

@@ -76,7 +76,7 @@ pub enum PlanError {
     /// A family whose largest shape is the best of it.
     #[error(
         "{shape}, the largest shape of this aspect and size of heads, would do best without growth, so that a larger one may do better: take \
-         larger heads, or name the shape"
+         another aspect or larger heads, or name the shape"
     )]
     FamilyEnds {
         /// The largest shape.

@@ -99,7 +99,7 @@ impl Chosen {
                 // Where more stages than two are asked for, the reason is another.
                 let from_scratch = request.cost.compute_at(n, loss).ok().filter(|_| wanted == 2);
                 let alone = from_scratch.and_then(|paid| cheaper_alone(request, &last, loss, paid));
-                let reason = alone.map(|alone| alone.unless_bounded(&last));
+                let reason = alone.map(|alone| alone.unless_bounded(&last, request.goal));
                 PlanError::NoChain { wanted, shape, operators, reason }
             }
             other => other,
@@ -240,15 +240,17 @@ fn without_stages(request: &Request, alone: Option<&CheaperAlone>, last: &GptSha
     }
     let reason = alone.map_or_else(
         || "no growth spares compute here".to_string(),
-        |alone| alone.unless_bounded(last),
+        |alone| alone.unless_bounded(last, request.goal),
     );
     Advice { grow: false, reason: Some(reason) }
 }
 
 /// The smaller shape that alone takes least to the final loss, where that is less than `paid`: each growth from it would come still
-/// better later, so there is no best one before the end. None where growths must come early, or another shape may be the last.
+/// better later, so there is no best one before the end. None where growths must come early or through given shapes, or another shape may be
+/// the last.
 fn cheaper_alone(request: &Request, last: &GptShape, loss: f64, paid: f64) -> Option<CheaperAlone> {
-    if request.grow_by.is_some() || !matches!(request.last, FinalShape::Given(_)) {
+    let is_asked = request.grow_by.is_some() || !request.through.is_empty();
+    if is_asked || !matches!(request.last, FinalShape::Given(_)) {
         return None;
     }
     let smaller = request.operators.sources(last).into_iter();

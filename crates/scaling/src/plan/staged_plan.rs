@@ -1,6 +1,7 @@
 //! A plan, and what it is made of.
 
 use super::baseline::Baseline;
+use super::goal::Goal;
 use measure::GptShape;
 use serde::Serialize;
 
@@ -67,9 +68,17 @@ impl CheaperAlone {
     }
 
     /// The same where nothing grows into the last shape, and what to do then.
-    pub(super) fn unless_bounded(&self, last: &GptShape) -> String {
-        self.reason(&last.to_string())
-            + &format!("; where {last} is needed, --grow-by SHARE says how late it may grow")
+    pub(super) fn unless_bounded(&self, last: &GptShape, goal: Goal) -> String {
+        let reason = self.reason(&last.to_string());
+        match goal {
+            // Its end is not known beforehand.
+            Goal::Budget(_) => reason,
+            Goal::Loss(_) | Goal::Stop(_) => {
+                format!(
+                    "{reason}; where {last} is needed, --grow-by SHARE says how late it may grow"
+                )
+            }
+        }
     }
 }
 
