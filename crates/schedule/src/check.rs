@@ -26,6 +26,15 @@ pub(crate) struct Checker<'a> {
     pub path: &'a Path,
 }
 
+/// A value for people: a number of many digits with an exponent.
+fn shown(text: String) -> String {
+    const MOST_DIGITS: usize = 24;
+    match text.parse::<f64>() {
+        Ok(number) if text.len() > MOST_DIGITS => format!("{number:e}"),
+        _ => text,
+    }
+}
+
 impl Checker<'_> {
     fn require(
         &self,
@@ -40,7 +49,7 @@ impl Checker<'_> {
         Err(ScheduleError::Value {
             path: self.path.to_path_buf(),
             key: key.to_string(),
-            value: value.to_string(),
+            value: shown(value.to_string()),
             expected: expected.to_string(),
         })
     }

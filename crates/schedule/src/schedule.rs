@@ -324,6 +324,7 @@ until = { steps = 1200 }
             ("tokens = 4096", "tokens = 4000", "batch.tokens = 4000: must be a positive multiple"),
             ("keep = 2", "keep = 0", "checkpoint.keep = 0: must be at least 1"),
             ("peak = 0.008", "peak = -1.0", "learning_rate.peak = -1: must be positive"),
+            ("peak = 0.008", "peak = 1e300", "learning_rate.peak = 1e300: must be below"),
             ("peak = 0.008", "peak = nan", "learning_rate.peak = NaN: must be positive"),
             ("beta2 = 0.98", "beta2 = 1.0", "optimizer.beta2 = 1: must be at least 0 and below 1"),
             ("seed = 1", "seed = 1\nsede = 2", "unknown field `sede`"),
