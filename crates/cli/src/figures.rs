@@ -18,6 +18,9 @@ pub const COMPUTE: &str = "compute, 6 N D (FLOPs)";
 pub const LOSS: &str = "loss (nats per token)";
 const SAMPLES: usize = 200;
 
+/// Losses that are drawn of a plan, over its final one, at most: a law says nothing of the very first steps.
+const MOST_SHOWN: f64 = 2.0;
+
 /// Values evenly spread in their ln.
 fn spread(from: f64, to: f64) -> impl Iterator<Item = f64> {
     (0..=SAMPLES).map(move |i| from * (to / from).powf(i as f64 / SAMPLES as f64))
@@ -77,7 +80,7 @@ pub fn learning_curves(schedule: &Schedule) -> Result<Figure> {
     let least = growths.first().map_or(most / 1e4, |first| first.0 / 30.0);
     let mut layers = Vec::new();
     let lowest = cost.loss_at_compute(last, most)?;
-    let highest = cost.loss_at_compute(sizes[0], least)?;
+    let highest = cost.loss_at_compute(sizes[0], least)?.min(MOST_SHOWN * final_loss);
     let smallest = least_source(schedule);
     let frontier: Vec<(f64, f64)> = spread(highest, lowest)
         .filter_map(|loss| Some((cost.cheapest_at(smallest, last, loss).ok()?.1, loss)))
@@ -105,7 +108,8 @@ pub fn learning_curves(schedule: &Schedule) -> Result<Figure> {
         .take_while(|compute| *compute < curve.compute[0])
         .filter_map(|compute| Some((compute, cost.loss_at_compute(sizes[0], compute).ok()?)));
     let planned = curve.compute.iter().copied().zip(curve.loss.iter().copied());
-    let staged: Vec<(f64, f64)> = first.chain(planned).filter(|point| point.0 >= least).collect();
+    let staged: Vec<(f64, f64)> =
+        first.chain(planned).filter(|point| point.0 >= least && point.1 <= highest).collect();
     layers.push(Layer::line(staged, Color::Black, "staged run"));
     if !growths.is_empty() {
         let (points, label) = (growths, Some("growth".into()));
@@ -269,8 +273,7 @@ pub fn course(schedule: &Schedule) -> Result<Figure> {
     if let Some(prediction) = schedule.prediction() {
         let curve = &prediction.curve;
         let points = curve.compute.iter().copied().zip(curve.loss.iter().copied());
-        // A law says nothing of the very first steps.
-        let points = points.filter(|point| point.1 < 2.0 * prediction.final_loss).collect();
+        let points = points.filter(|point| point.1 < MOST_SHOWN * prediction.final_loss).collect();
         panels.push(panel("Predicted loss", Axis::log(LOSS), points));
     }
     Ok(Figure { panels, columns: 2 })
