@@ -7,7 +7,7 @@ use crate::plan_warnings::warnings;
 use anyhow::Result;
 use measure::{Flops, PfDays};
 use scaling::TrainingCost;
-use scaling::plan::Plan;
+use scaling::plan::{LEAST_SENSE, Plan};
 use schedule::Schedule;
 use serde_json::{Value, json};
 
@@ -168,6 +168,14 @@ pub fn print(planned: &Planned) -> Result<()> {
     summary(planned)
 }
 
+/// What is saved against the cheapest single size, unless that number says nothing.
+fn against_best_size(saving: f64) -> String {
+    if saving < LEAST_SENSE {
+        return "more than 11 times as much as".to_string();
+    }
+    format!("{} against", percent(saving))
+}
+
 /// A loss as a multiple of the asymptote, if that is one that a run can come near to.
 fn of_asymptote(multiple: f64) -> String {
     if multiple < 100.0 {
@@ -200,11 +208,10 @@ fn summary(planned: &Planned) -> Result<()> {
     ))?;
     let unit = if plan.seconds.is_some() { "time" } else { "compute" };
     output::line(&format!(
-        "saving: {} of the {unit} of {} from scratch to the same loss; {} against the cheapest single size for \
-         it, N = {:.3e}{}",
+        "saving: {} of the {unit} of {} from scratch to the same loss; {} the cheapest single size for it, N = {:.3e}{}",
         saving(plan),
         last.shape,
-        percent(plan.saving_at_best_size),
+        against_best_size(plan.saving_at_best_size),
         plan.best_size,
         planned
             .law

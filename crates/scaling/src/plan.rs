@@ -13,7 +13,7 @@ mod search;
 mod shapes;
 mod staged_plan;
 
-pub use baseline::Baseline;
+pub use baseline::{Baseline, LEAST_SENSE};
 pub use error::PlanError;
 pub use goal::{Goal, Stop};
 pub use make::LEAST_SAVING;

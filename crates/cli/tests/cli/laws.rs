@@ -305,6 +305,7 @@ fn a_law_that_one_quantity_decides_is_warned_of() {
     let (text, warnings) = (lossy(&found.stdout), lossy(&found.stderr));
     assert!(found.status.success(), "{warnings}");
     assert!(warnings.contains(warned) && !text.contains("times the asymptote"), "{text}");
+    assert!(text.contains("; more than 11 times as much as the cheapest single size"), "{text}");
     let multiple = world.json(&plan)["asymptote_multiple"].as_f64().unwrap();
     assert!(multiple > 1e3, "{multiple}");
 }

@@ -8,7 +8,7 @@ use measure::GptShape;
 use serde::Serialize;
 
 /// A saving below which its number says nothing: a rule, or a law, is far from where it holds.
-const LEAST_SENSE: f64 = -10.0;
+pub const LEAST_SENSE: f64 = -10.0;
 
 /// A rule and what it would save.
 #[derive(Clone, Debug, PartialEq, Serialize)]
