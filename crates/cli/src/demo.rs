@@ -96,9 +96,9 @@ pub struct Demo {
     /// Text files to learn, byte by byte, instead of the synthetic language
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
-    /// How long it may take on two cores: the model's size follows
-    #[arg(long, default_value_t = 2.0, value_parser = minutes)]
-    minutes: f64,
+    /// How long it may take on two cores: the model's size follows [default: 2, or that of the demo that --resume goes on with]
+    #[arg(long, value_parser = minutes)]
+    minutes: Option<f64>,
     /// The folder of everything [default: runs/demo, or the first free of runs/demo-2, ...]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -116,6 +116,9 @@ fn minutes(text: &str) -> Result<f64, String> {
         _ => Err("must be from 0.5 to 10000".into()),
     }
 }
+
+/// What a demo takes where nothing is said.
+const MINUTES: f64 = 2.0;
 
 /// Where a demo's folder has its settings.
 pub const SETTINGS_FILE: &str = "demo.json";
@@ -135,21 +138,25 @@ struct Settings {
 }
 
 impl Settings {
-    /// Errs if the folder holds a demo of other settings.
-    fn check(&self, folder: &Path) -> Result<()> {
+    /// Those of the demo in a folder.
+    fn of(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(SETTINGS_FILE);
         if !path.exists() {
-            return Ok(());
+            return Ok(None);
         }
-        let held: Self = serde_json::from_slice(&std::fs::read(&path)?)
-            .with_context(|| path.display().to_string())?;
+        let held = serde_json::from_slice(&std::fs::read(&path)?);
+        held.with_context(|| path.display().to_string())
+    }
+
+    /// Errs if the folder holds a demo of other settings.
+    fn check(&self, held: &Self, folder: &Path) -> Result<()> {
         if held.version != self.version {
             bail!(
                 "{}: holds a demo of another version of staged; choose another --out",
                 folder.display()
             );
         }
-        if held != *self {
+        if held != self {
             bail!(
                 "{}: holds a demo with {held}, and this one is with {self}; give the same, or another --out",
                 folder.display()
@@ -183,16 +190,20 @@ impl Demo {
         let began = Instant::now();
         let folder = self.folder()?;
         let kind = if self.text.is_empty() { SYNTHETIC } else { TEXT };
+        let held = Settings::of(&folder)?;
+        let minutes = self.minutes.or(held.as_ref().map(|held| held.minutes));
         let settings = Settings {
             version: DEMO_VERSION,
-            minutes: self.minutes,
+            minutes: minutes.unwrap_or(MINUTES),
             on_text: !self.text.is_empty(),
         };
-        settings.check(&folder)?;
+        if let Some(held) = &held {
+            settings.check(held, &folder)?;
+        }
         let path = folder.join(SETTINGS_FILE);
         let is_new = !folder.exists();
         output::write_file(&path, &serde_json::to_string_pretty(&settings)?)?;
-        let recipe = self.recipe(&kind, &folder).inspect_err(|_| {
+        let recipe = self.recipe(&kind, settings.minutes, &folder).inspect_err(|_| {
             if self.resume {
                 return;
             }
@@ -333,13 +344,13 @@ impl Demo {
         Ok(Some((sides, summaries[0].loss_floor)))
     }
 
-    fn recipe(&self, kind: &Kind, folder: &Path) -> Result<Schedule> {
+    fn recipe(&self, kind: &Kind, minutes: f64, folder: &Path) -> Result<Schedule> {
         let (text, path) = kind.recipe;
         let mut recipe = Schedule::parse(text, Path::new(path))?;
         if !self.text.is_empty() {
             recipe = recipe.with_text(self.text.clone())?;
         }
-        let shape = shape_for(self.minutes, kind, &recipe);
+        let shape = shape_for(minutes, kind, &recipe);
         let steps =
             kind.tokens_per_param * shape.n_params() as f64 / recipe.batch().tokens_at(1) as f64;
         let recipe = recipe.with_stages(vec![StageSpec::new(&shape, steps.ceil() as u64, None)])?;
