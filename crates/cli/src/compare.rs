@@ -68,10 +68,12 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
             other.folder.display()
         );
     }
-    let named = staged.iter().chain(&scratch).chain(&others);
-    let named: Vec<PathBuf> = named.map(|run| run.folder.clone()).collect();
-    if let Some(folder) = output::given_twice(&named).filter(|_| !others.is_empty()) {
-        bail!("--others: {}: is there already", folder.display());
+    if !others.is_empty() {
+        let named = staged.iter().chain(&scratch).chain(&others);
+        let named: Vec<PathBuf> = named.map(|run| run.folder.clone()).collect();
+        if let Some(folder) = output::given_twice(&named) {
+            bail!("--others: {}: is there already", folder.display());
+        }
     }
     Ok(Sides { staged, scratch, others, pilot_compute })
 }

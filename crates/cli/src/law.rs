@@ -389,7 +389,6 @@ pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
 fn flat_in(fit: &Fit) -> Option<Quantity> {
     const FAR_BEYOND: f64 = 1e6;
     const LEAST_FALL: f64 = 1e-9;
-    let law = fit.fitted();
     let quantities = fit.law.quantities();
     // What a file without its ranges is asked at.
     let range = |quantity: Quantity| {
@@ -397,11 +396,7 @@ fn flat_in(fit: &Fit) -> Option<Quantity> {
         told.map_or((1e6, 1e9), |range| (range.least, range.greatest))
     };
     let least: Vec<f64> = quantities.iter().map(|quantity| range(*quantity).0).collect();
-    let falls = |i: usize| {
-        let mut beyond = least.clone();
-        beyond[i] = FAR_BEYOND * range(quantities[i]).1;
-        law.loss_at(&beyond) < (1.0 - LEAST_FALL) * law.loss_at(&least)
-    };
+    let falls = |i: usize| fit.fall(&least, i, FAR_BEYOND * range(quantities[i]).1) > LEAST_FALL;
     (0..quantities.len()).find(|i| !falls(*i)).map(|i| quantities[i])
 }
 

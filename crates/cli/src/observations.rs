@@ -3,12 +3,12 @@
 use crate::output::given_twice;
 use crate::run_record::{
     branched_off, check_same_data_in, end_of_run, n_vocab_of, other_measures, run_folders,
+    schedules_of,
 };
 use crate::table::Table;
 use anyhow::{Context, Result, bail};
 use measure::LearningCurve;
 use scaling::{FittedRecipe, Observation, is_one_value};
-use schedule::Schedule;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use trainer::RunFolder;
@@ -373,10 +373,10 @@ impl Source {
 
 /// In what the losses of runs differ.
 fn several_measures(folders: &[PathBuf]) -> Vec<String> {
-    let runs = folders.iter().filter(|folder| RunFolder::is_run(folder));
-    let schedules: Vec<(&PathBuf, Schedule)> =
-        runs.filter_map(|folder| Some((folder, RunFolder::schedule_of(folder).ok()?))).collect();
-    let runs = schedules.iter().map(|(folder, schedule)| (folder.as_path(), schedule));
+    let told = schedules_of(folders)
+        .filter_map(|(folder, schedule)| Some((folder, schedule.ok()?)))
+        .collect::<Vec<_>>();
+    let runs = told.iter().map(|(folder, schedule)| (*folder, schedule));
     other_measures(runs).map(|difference| difference + ", which moves a loss").collect()
 }
 

@@ -141,8 +141,7 @@ pub fn plan(
     // Growths are as late as each policy has them.
     let policies = if request.grow_by.is_none() { costs.policies.clone() } else { Vec::new() };
     let pace_from = costs.pace_from;
-    let has_end = !matches!(request.goal, Goal::Budget(_));
-    Ok(Planned { plan, schedule, law, policies, pace_from, has_end, assumes_gpt2: false })
+    Ok(Planned { plan, schedule, law, policies, pace_from, assumes_gpt2: false })
 }
 
 /// A plan, the schedule that it makes, and what it was made with.
@@ -153,8 +152,6 @@ pub struct Planned {
     /// What training costs under every batch policy, where the law tells them apart.
     pub policies: Vec<(String, TrainingCost)>,
     pub pace_from: PaceSource,
-    /// Whether its end was given, and not a budget.
-    pub has_end: bool,
     /// Whether vocabulary or context are GPT-2's, since nothing says those of the law's runs.
     pub assumes_gpt2: bool,
 }

@@ -32,7 +32,7 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
     let later = later.map(|alone| {
         alone.reason("this plan")
             + "; this is the best plan of growths that have a best moment"
-            + if planned.has_end { ", and --grow-by SHARE makes one that grows late" } else { "" }
+            + if alone.has_end { ", and --grow-by SHARE makes one that grows late" } else { "" }
     });
     let found = [
         later.into_iter().collect(),

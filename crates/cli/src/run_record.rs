@@ -248,13 +248,19 @@ pub fn check_same_measure<'a>(
     }
 }
 
+/// The runs among folders, with their schedules.
+pub fn schedules_of(folders: &[PathBuf]) -> impl Iterator<Item = (&Path, Result<Schedule>)> {
+    let runs = folders.iter().map(PathBuf::as_path).filter(|folder| RunFolder::is_run(folder));
+    runs.map(|folder| (folder, RunFolder::schedule_of(folder).map_err(Into::into)))
+}
+
 /// Errs where the losses of runs are known not to be comparable, whose folders these are or whose files lie in them.
 pub fn check_comparable_in(folders: &[PathBuf]) -> Result<()> {
     check_same_data_in(folders)?;
-    let runs = folders.iter().filter(|folder| RunFolder::is_run(folder));
-    let schedules = runs.map(|folder| Ok((folder, RunFolder::schedule_of(folder)?)));
-    let schedules = schedules.collect::<Result<Vec<_>>>()?;
-    check_same_measure(schedules.iter().map(|(folder, schedule)| (folder.as_path(), schedule)))
+    let schedules = schedules_of(folders)
+        .map(|(folder, schedule)| Ok((folder, schedule?)))
+        .collect::<Result<Vec<_>>>()?;
+    check_same_measure(schedules.iter().map(|(folder, schedule)| (*folder, schedule)))
 }
 
 fn data(state: &CheckpointInfo) -> String {

@@ -88,8 +88,9 @@ pub(crate) fn legend_at(panel: &Panel, x: &Range<f64>, y: &Range<f64>) -> (Corne
         let (crowd, corner) = emptiest(&longer);
         (crowd, corner, longer)
     });
-    // The first of equals is the least long.
-    let least = lengthened.min_by_key(|(crowd, ..)| *crowd);
+    // The first that is free, or of equals, is the least long.
+    let free = lengthened.clone().find(|(crowd, ..)| *crowd == 0);
+    let least = free.or_else(|| lengthened.min_by_key(|(crowd, ..)| *crowd));
     least.map_or((Corner::ALL[0], y.clone()), |(_, corner, longer)| (corner, longer))
 }
 

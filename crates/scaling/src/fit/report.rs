@@ -257,18 +257,20 @@ impl Fit {
         range.map_or(1.0, |range| (value / range.greatest).max(range.least / value).max(1.0))
     }
 
+    /// Share of the loss at some quantities by which it falls where one of them, by its place, becomes another.
+    pub fn fall(&self, from: &[f64], place: usize, to: f64) -> f64 {
+        let law = self.fitted();
+        let mut there = from.to_vec();
+        there[place] = to;
+        1.0 - law.loss_at(&there) / law.loss_at(from)
+    }
+
     /// A quantity that the law says brings nothing more beyond the data, at the greatest values of the others.
     fn flat_beyond(&self) -> Option<String> {
         const BEYOND: f64 = 10.0;
         const LEAST_FALL: f64 = 1e-3;
-        let law = self.fitted();
         let greatest: Vec<f64> = self.ranges.iter().map(|range| range.greatest).collect();
-        let here = law.loss_at(&greatest);
-        let is_flat = |i: &usize| {
-            let mut beyond = greatest.clone();
-            beyond[*i] *= BEYOND;
-            law.loss_at(&beyond) > (1.0 - LEAST_FALL) * here
-        };
+        let is_flat = |i: &usize| self.fall(&greatest, *i, BEYOND * greatest[*i]) < LEAST_FALL;
         let range = &self.ranges[(0..greatest.len()).find(is_flat)?];
         Some(format!(
             "{} beyond {:.3e} brings nothing under this law: asymptotes and best sizes by it mean little",

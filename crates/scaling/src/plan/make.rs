@@ -99,7 +99,7 @@ impl Chosen {
                 // Where more stages than two are asked for, the reason is another.
                 let from_scratch = request.cost.compute_at(n, loss).ok().filter(|_| wanted == 2);
                 let alone = from_scratch.and_then(|paid| cheaper_alone(request, &last, loss, paid));
-                let reason = alone.map(|alone| alone.unless_bounded(&last, request.goal));
+                let reason = alone.map(|alone| alone.unless_bounded(&last));
                 PlanError::NoChain { wanted, shape, operators, reason }
             }
             other => other,
@@ -240,7 +240,7 @@ fn without_stages(request: &Request, alone: Option<&CheaperAlone>, last: &GptSha
     }
     let reason = alone.map_or_else(
         || "no growth spares compute here".to_string(),
-        |alone| alone.unless_bounded(last, request.goal),
+        |alone| alone.unless_bounded(last),
     );
     Advice { grow: false, reason: Some(reason) }
 }
@@ -259,7 +259,8 @@ fn cheaper_alone(request: &Request, last: &GptShape, loss: f64, paid: f64) -> Op
         Some((shape, cost))
     });
     let (shape, cost) = costs.min_by(|a, b| a.1.total_cmp(&b.1))?;
-    (cost < paid).then_some(CheaperAlone { shape, less: 1.0 - cost / paid })
+    let has_end = !matches!(request.goal, Goal::Budget(_));
+    (cost < paid).then_some(CheaperAlone { shape, less: 1.0 - cost / paid, has_end })
 }
 
 /// Whether to grow. `beaten_by` names a single size that meets the goal as well without growth.

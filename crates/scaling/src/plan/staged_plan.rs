@@ -1,7 +1,6 @@
 //! A plan, and what it is made of.
 
 use super::baseline::Baseline;
-use super::goal::Goal;
 use measure::GptShape;
 use serde::Serialize;
 
@@ -55,6 +54,9 @@ pub struct CheaperAlone {
     pub shape: GptShape,
     /// Share of the cost of what it was compared with that it takes less.
     pub less: f64,
+    /// Whether the end was given, so that a latest moment can be: that of a budget is not known beforehand.
+    #[serde(skip)]
+    pub has_end: bool,
 }
 
 impl CheaperAlone {
@@ -68,17 +70,12 @@ impl CheaperAlone {
     }
 
     /// The same where nothing grows into the last shape, and what to do then.
-    pub(super) fn unless_bounded(&self, last: &GptShape, goal: Goal) -> String {
+    pub(super) fn unless_bounded(&self, last: &GptShape) -> String {
         let reason = self.reason(&last.to_string());
-        match goal {
-            // Its end is not known beforehand.
-            Goal::Budget(_) => reason,
-            Goal::Loss(_) | Goal::Stop(_) => {
-                format!(
-                    "{reason}; where {last} is needed, --grow-by SHARE says how late it may grow"
-                )
-            }
+        if !self.has_end {
+            return reason;
         }
+        format!("{reason}; where {last} is needed, --grow-by SHARE says how late it may grow")
     }
 }
 

@@ -1,0 +1,161 @@
+//! What a plan under a law counts on, and what it says.
+
+use super::{COLUMNS, world};
+use crate::world::lossy;
+use serde_json::Value;
+use std::fs;
+
+/// A law with a grown run beside it, which came to the loss that four fifths of its tokens would have brought at the pace from
+/// scratch.
+#[test]
+fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
+    let world = world();
+    world.json(&format!("fit points.csv {COLUMNS} --bootstraps 60 -o law.json"));
+    let ask = "plan --shape gpt2 --stop 10tpp --stages 2 --law";
+    let whole = world.json(&format!("{ask} law.json"));
+    assert_eq!(whole["pace"], 1.0);
+    let by_hand = world.json(&format!("{ask} law.json --pace 0.8 -o slow.toml"));
+    assert!(by_hand["saving"].as_f64() < whole["saving"].as_f64());
+    let text = fs::read_to_string(world.path("slow.toml")).unwrap();
+    assert!(text.contains("# Pace 0.80") && text.contains("\npace = 0.8\n"));
+    world.good("plot slow.toml --show saving -o saving.svg");
+
+    let mut law: Value =
+        serde_json::from_str(&fs::read_to_string(world.path("law.json")).unwrap()).unwrap();
+    let value = |name: &str| law["parameters"][name]["value"].as_f64().unwrap();
+    let (floor, a, b) = (value("E"), value("a"), value("b"));
+    let (big_a, big_b) = (value("A"), value("B"));
+    let loss = |n: f64, tokens: f64| floor + big_a * n.powf(-a) + big_b * tokens.powf(-b);
+    let (small, large): (f64, f64) = (2e7, 8e7);
+    let grown_at = loss(small, 1e9);
+    let resumed = (big_b / (grown_at - floor - big_a * large.powf(-a))).powf(1.0 / b);
+    let mut grown = serde_json::json!({
+        "small": small, "tokens_small": 1e9, "large": large, "tokens_large": 2e9,
+        "loss": loss(large, resumed + 1.6e9),
+    });
+    law["grown"] = grown.clone();
+    world.write("grown.json", law.to_string());
+    let measured = world.json(&format!("{ask} grown.json"));
+    assert!((measured["pace"].as_f64().unwrap() - 0.8).abs() < 1e-9);
+    let saving = |plan: &Value| plan["saving"].as_f64().unwrap();
+    assert!((saving(&measured) / saving(&by_hand) - 1.0).abs() < 1e-6);
+    assert!(world.good(&format!("{ask} grown.json")).contains("Pace 0.80"));
+
+    // One above 1 is a lead after as many tokens as it was measured over: between a pace of 1 and one that lasts.
+    grown["loss"] = loss(large, resumed + 2.4e9).into();
+    law["grown"] = grown.clone();
+    world.write("fast.json", law.to_string());
+    let far = "plan --shape gpt2 --stop 100tpp --stages 2 --law fast.json";
+    let fast = world.json(&format!("{far} -o fast.toml"));
+    assert!((fast["pace"].as_f64().unwrap() - 1.2).abs() < 1e-9, "{fast}");
+    assert_eq!(fast["pace_over"], 2e9);
+    let lasting = world.json(&format!("{far} --pace 1.2"));
+    assert!(lasting["pace_over"].is_null());
+    let low = saving(&world.json(&format!("{far} --pace 1")));
+    assert!(low + 0.01 < saving(&fast) && saving(&fast) + 0.01 < saving(&lasting), "{low} {fast}");
+    // The interval is of resampled paces above 1 that pass too.
+    let ends = |plan: &Value| plan["saving_interval"][1].as_f64().unwrap();
+    assert!(ends(&fast) < saving(&lasting) + 0.1, "{fast}");
+    let text = fs::read_to_string(world.path("fast.toml")).unwrap();
+    assert!(
+        text.contains("for 2.00e9 tokens after the first growth")
+            && text.contains("\npace_over = 2000000000.0\n")
+    );
+    world.good("plot fast.toml --show saving -o saving.svg");
+    let odd = text.lines().map(|line| match line.split_once(" = ") {
+        Some(("pace", _)) => "pace = 0.9",
+        _ => line,
+    });
+    world.write("odd.toml", odd.collect::<Vec<_>>().join("\n"));
+    assert!(world.bad("plot odd.toml -o odd.svg").contains("prediction.pace_over"));
+
+    grown["loss"] = (1.1 * grown_at).into();
+    law["grown"] = grown;
+    world.write("grown.json", law.to_string());
+    let refused = world.staged(&format!("{ask} grown.json"));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(lossy(&refused.stderr).contains("it tells no pace"), "{}", lossy(&refused.stderr));
+    assert_eq!(world.json(&format!("{ask} grown.json --pace 0.8"))["saving"], by_hand["saving"]);
+    let refused = world.staged(&format!("{ask} law.json --pace 0"));
+    assert!(lossy(&refused.stderr).contains("must be above 0 and at most 2"));
+}
+
+/// Where a smaller shape would do for less, growths from it have no best moment before the end.
+#[test]
+fn a_plan_says_what_it_leaves_out_and_at_which_pace_nothing_grows() {
+    let world = world();
+    let told = |arguments: &str| {
+        let found = world.staged(arguments);
+        let text = lossy(&found.stderr);
+        assert!(found.status.success(), "{arguments}: {text}");
+        text
+    };
+    let (plan, later) =
+        ("plan --shape gpt2 --stop 1tpp", "--grow-by SHARE makes one that grows late");
+    assert!(told(plan).contains(later), "{}", told(plan));
+    for bounded in ["--shape gpt2 --stop 1tpp --grow-by 0.9", "--shape gpt2 --stop 20tpp"] {
+        assert!(!told(&format!("plan {bounded}")).contains(later), "{bounded}");
+    }
+    let alone = &world.json(plan)["cheaper_alone"];
+    assert!(alone["less"].as_f64().is_some_and(|less| less > 0.0), "{alone}");
+    let none = told("plan --shape gpt2 --pace 0.1");
+    assert!(
+        none.contains("growths were looked for at a pace of 0.10; --pace takes another"),
+        "{none}"
+    );
+    assert!(!told("plan --shape gpt2 --pace 0.1 --stages 1").contains("growths were looked for"));
+    // Sequences and batches of which GPT-2's are no multiples.
+    let odd = world.json("plan --shape gpt2 --context 96 --batch 960");
+    assert_eq!(
+        (&odd["batch_tokens"], &odd["stages"][0]["context_len"]),
+        (&960.0.into(), &96.into())
+    );
+}
+
+/// By option, by the template, by the law's runs, or as GPT-2.
+#[test]
+fn a_plan_takes_the_vocabulary_from_where_it_is_told() {
+    let world = world();
+    let mut law = world.json(&format!("fit points.csv {COLUMNS} --bootstraps 0 -o law.json"));
+    let ask = |options: &str| {
+        let plan = world.staged(&format!("plan --budget 1e19 --law law.json {options} --json"));
+        assert!(plan.status.success(), "{options}: {}", lossy(&plan.stderr));
+        let json: Value = serde_json::from_slice(&plan.stdout).unwrap();
+        let assumes = json["warnings"].to_string().contains("GPT-2's where nothing is said");
+        (json["stages"][0]["n_vocab"].as_u64().unwrap(), assumes)
+    };
+    world.good("plan --budget 1e19 --law law.json -o plan.toml");
+    let template = fs::read_to_string(world.path("plan.toml")).unwrap();
+    let at = template.find("[data]").unwrap();
+    let end = at + template[at..].find("\n\n").unwrap();
+    let with = |data: &str| template.replacen(&template[at..end], &format!("[data]\n{data}"), 1);
+    let text = "source = \"text\"\nfiles = []\nvalidation_fraction = 0.1\ntokenizer = ";
+    world.write("bytes.toml", with(&format!("{text}\"bytes\"")));
+    world.write("unknown.toml", with(&format!("{text}\"nowhere.json\"")));
+    assert_eq!(ask(""), (50_257, true));
+    assert_eq!(ask("--template bytes.toml"), (256, false));
+    assert_eq!(ask("--template unknown.toml"), (50_257, true));
+    law["recipe"] = serde_json::json!({ "n_vocab": 99, "context_len": 1024, "of_ends": null });
+    world.write("law.json", law.to_string());
+    assert_eq!(ask(""), (99, false));
+    assert_eq!(ask("--template bytes.toml"), (256, false));
+    assert_eq!(ask("--template unknown.toml"), (99, false));
+    assert_eq!(ask("--template unknown.toml --vocab 77"), (77, false));
+}
+
+#[test]
+fn units_and_prices_agree() {
+    let world = world();
+    let flops = world.json("plan --budget 8.64e19");
+    let days = world.json("plan --pf-days 1");
+    assert_eq!(flops, days);
+    let plan = world
+        .json("plan --seconds 1e5 --throughput speed.csv --stages 2 --context 128 -o timed.toml");
+    assert!((plan["seconds"].as_f64().unwrap() / 1e5 - 1.0).abs() < 1e-6);
+    world.good("plot timed.toml -o timed.svg");
+    let found = world.bad("plot timed.toml --show saving -o saving.svg");
+    assert!(found.contains("this plan grows where seconds say"), "{found}");
+    let policies = world.json("plan --shape gpt2 --stop 1.1x --law kaplan-authors --stages 2");
+    assert_eq!(policies["other_policies"].as_array().unwrap().len(), 3);
+    assert!(policies["saving_interval"].is_null());
+}
