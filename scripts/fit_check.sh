@@ -20,8 +20,8 @@ within() { awk -v name="$1" -v found="$2" -v least="$3" -v most="$4" 'BEGIN {
 
 "$staged" fit "$fits/chinchilla_svg_extracted.csv" --columns "n_params=Model Size,compute=Training FLOP,loss=loss" \
     --drop-highest 5 --bootstraps 4000 --json > chinchilla.json
-within "Chinchilla: objective" "$(value chinchilla.json objective)" 0.00101827 0.00101828
-within "Chinchilla: objective from the worst start" "$(value chinchilla.json worst_objective)" 0.00101827 0.00101828
+within "Chinchilla: objective" "$(value chinchilla.json objective)" 0.0010182740177 0.0010182740179
+within "Chinchilla: objective from the worst start" "$(value chinchilla.json worst_objective)" 0.0010182740177 0.0010182740179
 within "Chinchilla: starts agreeing" "$(value chinchilla.json starts_agreeing)" 25 25
 while read -r name least most error_least error_most; do
     within "Chinchilla: $name" "$(value chinchilla.json value "$name")" "$least" "$most"

@@ -219,6 +219,7 @@ fn student_quantile(freedom: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{CurvePoint, LearningCurve};
 
     /// A power law in compute, shifted to the left by a share of it.
     fn curve(shift: f64) -> SmoothCurve {
@@ -304,5 +305,37 @@ mod tests {
         let ratio = dynamics_ratio(&moved, 5e13, &scratch, 2e13).unwrap();
         assert!((ratio - 1.0).abs() < 0.01, "{ratio}");
         assert_eq!(dynamics_ratio(&moved, 5e13, &scratch, 1e15), None);
+    }
+
+    /// The course from scratch, gone through faster or more slowly from one point on.
+    #[test]
+    fn a_model_that_learns_faster_after_its_growth_has_a_ratio_above_one() {
+        let loss = |compute: f64| 4.0 * (compute / 1e12).powf(-0.06);
+        let (grown_at, window) = (5e13, 2e13);
+        for pace in [0.5, 0.8, 1.25, 2.0] {
+            let point = |step: u64| {
+                let compute = 5e11 * step as f64;
+                let worth = compute.min(grown_at) + pace * (compute - grown_at).max(0.0);
+                CurvePoint {
+                    stage: usize::from(compute > grown_at),
+                    step,
+                    tokens: step,
+                    compute_flops: compute,
+                    train_loss: 0.0,
+                    val_loss: Some(loss(worth)),
+                    learning_rate: 0.01,
+                    grad_norm: 0.0,
+                    tokens_per_second: 0.0,
+                    wall_seconds: 0.0,
+                }
+            };
+            let run = LearningCurve { points: (1..=400).map(point).collect() };
+            let grown = SmoothCurve::of_run(&run).unwrap();
+            let ratio = dynamics_ratio(&grown, grown_at, &curve(0.0), window).unwrap();
+            let fall = |further: f64| loss(grown_at) - loss(grown_at + further);
+            let due = fall(pace * window) / fall(window);
+            assert!((ratio / due - 1.0).abs() < 0.02, "{pace}: {ratio} for {due}");
+            assert_eq!(ratio > 1.0, pace > 1.0, "{pace}: {ratio}");
+        }
     }
 }

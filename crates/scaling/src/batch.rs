@@ -80,6 +80,16 @@ impl FromStr for BatchPolicy {
 mod tests {
     use crate::published::KAPLAN_CRITICAL_BATCH as CRITICAL;
 
+    /// A large batch saves steps and costs compute, a small one the other way round.
+    #[test]
+    fn large_batches_come_near_the_least_steps_and_small_ones_near_the_least_compute() {
+        let b = CRITICAL.tokens_at(2.5);
+        for (times, of_steps, of_compute) in [(3.0, 0.75, 0.25), (1.0 / 3.0, 0.25, 0.75)] {
+            assert!((CRITICAL.steps_min(1.0, times * b, 2.5) - of_steps).abs() < 1e-12);
+            assert!((CRITICAL.compute_min(1.0, times * b, 2.5) - of_compute).abs() < 1e-12);
+        }
+    }
+
     #[test]
     fn at_the_critical_batch_steps_and_compute_are_twice_their_least() {
         let b = CRITICAL.tokens_at(2.5);

@@ -125,6 +125,14 @@ fn a_grown_checkpoint_knows_its_tokenizer_and_takes_plain_token_files() {
         BYTES.replace("files = [\"book.txt\"]", "files = [\"book.txt\"], tokenizer = \"bpe:270\"");
     world.write("bpe.toml", &bpe);
     world.good("train bpe.toml --out run");
+    // Fewer tokens than bytes: those of the whole text, of which the last are a sequence or less that is left out.
+    let found = world.json("eval run --text book.txt");
+    let of = |key: &str| found[key].as_f64().unwrap();
+    let per_token = of("bits_per_byte") * std::f64::consts::LN_2 / of("loss");
+    let record = fs::read_to_string(world.path("run/data/tokens.bin.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let due = record["n_tokens"].as_f64().unwrap() / record["n_text_bytes"].as_f64().unwrap();
+    assert!(due < 0.8 && (per_token / due - 1.0).abs() < 0.05, "{per_token} for {due}");
     world.good("grow run --depth 2 -o grown");
     assert!(world.good("sample grown --prompt It --tokens 5").starts_with("It"));
     world.good("export grown -o hf");

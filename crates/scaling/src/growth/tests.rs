@@ -33,14 +33,9 @@ fn saving(cost: &TrainingCost, last: f64, factors: &[f64], final_loss: f64) -> f
     100.0 * cost.chain(&sizes, final_loss).unwrap().saving
 }
 
-/// To the last digit that is printed: the third, of continuous limits the second. The thresholds' savings were printed from slopes met to
-/// three digits.
+/// To the last digit that is printed: the third, of continuous limits the second.
 fn assert_points(found: f64, golden: f64, what: &str) {
-    let within = match what {
-        "continuous" => 1e-2,
-        "authors' threshold" => 5e-3,
-        _ => 1e-3,
-    };
+    let within = if what == "continuous" { 1e-2 } else { 1e-3 };
     assert!((found - golden).abs() < within, "{what}: {found:.4} % where {golden} % is due");
 }
 
@@ -78,17 +73,58 @@ fn the_authors_thresholds_are_reproduced_as_a_baseline() {
     let cost = authors(BatchPolicy::CriticalAtEnd);
     let n = 1e8;
     let from_scratch = cost.compute_at(n, optimal_loss(&cost, n)).unwrap();
-    let golden = [(6.560, 1.618), (7.768, 2.718), (4.374, 6.256)];
+    // The slope's root to 1e-12 by an independent calculation (Python); from slopes met to three digits 6.560 %, 7.768 % and 4.374 %.
+    let golden = [(6.5601, 1.6176), (7.7691, 2.7179), (4.3783, 6.2543)];
     for ((factor, slope), (percent, step_ratio)) in AUTHORS_GROWTH_SLOPES.into_iter().zip(golden) {
         let loss = cost.loss_at_slope(n / factor, slope).unwrap();
         let growth = cost.growth_at(StageStart::Scratch, n / factor, n, loss).unwrap();
         assert_points(100.0 * growth.spared / from_scratch, percent, "authors' threshold");
-        assert!((growth.step_ratio - step_ratio).abs() < 2e-3, "{growth:?}");
+        assert!((growth.step_ratio - step_ratio).abs() < 1e-4, "{growth:?}");
     }
     // The notebook's step ratio for depth belongs to the threshold for width.
     let loss = cost.loss_at_slope(n / 2.0, -0.0475).unwrap();
     let growth = cost.growth_at(StageStart::Scratch, n / 2.0, n, loss).unwrap();
     assert!((growth.step_ratio - 1.831).abs() < 1e-3, "{growth:?}");
+}
+
+/// Where a token takes less than in proportion to N longer, a small model spares less time than compute.
+#[test]
+fn a_growth_in_seconds_comes_where_seconds_are_least() {
+    let TokenLaw::Sum(law) = CHINCHILLA_CORRECTED else { unreachable!() };
+    let (small, large) = (2.5e7, 1e8);
+    let speed = crate::Throughput::new(&[(1e6, 1e6), (1e10, 1e4)]).unwrap();
+    let asymptote = |n: f64| law.floor + law.params_factor * n.powf(-law.params_exponent);
+    let tokens =
+        |n: f64, loss: f64| (law.data_factor / (loss - asymptote(n))).powf(1.0 / law.data_exponent);
+    let spent = |loss: f64, price: &dyn Fn(f64) -> f64| {
+        tokens(small, loss) * price(small) - tokens(large, loss) * price(large)
+    };
+    let best = |price: &dyn Fn(f64) -> f64| {
+        let losses = (1..200_000).map(|i| asymptote(small) * (1.0 + 1e-5 * f64::from(i)));
+        losses.min_by(|a, b| spent(*a, price).total_cmp(&spent(*b, price))).unwrap()
+    };
+    let flops = TrainingCost::tokens(CHINCHILLA_CORRECTED);
+    let seconds = flops.clone().in_seconds(speed.clone());
+    let by_flops = best(&|n| 6.0 * n);
+    let by_seconds = best(&|n| speed.seconds(n));
+    assert!(by_seconds / by_flops > 1.01, "{by_seconds} {by_flops}: no test");
+    for (cost, due) in [(flops, by_flops), (seconds, by_seconds)] {
+        let found = cost.growth_point(StageStart::Scratch, small, large).unwrap().loss;
+        assert!((found / due - 1.0).abs() < 2e-5, "{found} for {due}");
+    }
+}
+
+#[test]
+fn the_cheapest_size_is_that_of_a_fine_grid() {
+    let cost = TrainingCost::tokens(CHINCHILLA_CORRECTED);
+    for loss in [3.2, 2.6, 2.2] {
+        let (size, least) = cost.cheapest_at(1e5, 1e9, loss).unwrap();
+        let sizes = (0..40_000).map(|i| 1e5 * f64::from(i).mul_add(1e-3, 0.0).exp());
+        let costs = sizes.filter_map(|n| Some((n, cost.compute_at(n, loss).ok()?)));
+        let (grid_size, grid_least) = costs.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        assert!((least / grid_least - 1.0).abs() < 1e-6, "{loss}: {least} for {grid_least}");
+        assert!((size / grid_size - 1.0).abs() < 5e-3, "{loss}: {size} for {grid_size}");
+    }
 }
 
 #[test]

@@ -143,3 +143,63 @@ fn eighty_percent(
     let saving = 1.0 - spent / cost.compute_at(large, final_loss)?;
     Ok((saving, format!("from one layer after {:.2e} of {total:.2e} tokens", SHARE * total)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::published::{AUTHORS_STEPS, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH};
+    use crate::{BatchPolicy, TokenLaw};
+
+    fn gpt(n_layers: usize, d_model: usize) -> GptShape {
+        GptShape::gpt2(n_layers, d_model, d_model / 64)
+    }
+
+    fn of(rules: &[Baseline], rule: &str) -> f64 {
+        let found = rules.iter().find(|found| found.rule.starts_with(rule));
+        found.and_then(|found| found.saving).unwrap_or_else(|| panic!("{rule}: {rules:?}"))
+    }
+
+    /// The savings of the thresholds at the compute-optimal point are those of growth/tests.rs: width x2 here.
+    #[test]
+    fn the_authors_rule_saves_what_its_threshold_does() {
+        let cost =
+            TrainingCost::steps(AUTHORS_STEPS, KAPLAN_CRITICAL_BATCH, BatchPolicy::CriticalAtEnd);
+        let (small, large) = (gpt(24, 768), gpt(24, 1536));
+        let asymptote = cost.asymptote(large.n_params() as f64);
+        let optimal = asymptote * (1.0 + 0.076 / 0.76);
+        let rules = baselines(&cost, &[small, large], optimal);
+        assert!((of(&rules, "the authors") - 0.077_691).abs() < 1e-5, "{rules:?}");
+        assert!(of(&rules, "continuous") > 0.08, "{rules:?}");
+    }
+
+    /// Each by hand under L = E + A / N^a + B / D^b: tokens of the small model, what the large one takes to that loss, and the rest.
+    #[test]
+    fn stacking_and_the_80_percent_rule_cost_what_their_tokens_do() {
+        let TokenLaw::Sum(law) = CHINCHILLA_CORRECTED else { unreachable!() };
+        let asymptote = |n: f64| law.floor + law.params_factor * n.powf(-law.params_exponent);
+        let loss =
+            |n: f64, tokens: f64| asymptote(n) + law.data_factor * tokens.powf(-law.data_exponent);
+        let tokens = |n: f64, loss: f64| {
+            (law.data_factor / (loss - asymptote(n))).powf(1.0 / law.data_exponent)
+        };
+        let last = gpt(40, 5120);
+        let n = last.n_params() as f64;
+        let needed = 20.0 * n;
+        let rules =
+            baselines(&TrainingCost::tokens(CHINCHILLA_CORRECTED), &[last], loss(n, needed));
+        assert!(!rules.iter().any(|found| found.rule.starts_with("the authors")), "{rules:?}");
+
+        // Du et al. 2024: log10 d = 0.88 log10 N + 163.27 / log10 C - 5.74.
+        let small = n / 4.0;
+        let d = 10f64.powf(0.88 * n.log10() + 163.27 / (6.0 * n * needed).log10() - 5.74);
+        let paid = small * d + n * (needed - tokens(n, loss(small, d)));
+        assert!((of(&rules, "stacking") - (1.0 - paid / (n * needed))).abs() < 1e-9, "{rules:?}");
+
+        // What the rule saves tells its length; 80 % of that with one layer, and the rest, must end at the loss.
+        let saving = of(&rules, "grow at 80 %");
+        let one = n / 40.0;
+        let total = (1.0 - saving) * n * needed / (0.8 * one + 0.2 * n);
+        let ends_after = tokens(n, loss(one, 0.8 * total)) + 0.2 * total;
+        assert!((ends_after / needed - 1.0).abs() < 1e-6, "{ends_after} of {needed}: {rules:?}");
+    }
+}

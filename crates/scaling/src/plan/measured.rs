@@ -83,10 +83,11 @@ mod tests {
         let found = measured_growths(&[curve(small, 60.0), curve(large, 20.0)]);
         let found = found[0].clone().unwrap();
         let due = cost.growth_point(StageStart::Scratch, small, large).unwrap();
+        // What is spared hardly depends on the moment, which smoothing may move.
         assert!((found.loss / due.loss - 1.0).abs() < 0.02, "{found:?} {due:?}");
         let final_loss = LAW.loss_at(large, 20.0 * large);
         let saving = cost.chain(&[small, large], final_loss).unwrap().saving;
-        assert!((found.saving - saving).abs() < 0.005, "{found:?} {saving}");
+        assert!((found.saving - saving).abs() < 1e-3, "{found:?} {saving}");
         assert!(!found.at_end_of_small);
         // Rounding of the last loss, here below e, loses no growth.
         for longer in 0..20 {

@@ -3,6 +3,7 @@
 use super::{COLUMNS, loss_at, world};
 use crate::world::{World, lossy};
 use schedule::Schedule;
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
 
@@ -171,7 +172,21 @@ fn runs_are_fitted_and_compared_without_a_law() {
     for mixed in ["small batches.csv", "small unknown.csv", "unknown.csv"] {
         assert!(batch(mixed).is_null(), "{mixed}");
     }
-    // A law in steps at one batch is one in tokens.
+    // A law in steps of runs in one batch is one in tokens.
+    let planned = |form: &str| {
+        world.json(&format!("fit batches.csv --form {form} --bootstraps 0 -o of_{form}.json"));
+        world.json(&format!("plan --shape gpt2 --stop 20tpp --law of_{form}.json --stages 2"))
+    };
+    let (in_steps, in_tokens) = (planned("steps"), planned("tokens"));
+    for stage in 0..2 {
+        let of = |plan: &Value| plan["stages"][stage]["tokens"].as_f64().unwrap();
+        assert!((of(&in_steps) / of(&in_tokens) - 1.0).abs() < 1e-2, "{in_steps} {in_tokens}");
+    }
+    for key in ["final_loss", "saving"] {
+        let of = |plan: &Value| plan[key].as_f64().unwrap();
+        assert!((of(&in_steps) - of(&in_tokens)).abs() < 1e-3, "{key}: {in_steps} {in_tokens}");
+    }
+    // At the batch of the runs where another is not asked for.
     let plan = world.json("plan --shape gpt2 --stop 1.2x --law steps.json --stages 2");
     // In whole sequences.
     assert_eq!(plan["batch_tokens"], 98.0 * 1024.0);

@@ -155,7 +155,51 @@ fn units_and_prices_agree() {
     world.good("plot timed.toml -o timed.svg");
     let found = world.bad("plot timed.toml --show saving -o saving.svg");
     assert!(found.contains("this plan grows where seconds say"), "{found}");
-    let policies = world.json("plan --shape gpt2 --stop 1.1x --law kaplan-authors --stages 2");
-    assert_eq!(policies["other_policies"].as_array().unwrap().len(), 3);
+    let policies =
+        world.json("plan --shape gpt2 --through 12x384x6 --stop 1.1x --law kaplan-authors");
     assert!(policies["saving_interval"].is_null());
+    // The same shapes save in each policy what a plan in it has them save.
+    let others = policies["other_policies"].as_array().unwrap();
+    assert_eq!(others.len(), 3);
+    let ask = "plan --shape gpt2 --through 12x384x6 --stop 1.1x --law kaplan-authors --batch";
+    let batches = ["critical-at-end", "critical", "524288"];
+    for (other, batch) in others.iter().zip(batches) {
+        let own = world.json(&format!("{ask} {batch}"))["saving"].as_f64().unwrap();
+        let found = other[1].as_f64().unwrap();
+        assert!((found - own).abs() < 1e-9, "{batch}: {found} {own}");
+    }
+    assert_eq!(others[0][1], policies["saving"]);
+    // Hidden matrices learn at the peak over their width in mu-P.
+    for stage in policies["stages"].as_array().unwrap() {
+        let of = |key: &str| stage[key].as_f64().unwrap();
+        let rate = of("hidden_learning_rate") * of("d_model");
+        let first = &policies["stages"][0];
+        let due =
+            first["hidden_learning_rate"].as_f64().unwrap() * first["d_model"].as_f64().unwrap();
+        assert!((rate / due - 1.0).abs() < 1e-9, "{policies}");
+    }
+}
+
+/// Each from its published constants, by hand: the loss at a stop is 1.1 times that after endless training.
+#[test]
+fn published_laws_are_those_of_their_names() {
+    let world = world();
+    let n = 84_934_656f64;
+    let laws = [
+        ("kaplan", (6.5e13 / n).powf(0.077)),
+        ("kaplan-authors", (8.8e13 / n).powf(0.076)),
+        ("chinchilla", 1.69 + 406.4 * n.powf(-0.34)),
+        ("chinchilla-corrected", 1.8172 + 482.01 * n.powf(-0.3478)),
+    ];
+    for (name, asymptote) in laws {
+        let plan = world.json(&format!("plan --shape gpt2 --stop 1.1x --law {name}"));
+        let found = plan["final_loss"].as_f64().unwrap() / 1.1;
+        assert!((found / asymptote - 1.0).abs() < 1e-6, "{name}: {found} for {asymptote}");
+    }
+    // The authors' law and the growth that it saves most with, at the compute-optimal stop, whatever the size: 7.997 %
+    // (scipy, bounded Brent).
+    let plan = world.json(
+        "plan --shape 24x1536x24 --through 24x768x12 --stop 1.1x --law kaplan-authors --batch critical-at-end",
+    );
+    assert!((plan["saving"].as_f64().unwrap() - 0.07997).abs() < 1e-5, "{}", plan["saving"]);
 }
