@@ -17,6 +17,7 @@ use scaling::plan::{
 use schedule::{Schedule, StageSpec};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use trainer::RunOptions;
@@ -110,11 +111,12 @@ pub struct Demo {
     json: bool,
 }
 
+/// How long a demo may be meant to take.
+const RANGE: RangeInclusive<f64> = 0.5..=10_000.0;
+
 fn minutes(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(minutes) if (0.5..=10_000.0).contains(&minutes) => Ok(minutes),
-        _ => Err("must be from 0.5 to 10000".into()),
-    }
+    let found = text.parse().ok().filter(|minutes| RANGE.contains(minutes));
+    found.ok_or_else(|| format!("must be from {} to {}", RANGE.start(), RANGE.end()))
 }
 
 /// What a demo takes where nothing is said.
@@ -145,7 +147,14 @@ impl Settings {
             return Ok(None);
         }
         let held = serde_json::from_slice(&std::fs::read(&path)?);
-        held.with_context(|| path.display().to_string())
+        let held: Option<Self> = held.with_context(|| path.display().to_string())?;
+        if let Some(Self { minutes, .. }) = held
+            && !RANGE.contains(&minutes)
+        {
+            let (least, most) = RANGE.into_inner();
+            bail!("{}: minutes = {minutes}: must be from {least} to {most}", path.display());
+        }
+        Ok(held)
     }
 
     /// Errs if the folder holds a demo of other settings.

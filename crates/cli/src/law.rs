@@ -1,6 +1,7 @@
 //! The law that a plan is made with, by name or from a file.
 
 use anyhow::{Context, Result, bail};
+use measure::{MOST_CONTEXT, MOST_VOCABULARY};
 use scaling::plan::Operators;
 use scaling::published::{
     AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
@@ -372,6 +373,17 @@ pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
     for (key, value) in [("batch_tokens", fit.batch_tokens), ("compute", fit.compute)] {
         if let Some(value) = value.filter(|value| !(*value > 0.0 && *value < MOST_AMOUNT)) {
             bail!("{name}: {key} = {value}: must be positive and below {MOST_AMOUNT:e}");
+        }
+    }
+    if let Some(recipe) = &fit.recipe {
+        let sizes = [
+            ("n_vocab", recipe.n_vocab, MOST_VOCABULARY),
+            ("context_len", Some(recipe.context_len), MOST_CONTEXT),
+        ];
+        for (key, size, most) in sizes {
+            if let Some(size) = size.filter(|size| *size == 0 || *size > most) {
+                bail!("{name}: recipe.{key} = {size}: must be from 1 to {most}");
+            }
         }
     }
     let is_law = |draw: &Vec<f64>| draw.len() == values.len() && fit.law.fault(draw).is_none();

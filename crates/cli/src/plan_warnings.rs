@@ -34,7 +34,12 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
             + "; this is the best plan of growths that have a best moment"
             + if alone.has_end { ", and --grow-by SHARE makes one that grows late" } else { "" }
     });
+    let left_out = planned.plan.laws_left_out;
+    let left_out = (left_out > 0).then(|| {
+        format!("under {left_out} of the resampled laws this plan comes to no end: the interval is that of the others")
+    });
     let found = [
+        left_out.into_iter().collect(),
         later.into_iter().collect(),
         of_a_pace_without_growth(planned).into_iter().collect(),
         of_the_law(planned),

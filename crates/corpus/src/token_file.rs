@@ -383,8 +383,12 @@ fn checksum(bytes: &[u8]) -> String {
 
 fn read_info(path: &Path) -> Result<TokenFileInfo, CorpusError> {
     let text = std::fs::read(path).map_err(CorpusError::io(path))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| CorpusError::file(path, format!("not a token file's record: {error}")))
+    let info: TokenFileInfo = serde_json::from_slice(&text)
+        .map_err(|error| CorpusError::file(path, format!("not a token file's record: {error}")))?;
+    if info.n_vocab == 0 {
+        return Err(CorpusError::file(path, "n_vocab = 0: must be at least 1"));
+    }
+    Ok(info)
 }
 
 /// A small file under another name, on the disk; it goes again unless it is given its name.
@@ -508,9 +512,13 @@ mod tests {
         let mut flipped = good.clone();
         flipped[1030] ^= 1;
         assert!(message(&flipped).contains("checksum"));
-        let mut version = good;
+        let mut version = good.clone();
         version[4] = 9;
         assert!(message(&version).contains("version 9 where llm.c has 1"));
+        let record = TokenFileInfo::path_for(&path);
+        let text = std::fs::read_to_string(&record).unwrap();
+        std::fs::write(record, text.replace("\"n_vocab\": 300", "\"n_vocab\": 0")).unwrap();
+        assert!(message(&good).contains("n_vocab = 0: must be at least 1"));
     }
 
     #[test]

@@ -91,7 +91,17 @@ impl CurvePoint {
         self.learning_rate >= rate * (1.0 - 1e-9)
     }
 
-    fn check_loss(&self) -> Result<(), String> {
+    /// Errs unless it can stand in a curve.
+    fn check(&self) -> Result<(), String> {
+        for (column, counted) in [("step", self.step), ("tokens", self.tokens)] {
+            if counted == 0 {
+                return Err(format!("{column} = 0: must be at least 1"));
+            }
+        }
+        let flops = self.compute_flops;
+        if !(flops > 0.0 && flops.is_finite()) {
+            return Err(format!("compute_flops = {flops}: must be positive and finite"));
+        }
         match self.val_loss.filter(|loss| !(*loss >= 0.0 && loss.is_finite())) {
             Some(loss) => Err(format!("val_loss = {loss}: must be finite and not negative")),
             None => Ok(()),
@@ -111,7 +121,7 @@ impl CurvePoint {
             ("tokens", self.tokens as f64, before.tokens as f64),
             ("compute_flops", self.compute_flops, before.compute_flops),
         ];
-        match amounts.into_iter().find(|(_, here, there)| here <= there || here.is_nan()) {
+        match amounts.into_iter().find(|(_, here, there)| here <= there) {
             Some((column, here, there)) => {
                 Err(format!("{column} = {here}: must be above {there}, that of the row before"))
             }
@@ -253,7 +263,7 @@ fn rows<'a>(
             return None;
         }
         let point = found.and_then(|point| {
-            point.check_loss()?;
+            point.check()?;
             before.as_ref().map_or(Ok(()), |before| point.check_after(before))?;
             Ok(point)
         });
@@ -384,6 +394,19 @@ mod tests {
             (
                 whole.replace(row(3), &row(3).replace("12288", "1")),
                 "row 4: tokens = 1: must be above",
+            ),
+            (whole.replace(row(1), &row(1).replace("0,1,", "0,0,")), "row 2: step = 0: must be at"),
+            (
+                whole.replace(row(1), &row(1).replace("4096", "0")),
+                "row 2: tokens = 0: must be at least 1",
+            ),
+            (
+                whole.replace(row(1), &row(1).replace("1.9e10", "-1")),
+                "row 2: compute_flops = -1: must be positive and finite",
+            ),
+            (
+                whole.replace(row(4), &row(4).replace("7.6e10", "1e999")),
+                "row 5: compute_flops = inf: must be positive and finite",
             ),
         ] {
             std::fs::write(&path, &text).unwrap();

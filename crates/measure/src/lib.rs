@@ -19,6 +19,6 @@ pub use compute::{Flops, PfDays};
 pub use curve::{CurveError, CurvePoint, CurveWriter, LearningCurve};
 pub use parametrization::Parametrization;
 pub use precision::Precision;
-pub use shape::{GptShape, ShapeError};
+pub use shape::{GptShape, MOST_CONTEXT, MOST_VOCABULARY, ShapeError};
 pub use smooth::{Slope, SmoothCurve, slope_at_end};
 pub use whole_file::{led_to, sync_folder, write_whole};

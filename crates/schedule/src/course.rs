@@ -82,7 +82,8 @@ impl Schedule {
     pub fn most_compute(&self) -> f64 {
         let mut before = 0u64;
         let mut compute = 0.0;
-        let through = |step: u64| self.batch().tokens_through(step);
+        // As numbers that do not overflow: tokens of a file's limits may.
+        let through = |step: u64| self.batch().tokens_through(step) as f64;
         for (i, stage) in self.stages().iter().enumerate() {
             let end = before.saturating_add(self.stage_steps(stage, before));
             let reestimated = match stage.growth().moments {
@@ -92,7 +93,7 @@ impl Schedule {
             let tokens = through(end) - through(before)
                 + through(before.saturating_add(reestimated))
                 - through(before);
-            compute += stage.shape(1).flops_per_token().0 * tokens as f64;
+            compute += stage.shape(1).flops_per_token().0 * tokens;
             before = end;
         }
         compute

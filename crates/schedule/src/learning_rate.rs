@@ -67,7 +67,10 @@ impl LearningRate {
             DecayShape::Constant => n_steps,
             DecayShape::Linear | DecayShape::Cosine => self.warmup_steps,
             DecayShape::Wsd => {
-                n_steps.saturating_sub((self.decay_fraction * n_steps as f64).round() as u64)
+                // The last step at least, where there is a decay.
+                let least = self.decay_fraction.ceil();
+                let decay = (self.decay_fraction * n_steps as f64).round().max(least);
+                n_steps.saturating_sub(decay as u64)
             }
         }
     }
@@ -127,6 +130,15 @@ mod tests {
             assert_eq!(at(rate(shape), 5, 100), 0.005);
             assert_eq!(at(rate(shape), 10, 100), 0.01);
         }
+    }
+
+    #[test]
+    fn a_decay_of_less_than_half_a_step_is_one_of_the_last_step() {
+        let short = LearningRate { decay_fraction: 0.004, ..rate(DecayShape::Wsd) };
+        assert_eq!([99, 100].map(|step| at(short, step, 100)), [0.01, 0.001]);
+        let none = LearningRate { decay_fraction: 0.0, ..short };
+        assert!(!none.decays());
+        assert_eq!(at(none, 100, 100), 0.01);
     }
 
     #[test]

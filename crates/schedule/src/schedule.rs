@@ -9,6 +9,9 @@ use serde::de::DeserializeOwned;
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 
+/// Most steps of a stage: beyond any run, and so few that sums and shares of them can be counted.
+const MOST_STEPS: u64 = 1_000_000_000_000;
+
 /// A checked schedule: a complete run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
@@ -97,7 +100,7 @@ impl Schedule {
             }
         }
         let batch = file.batch.course(file.model.context_len);
-        let stages = file
+        let stages: Vec<Stage> = file
             .stages
             .iter()
             .zip(shapes)
@@ -107,7 +110,19 @@ impl Schedule {
                 growth: stage.growth.clone().unwrap_or_default(),
             })
             .collect();
-        Ok(Self { file, batch, stages })
+        let schedule = Self { file, batch, stages };
+        for k in 0..schedule.stages.len() {
+            let steps = schedule.steps_of(k, 0);
+            if steps > MOST_STEPS {
+                return Err(ScheduleError::Value {
+                    path: path.to_path_buf(),
+                    key: format!("stages[{k}].until"),
+                    value: format!("{steps:e} steps"),
+                    expected: format!("must be at most {MOST_STEPS:e} steps"),
+                });
+            }
+        }
+        Ok(schedule)
     }
 
     /// Name of the run.
@@ -442,7 +457,55 @@ until = { steps = 1200 }
         }
     }
 
+    #[test]
+    fn steps_beyond_any_run_are_refused() {
+        let with = |until: &str| {
+            second(&format!("n_layers = 6;d_model = 256;n_heads = 8;until = {{ {until} }};"))
+        };
+        for until in
+            ["steps = 9000000000000000000", "compute = 1e300", "tokens = 5000000000000000000"]
+        {
+            let error = parse(&with(until)).unwrap_err().to_string();
+            assert!(
+                error.contains("stages[1].until = ") && error.contains("at most 1e12 steps"),
+                "{error}"
+            );
+        }
+        // One limit of several counts, the first to come.
+        let most = parse(&with("steps = 1000000000000, compute = 1e300")).unwrap();
+        assert_eq!(most.n_steps(), 1_000_000_001_200);
+        assert!(most.most_compute() > most.stages()[1].shape(1).flops_per_token().0 * 4e15);
+    }
+
     proptest! {
+        /// A value of a good file in the place of another: what is taken must not make what is asked of it panic.
+        #[test]
+        fn no_value_makes_a_schedule_panic(
+            line in 0usize..80,
+            value in proptest::sample::select(vec![
+                "0", "1", "-1", "2", "1e-320", "1e308", "nan", "inf", "9223372036854775807", "true", "\"x\"", "[]", "{}",
+            ]),
+        ) {
+            let good = second("n_layers = 6;d_model = 256;n_heads = 8;until = { steps = 10 };growth = { resumed_step = 5 };");
+            let lines: Vec<&str> = good.lines().collect();
+            let line = line % lines.len();
+            let changed = lines.iter().enumerate().map(|(i, text)| match text.split_once('=') {
+                Some((key, _)) if i == line => format!("{key}= {value}"),
+                _ => (*text).to_string(),
+            });
+            if let Ok(schedule) = parse(&changed.collect::<Vec<_>>().join("\n")) {
+                let steps = schedule.n_steps();
+                prop_assert!(schedule.most_compute() > 0.0);
+                for step in [1, steps / 2, steps] {
+                    let before = schedule.steps_of(0, 0).min(step);
+                    prop_assert!(schedule.learning_rate_at(1, before, step) >= 0.0);
+                }
+                prop_assert_eq!(&parse(&schedule.to_toml()).unwrap(), &schedule);
+                let _ = schedule.clone().with_length(0.5);
+                let _ = schedule.from_scratch();
+            }
+        }
+
         #[test]
         fn no_text_makes_the_reader_panic(text in "\\PC{0,80}", at in 0usize..600) {
             let mut broken = GOOD.to_string();

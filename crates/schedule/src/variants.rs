@@ -33,7 +33,7 @@ impl Schedule {
     /// plan at the most that the stages may take.
     ///
     /// # Errors
-    /// None that a checked schedule has.
+    /// More steps than a run may have; no other that a checked schedule has.
     pub fn from_scratch(mut self) -> Result<Self, ScheduleError> {
         let alone = self.file.from_scratch.take().unwrap_or_default();
         let predicted = self.file.prediction.take().map(|found| found.compute_from_scratch);

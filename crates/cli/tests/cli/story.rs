@@ -22,6 +22,49 @@ fn write_run(folder: &Path, schedule: &str, rows: &[(usize, f64, f64)]) {
     fs::write(folder.join("metrics.csv"), text).unwrap();
 }
 
+/// What pilot runs took: of those that are named, what one has from another once; else what the schedule says.
+#[test]
+fn the_compute_of_pilot_runs_is_counted_once() {
+    let world = world();
+    let with_pilots = |found: &Value, pilots: f64| {
+        let last = found["savings"].as_array().unwrap().last().unwrap().clone();
+        let of = |key: &str| last[key].as_f64().unwrap();
+        let due = 1.0 - (of("compute") + pilots) / of("compute_from_scratch");
+        // Over two seeds it is the mean of logarithms of the whole.
+        assert!((of("saving_with_pilots") / due - 1.0).abs() < 0.01, "{last} {due}");
+        assert!((found["pilot_compute"].as_f64().unwrap() / pilots - 1.0).abs() < 1e-9, "{found}");
+    };
+    let rows = fs::read_to_string(world.path("scratch/1/metrics.csv")).unwrap();
+    let spent = |row: &str| row.split(',').nth(3).unwrap().parse::<f64>().unwrap();
+    let (tenth, all) = (spent(rows.lines().nth(10).unwrap()), spent(rows.lines().last().unwrap()));
+    with_pilots(&world.json("compare staged scratch --pilots scratch/1"), all);
+    let recipe = fs::read_to_string(world.path("scratch/1/schedule.toml")).unwrap();
+    for name in ["trunk", "limb"] {
+        world.write(&format!("pilots/{name}/schedule.toml"), &recipe);
+        world.write(&format!("pilots/{name}/metrics.csv"), &rows);
+    }
+    let branch = |compute: f64| {
+        let of = world.path("pilots/trunk");
+        let branch = json!({ "of": of, "step": 10, "compute_flops": compute });
+        world.write("pilots/limb/branch.json", branch.to_string());
+    };
+    branch(tenth);
+    with_pilots(&world.json("compare staged scratch --pilots pilots"), 2.0 * all - tenth);
+    branch(1e30);
+    let refused = world.bad("compare staged scratch --pilots pilots");
+    assert!(refused.contains("branch.json: compute_flops = 1e30: must be from 0"), "{refused}");
+    for seed in [1, 2] {
+        let text = fs::read_to_string(world.path(&format!("staged/{seed}/schedule.toml"))).unwrap();
+        world.write(
+            &format!("paid/{seed}/schedule.toml"),
+            text.replacen("\nseed =", "\npilot_compute = 2.5e6\nseed =", 1),
+        );
+        let rows = fs::read_to_string(world.path(&format!("staged/{seed}/metrics.csv"))).unwrap();
+        world.write(&format!("paid/{seed}/metrics.csv"), rows);
+    }
+    with_pilots(&world.json("compare paid scratch"), 2.5e6);
+}
+
 #[test]
 fn a_staged_run_is_compared_drawn_and_reported() {
     let world = world();
@@ -333,9 +376,11 @@ fn what_would_be_left_out_or_written_over_is_refused() {
     world.write("loose/3", "");
     std::os::unix::fs::symlink("gone", world.path("loose/2")).unwrap();
     std::os::unix::fs::symlink("me@host", world.path("scratch/.#notes")).unwrap();
-    for (folder, version) in [("old", ""), ("new", "\"version\": 4, ")] {
+    for (folder, version, minutes) in
+        [("old", "", 2.0), ("new", "\"version\": 4, ", 2.0), ("long", "", 1e9)]
+    {
         fs::create_dir_all(world.path(folder)).unwrap();
-        let settings = format!("{{{version}\"minutes\": 2.0, \"on_text\": false}}");
+        let settings = format!("{{{version}\"minutes\": {minutes:.1}, \"on_text\": false}}");
         world.write(&format!("{folder}/demo.json"), settings);
     }
     let cases = [
@@ -349,6 +394,7 @@ fn what_would_be_left_out_or_written_over_is_refused() {
             "--pilots: scratch/2: is given twice",
         ),
         ("compare staged scratch --pilots staged/1", "--pilots: staged/1: is the staged run"),
+        ("demo --resume --out long", "demo.json: minutes = 1000000000: must be from 0.5 to 10000"),
         ("compare torn scratch", "torn/2: has a metrics.csv and no schedule.toml"),
         ("compare staged loose", "loose/2: a link that leads nowhere"),
         (

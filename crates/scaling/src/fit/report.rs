@@ -224,6 +224,11 @@ impl Fit {
             ));
         }
         fit.draws = draws.into_iter().take(KEPT_DRAWS).collect();
+        // A file cannot hold what is no number.
+        let objectives = [fit.objective, fit.worst_objective, fit.cross_check.objective];
+        if !objectives.iter().all(|one| one.is_finite()) {
+            return Err(FitError::NotFinite(form));
+        }
         Ok(fit)
     }
 

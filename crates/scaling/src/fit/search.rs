@@ -32,7 +32,7 @@ pub(crate) struct Search {
     pub n_starts: usize,
     /// Starts that ended at the best objective.
     pub n_agreeing: usize,
-    /// The highest objective that a start ended at.
+    /// The highest finite objective that a start ended at.
     pub worst: f64,
 }
 
@@ -42,7 +42,8 @@ impl Search {
         let by_objective =
             |a: &Solution, b: &Solution| a.scaled_objective.total_cmp(&b.scaled_objective);
         let best = solutions.iter().min_by(|a, b| by_objective(a, b))?.clone();
-        let worst = solutions.iter().max_by(|a, b| by_objective(a, b))?.objective();
+        let ends = solutions.iter().map(Solution::objective).filter(|end| end.is_finite());
+        let worst = ends.fold(f64::NEG_INFINITY, f64::max);
         // Data without noise are fitted to rounding, where relative distances mean nothing.
         let limit = best.scaled_objective * (1.0 + SAME_MINIMUM) + 1e-9;
         let n_agreeing = solutions.iter().filter(|one| one.scaled_objective <= limit).count();
@@ -326,7 +327,7 @@ mod tests {
             let found = last.best;
             problem.linear_part(&last.basis, &found.exponents, &found.coefficients, Some(&mut normal));
             for (coefficient, slope) in found.coefficients.iter().zip(normal.gradient) {
-                prop_assert!((coefficient * slope).abs() < 1e-2 * value, "{slope} at {coefficient}");
+                prop_assert!((coefficient * slope).abs() < 1e-4 * value, "{slope} at {coefficient}");
                 prop_assert!(*coefficient > 0.0 || slope >= 0.0, "{slope} at the bound");
             }
         }
@@ -361,7 +362,9 @@ mod tests {
             let (projected, plain) = (search(&problem).unwrap(), plain_search(&problem).unwrap());
             let (a, b) = (projected.best.objective(), plain.best.objective());
             assert!(a <= b * (1.0 + 1e-9), "{form}: {a} and {b}");
-            assert!(b <= a * 1.02, "{form}: {a} and {b}");
+            // The plain search stops in the long valley of Kaplan's form.
+            let within = if form == LawForm::KaplanTokens { 1e-3 } else { 1e-6 };
+            assert!(b <= a * (1.0 + within), "{form}: {a} and {b}");
         }
     }
 }

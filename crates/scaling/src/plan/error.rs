@@ -1,6 +1,6 @@
 use super::shapes::Operators;
 use crate::ScalingError;
-use measure::GptShape;
+use measure::{GptShape, ShapeError};
 
 /// Most steps of a run.
 pub(super) const MOST_STEPS: f64 = 1e12;
@@ -112,6 +112,9 @@ pub enum PlanError {
         "a stop says when a given shape has trained enough: name the shape, or give a budget or a loss"
     )]
     StopWithoutShape,
+    /// A family without a shape that can be built.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
     /// No stages at all.
     #[error("stages {0}..{1}: from 1, and not more at first than at last")]
     Stages(usize, usize),

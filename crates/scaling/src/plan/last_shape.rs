@@ -23,6 +23,7 @@ pub(super) fn best_final_shape(
     if matches!(goal, Goal::Stop(_)) {
         return Err(PlanError::StopWithoutShape);
     }
+    family.shape(1).check()?;
     let shapes = family.shapes();
     // Lower is better: the loss for a budget, the cost for a loss.
     let merit = |shape: &GptShape, spared: f64| {

@@ -185,8 +185,9 @@ fn build(
     }
     let from_scratch = cost.compute_at(n_last, final_loss)?;
     let saving = 1.0 - paid / from_scratch;
-    let samples: Vec<f64> =
-        request.resampled.iter().filter_map(|law| saving_as_run(law, &staged).ok()).collect();
+    let samples = request.resampled.iter().filter_map(|law| saving_as_run(law, &staged).ok());
+    let samples: Vec<f64> = samples.filter(|saving| saving.is_finite()).collect();
+    let laws_left_out = request.resampled.len() - samples.len();
     let saving_interval = (samples.len() > 1 && stages.len() > 1).then(|| {
         let (low, high) = interval(samples);
         [low, high]
@@ -220,6 +221,7 @@ fn build(
         asymptote_multiple: final_loss / cost.asymptote(n_last),
         saving,
         saving_interval,
+        laws_left_out,
         batch_tokens,
         advice: match stages.len() {
             1 => without_stages(request, cheaper_alone.as_ref(), &last),

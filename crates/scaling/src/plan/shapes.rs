@@ -247,16 +247,19 @@ const MOST_HEADS: usize = 512;
 impl Family {
     /// Every shape of the family that can be built, by increasing N.
     pub fn shapes(&self) -> Vec<GptShape> {
-        let shape = |n_heads: usize| {
-            let d_model = n_heads * self.d_head;
-            let n_layers = ((d_model as f64 / self.aspect).round() as usize).max(1);
-            GptShape {
-                n_vocab: self.n_vocab,
-                context_len: self.context_len,
-                ..GptShape::gpt2(n_layers, d_model, n_heads)
-            }
-        };
-        (1..=MOST_HEADS).map(shape).take_while(|shape| shape.check().is_ok()).collect()
+        let shapes = (1..=MOST_HEADS).map(|n_heads| self.shape(n_heads));
+        shapes.take_while(|shape| shape.check().is_ok()).collect()
+    }
+
+    /// The shape with so many heads.
+    pub(super) fn shape(&self, n_heads: usize) -> GptShape {
+        let d_model = n_heads * self.d_head;
+        let n_layers = ((d_model as f64 / self.aspect).round() as usize).max(1);
+        GptShape {
+            n_vocab: self.n_vocab,
+            context_len: self.context_len,
+            ..GptShape::gpt2(n_layers, d_model, n_heads)
+        }
     }
 }
 

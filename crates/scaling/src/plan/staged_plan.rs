@@ -124,6 +124,8 @@ pub struct Plan {
     pub saving: f64,
     /// 95 % interval of the saving of these stages as they are, over resampled laws.
     pub saving_interval: Option<[f64; 2]>,
+    /// Resampled laws under which these stages come to no end, which the interval leaves out.
+    pub laws_left_out: usize,
     /// Share of the cost of the cheapest single size to the same loss that is saved; less than
     /// `saving` where the last shape is not that size.
     pub saving_at_best_size: f64,

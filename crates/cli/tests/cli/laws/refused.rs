@@ -145,6 +145,12 @@ fn options_that_would_do_nothing_and_broken_laws_are_refused() {
     let mut drawn = good.clone();
     drawn["draws"] = serde_json::json!([[1.0, 2.0]]);
     world.write("drawn.json", drawn.to_string());
+    for (name, key) in [("vocabless.json", "n_vocab"), ("pointless.json", "context_len")] {
+        let mut law = good.clone();
+        law["recipe"] = serde_json::json!({ "n_vocab": 256, "context_len": 128, "of_ends": null });
+        law["recipe"][key] = 0.into();
+        world.write(name, law.to_string());
+    }
     let mut rising = good;
     rising["parameters"]["a_N"]["value"] = (-0.1).into();
     world.write("rising.json", rising.to_string());
@@ -171,6 +177,14 @@ fn options_that_would_do_nothing_and_broken_laws_are_refused() {
         (on_points("--stable-only"), "--stable-only: points.csv is no metrics.csv"),
         ("fit small big -o small/metrics.csv".into(), "is one of the files that are fitted"),
         ("plan --shape gpt2 --law drawn.json".into(), "drawn.json: draws: each must have 4 finite"),
+        (
+            "plan --budget 1e18 --law vocabless.json".into(),
+            "vocabless.json: recipe.n_vocab = 0: must be from 1 to 10000000",
+        ),
+        (
+            "plan --shape gpt2 --law pointless.json".into(),
+            "pointless.json: recipe.context_len = 0: must be from 1 to 100000",
+        ),
         ("plan --shape gpt2 --law rising.json".into(), "parameters.a_N = -0.1: must be positive"),
         ("plan --shape gpt2 --law heavy.json".into(), "parameters.w = 1.5: must be from 0 to 1"),
         (
