@@ -3,6 +3,9 @@ use crate::{FittedLaw, KaplanLaw, PowerLaw, StepLaw, SumLaw, TokenLaw};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// Exponents beyond any that losses have; a power with one is 0 or no number.
+const MOST_EXPONENT: f64 = 1e3;
+
 /// What a law is a function of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -261,13 +264,15 @@ impl LawForm {
         }
     }
 
-    /// The first of as many published parameters that no law has, by name, and what it must be: a finite number, an exponent positive, a
-    /// factor or scale not negative, a weight from 0 to 1. A factor at 0 is a fit of data that do not depend on its quantity.
+    /// The first of as many published parameters that no law has, by name, and what it must be: a finite number, an exponent positive and no endless one,
+    /// a factor or scale not negative, a weight from 0 to 1. A factor at 0 is a fit of data that do not depend on its quantity.
     pub fn fault(self, values: &[f64]) -> Option<(&'static str, &'static str)> {
         let fault = |(name, value): (&&'static str, &f64)| {
             let (fits, due) = match name.as_bytes()[0] {
                 b'w' => ((0.0..=1.0).contains(value), "from 0 to 1"),
-                b'a' | b'b' => (*value > 0.0, "positive"),
+                b'a' | b'b' => {
+                    (*value > 0.0 && *value <= MOST_EXPONENT, "positive, and at most 1000")
+                }
                 _ => (*value >= 0.0, "positive"),
             };
             (!(fits && value.is_finite())).then_some((*name, due))

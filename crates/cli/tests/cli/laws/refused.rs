@@ -154,6 +154,8 @@ fn options_that_would_do_nothing_and_broken_laws_are_refused() {
     let mut rising = good;
     rising["parameters"]["a_N"]["value"] = (-0.1).into();
     world.write("rising.json", rising.to_string());
+    rising["parameters"]["a_N"]["value"] = 1e308.into();
+    world.write("endless.json", rising.to_string());
     let mixed = world.json(&law.replace("kaplan", "mixed"));
     let with = |name: &str, changes: &[(&str, f64)]| {
         let mut law = mixed.clone();
@@ -186,6 +188,10 @@ fn options_that_would_do_nothing_and_broken_laws_are_refused() {
             "pointless.json: recipe.context_len = 0: must be from 1 to 100000",
         ),
         ("plan --shape gpt2 --law rising.json".into(), "parameters.a_N = -0.1: must be positive"),
+        (
+            "plan --shape gpt2 --law endless.json".into(),
+            "00000: must be positive, and at most 1000",
+        ),
         ("plan --shape gpt2 --law heavy.json".into(), "parameters.w = 1.5: must be from 0 to 1"),
         (
             "plan --shape gpt2 --law flat.json".into(),
