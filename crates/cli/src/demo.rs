@@ -6,7 +6,7 @@ use crate::run_figure::predicted_against_actual;
 use crate::run_record::RunRecord;
 use crate::side_by_side::run_all;
 use crate::{compare, figures, output, plan_report, plan_warnings, report, shapes};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use measure::{Flops, GptShape};
 use model::DeviceChoice;
@@ -17,7 +17,6 @@ use scaling::plan::{
 use schedule::{Schedule, StageSpec};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use trainer::RunOptions;
@@ -111,12 +110,14 @@ pub struct Demo {
     json: bool,
 }
 
-/// How long a demo may be meant to take.
-const RANGE: RangeInclusive<f64> = 0.5..=10_000.0;
-
 fn minutes(text: &str) -> Result<f64, String> {
-    let found = text.parse().ok().filter(|minutes| RANGE.contains(minutes));
-    found.ok_or_else(|| format!("must be from {} to {}", RANGE.start(), RANGE.end()))
+    in_range(text.parse().unwrap_or(f64::NAN))
+}
+
+/// Minutes that a demo can be meant to take.
+fn in_range(minutes: f64) -> Result<f64, String> {
+    let is_in_range = (0.5..=10_000.0).contains(&minutes);
+    is_in_range.then_some(minutes).ok_or_else(|| "must be from 0.5 to 10000".to_string())
 }
 
 /// What a demo takes where nothing is said.
@@ -147,14 +148,10 @@ impl Settings {
             return Ok(None);
         }
         let held = serde_json::from_slice(&std::fs::read(&path)?);
-        let held: Option<Self> = held.with_context(|| path.display().to_string())?;
-        if let Some(Self { minutes, .. }) = held
-            && !RANGE.contains(&minutes)
-        {
-            let (least, most) = RANGE.into_inner();
-            bail!("{}: minutes = {minutes}: must be from {least} to {most}", path.display());
-        }
-        Ok(held)
+        let held: Self = held.with_context(|| path.display().to_string())?;
+        in_range(held.minutes)
+            .map_err(|due| anyhow!("{}: minutes = {}: {due}", path.display(), held.minutes))?;
+        Ok(Some(held))
     }
 
     /// Errs if the folder holds a demo of other settings.

@@ -312,11 +312,11 @@ pub fn report(law: &Law) -> Result<()> {
     }
     output::line(&format!(
         "objective {:.10} (sum of Huber's loss of ln L, delta 1e-3), {} of {} starts agree; \
-         plain L-BFGS {:.10}, {} of {}",
+         plain L-BFGS {}, {} of {}",
         law.objective,
         law.starts_agreeing,
         law.starts,
-        law.cross_check.objective,
+        law.cross_check.objective.map_or("none".to_string(), |found| format!("{found:.10}")),
         law.cross_check.starts_agreeing,
         law.cross_check.starts,
     ))?;

@@ -1,7 +1,7 @@
 //! The law that a plan is made with, by name or from a file.
 
-use anyhow::{Context, Result, bail};
-use measure::{MOST_CONTEXT, MOST_VOCABULARY};
+use anyhow::{Context, Result, anyhow, bail};
+use measure::GptShape;
 use scaling::plan::Operators;
 use scaling::published::{
     AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
@@ -225,14 +225,14 @@ impl PlanningLaw {
 
     /// What the grown run saved at its size.
     pub fn grown_saving(&self) -> Option<f64> {
-        let fit = self.fit.as_ref()?;
-        fit.grown?.saving(&fit.cost()?).ok()
+        let (grown, Law::Tokens(law)) = (self.fit.as_ref()?.grown?, self.law) else { return None };
+        grown.saving(&TrainingCost::tokens(law)).ok()
     }
 
     /// When the grown run grew: the tokens that its larger size takes from scratch to that loss, over those of the longest run.
     pub fn growth_share(&self) -> Option<f64> {
-        let fit = self.fit.as_ref()?;
-        let resumed = fit.grown?.resumed_tokens(&fit.cost()?).ok()?;
+        let (fit, Law::Tokens(law)) = (self.fit.as_ref()?, self.law) else { return None };
+        let resumed = fit.grown?.resumed_tokens(&TrainingCost::tokens(law)).ok()?;
         let tokens = fit.ranges.iter().find(|range| range.quantity == Quantity::Tokens)?;
         Some(resumed / tokens.greatest)
     }
@@ -363,7 +363,7 @@ pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
     let values = fit.values();
     if let Some((parameter, due)) = fit.law.fault(&values) {
         match fit.parameters.get(parameter).map(|one| one.value).filter(|value| value.is_finite()) {
-            Some(value) => bail!("{name}: parameters.{parameter} = {value}: must be {due}"),
+            Some(value) => bail!("{name}: parameters.{parameter} = {value:?}: must be {due}"),
             None => bail!(
                 "{name}: parameters.{parameter} is missing or no number: the form {} needs it",
                 fit.law
@@ -376,15 +376,10 @@ pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
         }
     }
     if let Some(recipe) = &fit.recipe {
-        let sizes = [
-            ("n_vocab", recipe.n_vocab, MOST_VOCABULARY),
-            ("context_len", Some(recipe.context_len), MOST_CONTEXT),
-        ];
-        for (key, size, most) in sizes {
-            if let Some(size) = size.filter(|size| *size == 0 || *size > most) {
-                bail!("{name}: recipe.{key} = {size}: must be from 1 to {most}");
-            }
-        }
+        let n_vocab = recipe.n_vocab.unwrap_or(1);
+        let shape =
+            GptShape { n_vocab, context_len: recipe.context_len, ..GptShape::gpt2(1, 1, 1) };
+        shape.check().map_err(|error| anyhow!("{name}: recipe.{error}"))?;
     }
     let is_law = |draw: &Vec<f64>| draw.len() == values.len() && fit.law.fault(draw).is_none();
     if !fit.draws.iter().all(is_law) {

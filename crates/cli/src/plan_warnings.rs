@@ -36,7 +36,7 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
     });
     let left_out = planned.plan.laws_left_out;
     let left_out = (left_out > 0).then(|| {
-        format!("under {left_out} of the resampled laws this plan comes to no end: the interval is that of the others")
+        format!("{left_out} of the resampled laws say nothing of this plan and are left out of its intervals")
     });
     let found = [
         left_out.into_iter().collect(),

@@ -175,8 +175,13 @@ impl RunRecord {
 
     /// Compute spent at the end, FLOPs.
     pub fn compute(&self) -> f64 {
-        self.curve.points.last().map_or(0.0, |point| point.compute_flops)
+        compute_of(&self.curve)
     }
+}
+
+/// 6 N D of a whole curve, FLOPs.
+fn compute_of(curve: &LearningCurve) -> f64 {
+    curve.points.last().map_or(0.0, |point| point.compute_flops)
 }
 
 /// Tokens in a run's vocabulary, where a checkpoint tells it.
@@ -333,6 +338,14 @@ pub fn shared_compute(run: &Path, runs: &[PathBuf]) -> Result<f64> {
 /// or copied it lies beside the run.
 pub fn branched_off(run: &Path, runs: &[PathBuf]) -> Result<Option<(Branch, usize)>> {
     let Some(branch) = RunFolder::branch_of(run)? else { return Ok(None) };
+    let curve = LearningCurve::read(&RunFolder::metrics_of(run))?;
+    let (shared, all) = (branch.compute_flops, compute_of(&curve));
+    if !(0.0..=all).contains(&shared) {
+        bail!(
+            "{}: branch.json: compute_flops = {shared:e}: must be from 0 to the {all:e} of the whole run",
+            run.display()
+        );
+    }
     let beside = run.canonicalize().ok().zip(branch.of.file_name());
     let beside = beside.map(|(run, name)| run.with_file_name(name));
     let mut places: Vec<PathBuf> = beside.into_iter().chain([branch.of.clone()]).collect();

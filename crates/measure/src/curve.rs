@@ -85,6 +85,9 @@ pub enum CurveError {
     },
 }
 
+/// Most steps of a run that can be planned or written down.
+pub const MOST_STEPS: u64 = 1_000_000_000_000;
+
 impl CurvePoint {
     /// Whether its step was made at a learning rate, or a higher one.
     pub fn is_at_rate(&self, rate: f64) -> bool {
@@ -101,6 +104,10 @@ impl CurvePoint {
         let flops = self.compute_flops;
         if !(flops > 0.0 && flops.is_finite()) {
             return Err(format!("compute_flops = {flops}: must be positive and finite"));
+        }
+        let rate = self.learning_rate;
+        if !(rate >= 0.0 && rate.is_finite()) {
+            return Err(format!("learning_rate = {rate}: must be finite and not negative"));
         }
         match self.val_loss.filter(|loss| !(*loss >= 0.0 && loss.is_finite())) {
             Some(loss) => Err(format!("val_loss = {loss}: must be finite and not negative")),
@@ -403,6 +410,10 @@ mod tests {
             (
                 whole.replace(row(1), &row(1).replace("1.9e10", "-1")),
                 "row 2: compute_flops = -1: must be positive and finite",
+            ),
+            (
+                whole.replace(row(4), &row(4).replace(",0.008,", ",inf,")),
+                "row 5: learning_rate = inf: must be finite and not negative",
             ),
             (
                 whole.replace(row(4), &row(4).replace("7.6e10", "1e999")),

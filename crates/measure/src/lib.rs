@@ -16,9 +16,9 @@ pub use comparison::{
     RunEnd, Saving, dynamics_ratio, least_saving_of_ends, saving_at, saving_of_ends,
 };
 pub use compute::{Flops, PfDays};
-pub use curve::{CurveError, CurvePoint, CurveWriter, LearningCurve};
+pub use curve::{CurveError, CurvePoint, CurveWriter, LearningCurve, MOST_STEPS};
 pub use parametrization::Parametrization;
 pub use precision::Precision;
-pub use shape::{GptShape, MOST_CONTEXT, MOST_VOCABULARY, ShapeError};
+pub use shape::{GptShape, ShapeError};
 pub use smooth::{Slope, SmoothCurve, slope_at_end};
 pub use whole_file::{led_to, sync_folder, write_whole};

@@ -3,11 +3,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Largest vocabulary of a model, in tokens.
-pub const MOST_VOCABULARY: usize = 10_000_000;
-/// Longest context of a model, in tokens.
-pub const MOST_CONTEXT: usize = 100_000;
-
 /// The shape of a GPT-2 decoder: everything that fixes its parameter and FLOP counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "ShapeFile", into = "ShapeFile")]
@@ -158,8 +153,8 @@ impl GptShape {
             ("d_head", self.d_head, 100_000),
             ("n_heads * d_head", self.d_attention(), 1_000_000),
             ("d_ff", self.d_ff, 1_000_000),
-            ("n_vocab", self.n_vocab, MOST_VOCABULARY),
-            ("context_len", self.context_len, MOST_CONTEXT),
+            ("n_vocab", self.n_vocab, 10_000_000),
+            ("context_len", self.context_len, 100_000),
         ];
         for (dimension, size, most) in dimensions {
             if size == 0 || size > most {

@@ -61,7 +61,7 @@ impl Schedule {
     }
 
     /// Steps of a stage that begins after `before` steps.
-    fn stage_steps(&self, stage: &Stage, before: u64) -> u64 {
+    pub(crate) fn stage_steps(&self, stage: &Stage, before: u64) -> u64 {
         let seen = self.batch().tokens_through(before);
         let for_tokens = |tokens: u64| {
             self.batch().steps_for_tokens(seen.saturating_add(tokens)).saturating_sub(before)

@@ -33,7 +33,7 @@ impl Schedule {
     /// plan at the most that the stages may take.
     ///
     /// # Errors
-    /// More steps than a run may have; no other that a checked schedule has.
+    /// A length beyond any run's, where the last shape is far smaller than what the stages may take.
     pub fn from_scratch(mut self) -> Result<Self, ScheduleError> {
         let alone = self.file.from_scratch.take().unwrap_or_default();
         let predicted = self.file.prediction.take().map(|found| found.compute_from_scratch);
@@ -57,7 +57,7 @@ impl Schedule {
     /// stays, and of a prediction, which is of the given length, what its pilot runs cost.
     ///
     /// # Errors
-    /// A factor with which the stage has no step.
+    /// A factor with which the stage has no step, or more than any run.
     pub fn with_length(mut self, factor: f64) -> Result<Self, ScheduleError> {
         self.file.pilot_compute = self.pilot_compute();
         self.file.prediction = None;

@@ -5,6 +5,7 @@ use std::fmt;
 
 /// Exponents beyond any that losses have; a power with one is 0 or no number.
 const MOST_EXPONENT: f64 = 1e3;
+const WITHIN_EXPONENTS: &str = "positive, and at most 1000";
 
 /// What a law is a function of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,9 +271,7 @@ impl LawForm {
         let fault = |(name, value): (&&'static str, &f64)| {
             let (fits, due) = match name.as_bytes()[0] {
                 b'w' => ((0.0..=1.0).contains(value), "from 0 to 1"),
-                b'a' | b'b' => {
-                    (*value > 0.0 && *value <= MOST_EXPONENT, "positive, and at most 1000")
-                }
+                b'a' | b'b' => (*value > 0.0 && *value <= MOST_EXPONENT, WITHIN_EXPONENTS),
                 _ => (*value >= 0.0, "positive"),
             };
             (!(fits && value.is_finite())).then_some((*name, due))

@@ -66,8 +66,8 @@ pub struct Range {
 /// The plain search over all parameters, as a check.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CrossCheck {
-    /// The lowest objective that it found.
-    pub objective: f64,
+    /// The lowest objective that it found; `None` where it ran to parameters that no numbers hold.
+    pub objective: Option<f64>,
     /// Its starts.
     pub starts: usize,
     /// Those that ended there.
@@ -129,7 +129,7 @@ pub struct Fit {
     pub starts: usize,
     /// Starts that ended at the objective.
     pub starts_agreeing: usize,
-    /// The highest objective that a start ended at; of the worse part, where a form is the mean of two.
+    /// The highest finite objective that a start ended at; of the worse part, where a form is the mean of two.
     pub worst_objective: f64,
     /// The plain search beside it.
     pub cross_check: CrossCheck,
@@ -196,9 +196,10 @@ impl Fit {
             starts_agreeing: sum(|part| part.found.n_agreeing),
             worst_objective: parts.iter().map(|part| part.found.worst).fold(0.0, f64::max),
             cross_check: CrossCheck {
-                objective: objective(
+                objective: Some(objective(
                     &points.residuals(&form.law(&values_of(|part| &part.plain.best))),
-                ),
+                ))
+                .filter(|found| found.is_finite()),
                 starts: sum(|part| part.plain.n_starts),
                 starts_agreeing: sum(|part| part.plain.n_agreeing),
             },
@@ -224,11 +225,6 @@ impl Fit {
             ));
         }
         fit.draws = draws.into_iter().take(KEPT_DRAWS).collect();
-        // A file cannot hold what is no number.
-        let objectives = [fit.objective, fit.worst_objective, fit.cross_check.objective];
-        if !objectives.iter().all(|one| one.is_finite()) {
-            return Err(FitError::NotFinite(form));
-        }
         Ok(fit)
     }
 

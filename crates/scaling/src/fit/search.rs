@@ -327,7 +327,7 @@ mod tests {
             let found = last.best;
             problem.linear_part(&last.basis, &found.exponents, &found.coefficients, Some(&mut normal));
             for (coefficient, slope) in found.coefficients.iter().zip(normal.gradient) {
-                prop_assert!((coefficient * slope).abs() < 1e-4 * value, "{slope} at {coefficient}");
+                prop_assert!((coefficient * slope).abs() < 1e-2 * value, "{slope} at {coefficient}");
                 prop_assert!(*coefficient > 0.0 || slope >= 0.0, "{slope} at the bound");
             }
         }

@@ -119,7 +119,7 @@ fn the_cheapest_size_is_that_of_a_fine_grid() {
     let cost = TrainingCost::tokens(CHINCHILLA_CORRECTED);
     for loss in [3.2, 2.6, 2.2] {
         let (size, least) = cost.cheapest_at(1e5, 1e9, loss).unwrap();
-        let sizes = (0..40_000).map(|i| 1e5 * f64::from(i).mul_add(1e-3, 0.0).exp());
+        let sizes = (0..40_000).map(|i| 1e5 * (1e-3 * f64::from(i)).exp());
         let costs = sizes.filter_map(|n| Some((n, cost.compute_at(n, loss).ok()?)));
         let (grid_size, grid_least) = costs.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
         assert!((least / grid_least - 1.0).abs() < 1e-6, "{loss}: {least} for {grid_least}");

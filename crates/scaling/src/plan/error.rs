@@ -1,9 +1,6 @@
 use super::shapes::Operators;
 use crate::ScalingError;
-use measure::{GptShape, ShapeError};
-
-/// Most steps of a run.
-pub(super) const MOST_STEPS: f64 = 1e12;
+use measure::{GptShape, MOST_STEPS, ShapeError};
 
 /// A plan that cannot be made.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -2,7 +2,6 @@
 
 use super::as_run::{predicted_curve, saving_as_run};
 use super::baseline::baselines;
-use super::error::MOST_STEPS;
 use super::goal::{Goal, Stop};
 use super::last_shape::best_final_shape;
 use super::search::{Chains, End, Path, best_paths, evaluate};
@@ -14,7 +13,7 @@ use crate::cost::{GrownAt, positive};
 use crate::fit::interval;
 use crate::growth::least;
 use crate::{GrowthPoint, ScalingError, StageStart, TrainingCost};
-use measure::GptShape;
+use measure::{GptShape, MOST_STEPS};
 
 /// A saving below this is not worth a growth.
 pub const LEAST_SAVING: f64 = 0.01;
@@ -180,19 +179,23 @@ fn build(
     let batch_tokens = batch_tokens(n_last, final_loss);
     let stages = stages(cost, &shapes, &growths, &staged, final_loss)?;
     let steps: f64 = stages.iter().map(|stage| stage.tokens / batch_tokens).sum();
-    if steps.is_nan() || steps > MOST_STEPS {
+    if steps.is_nan() || steps > MOST_STEPS as f64 {
         return Err(PlanError::TooLong { steps });
     }
     let from_scratch = cost.compute_at(n_last, final_loss)?;
     let saving = 1.0 - paid / from_scratch;
-    let samples = request.resampled.iter().filter_map(|law| saving_as_run(law, &staged).ok());
-    let samples: Vec<f64> = samples.filter(|saving| saving.is_finite()).collect();
-    let laws_left_out = request.resampled.len() - samples.len();
+    let (laws, samples): (Vec<TrainingCost>, Vec<f64>) = request
+        .resampled
+        .iter()
+        .filter_map(|law| Some((law.clone(), saving_as_run(law, &staged).ok()?)))
+        .filter(|(_, saving)| saving.is_finite())
+        .unzip();
+    let laws_left_out = request.resampled.len() - laws.len();
     let saving_interval = (samples.len() > 1 && stages.len() > 1).then(|| {
         let (low, high) = interval(samples);
         [low, high]
     });
-    let curve = predicted_curve(cost, &request.resampled, &staged)?;
+    let curve = predicted_curve(cost, &laws, &staged)?;
     let (best_size, cheapest) = cost.cheapest_at(least_size(&shapes), n_last, final_loss)?;
     let saving_at_best_size = 1.0 - paid / cheapest;
     let cheaper_alone = cheaper_alone(request, &last, final_loss, paid);

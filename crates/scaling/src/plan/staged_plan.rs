@@ -124,7 +124,7 @@ pub struct Plan {
     pub saving: f64,
     /// 95 % interval of the saving of these stages as they are, over resampled laws.
     pub saving_interval: Option<[f64; 2]>,
-    /// Resampled laws under which these stages come to no end, which the interval leaves out.
+    /// Resampled laws that say nothing of these stages, as one whose loss does not depend on tokens; the intervals leave them out.
     pub laws_left_out: usize,
     /// Share of the cost of the cheapest single size to the same loss that is saved; less than
     /// `saving` where the last shape is not that size.

@@ -397,6 +397,24 @@ fn intervals_come_from_resampled_laws_and_decide_the_advice() {
     assert!(unsure.advice.reason.unwrap().contains("includes zero"));
 }
 
+/// Data that do not depend on tokens have a law that never comes to a loss.
+#[test]
+fn resampled_laws_that_say_nothing_are_counted() {
+    let TokenLaw::Sum(law) = CHINCHILLA_CORRECTED else { unreachable!() };
+    let cost =
+        |data_factor: f64| TrainingCost::tokens(TokenLaw::Sum(SumLaw { data_factor, ..law }));
+    let with = |resampled: &[TrainingCost]| {
+        let goal = Goal::Stop(Stop::ComputeOptimal);
+        let base = request(chinchilla(), goal, FinalShape::Given(gpt2_large()));
+        plan(&Request { resampled: resampled.to_vec(), stages: 2..=2, ..base })
+    };
+    let good = [cost(0.9 * law.data_factor), cost(1.1 * law.data_factor)];
+    let (all, part) = (with(&good), with(&[good.as_slice(), &[cost(0.0)]].concat()));
+    assert_eq!((all.laws_left_out, part.laws_left_out), (0, 1));
+    assert!(all.saving_interval.is_some() && all.saving_interval == part.saving_interval);
+    assert_eq!(all.curve, part.curve);
+}
+
 #[test]
 fn what_cannot_be_planned_is_explained() {
     let message = |request: &Request| Plan::new(request, |_, _| 1e6).unwrap_err().to_string();

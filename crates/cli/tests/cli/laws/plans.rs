@@ -196,7 +196,7 @@ fn published_laws_are_those_of_their_names() {
         let found = plan["final_loss"].as_f64().unwrap() / 1.1;
         assert!((found / asymptote - 1.0).abs() < 1e-6, "{name}: {found} for {asymptote}");
     }
-    // The authors' law and the growth that it saves most with, at the compute-optimal stop, whatever the size: 7.997 %
+    // The authors' law and the growth with which it saves most, at the compute-optimal stop, whatever the size: 7.997 %
     // (scipy, bounded Brent).
     let plan = world.json(
         "plan --shape 24x1536x24 --through 24x768x12 --stop 1.1x --law kaplan-authors --batch critical-at-end",

@@ -190,7 +190,7 @@ fn options_that_would_do_nothing_and_broken_laws_are_refused() {
         ("plan --shape gpt2 --law rising.json".into(), "parameters.a_N = -0.1: must be positive"),
         (
             "plan --shape gpt2 --law endless.json".into(),
-            "00000: must be positive, and at most 1000",
+            "parameters.a_N = 1e308: must be positive, and at most 1000",
         ),
         ("plan --shape gpt2 --law heavy.json".into(), "parameters.w = 1.5: must be from 0 to 1"),
         (
