@@ -4,9 +4,9 @@
 #     scripts/gpu_savings.sh STAGED DEVICE TEXT OUT
 #
 # 59 M parameters in bf16 through a BPE (schedules/h200_*.toml): from scratch at three learning rates, the best rate at
-# four lengths; growths in depth and in width by hand; and one planned under the law of pilot runs of one and three layers.
+# four lengths; and growths by hand, in depth at two moments, in width and in both.
 # 3 M parameters on bytes (schedules/bytes_3m_baseline.toml): from scratch at four lengths, at two other rates, and a
-# growth of feed-forward layers planned under the law of pilot runs.
+# planned growth of heads and feed-forward layers (schedules/bytes_3m_thin.toml).
 #
 # SEEDS ("1 2 3"), RATES of the former ("0.004 0.008 0.016") and MODELS ("59m 3m", made side by side) are environment
 # variables. Ends its runs with their state saved on Ctrl-C or SIGTERM; the same command goes on from there. TEXT is some
@@ -49,18 +49,6 @@ from_scratch() {
 staged_runs() {
     for seed in "${@:3}"; do train "$1" "$2/$seed" --seed "$seed"; done
 }
-# planned RECIPE SHAPE STOP FOLDER SHARE GROWTH PILOT-OPTION...: pilot runs, a plan under their law, and runs of it.
-planned() {
-    if [ ! -e "$4.toml" ]; then
-        "$staged" pilot "$1" --text "$text" --device "$device" -o "$4-pilots" --resume --share "$5" --grow "$6" --grow-by 0.35 \
-            "${@:7}" > "$4-pilots.log" 2>&1 || { tail -n 3 "$4-pilots.log" >&2; return 1; }
-        [ -e "$4-pilots/law.json" ] || { echo "$4-pilots: stopped" >&2; return 1; }
-        "$staged" plan --law "$4-pilots/law.json" --template "$1" --shape "$2" --stop "$3" --operators "$6" --stages 2 \
-            --grow-by 0.35 -o "$4.toml" > "$4-plan.log" 2>&1 || { tail -n 3 "$4-plan.log" >&2; return 1; }
-        say "$4.toml"
-    fi
-    staged_runs "$4.toml" "$4" "${seeds[@]}"
-}
 # All of these in the background; fails if one does.
 waiting=()
 beside() { stoppable "$@" & waiting+=($!); }
@@ -74,7 +62,7 @@ all_made() {
 of_59m() {
     local rate name best
     for rate in "${rates[@]}"; do
-        for name in baseline depth width; do
+        for name in baseline depth late width both; do
             sed "s/^peak = .*/peak = $rate/" "$schedules/h200_$name.toml" > "59m-$name-$rate.toml"
         done
         beside from_scratch "59m-baseline-$rate.toml" "59m-scratch-$rate" "${seeds[0]}" 0.5
@@ -86,9 +74,9 @@ of_59m() {
     for seed in "${seeds[@]}"; do
         beside from_scratch "59m-baseline-$best.toml" "59m-scratch-$best" "$seed" 0.5 0.75 1 1.3
     done
-    beside planned "59m-baseline-$best.toml" 12x640x10 0.16667tpp 59m-planned 0.6 depth --shapes 3x640x10,1x640x10
-    beside staged_runs "59m-depth-$best.toml" 59m-depth "${seeds[@]}"
-    beside staged_runs "59m-width-$best.toml" 59m-width "${seeds[@]}"
+    for name in depth late width both; do
+        beside staged_runs "59m-$name-$best.toml" "59m-$name" "${seeds[@]}"
+    done
     all_made
 }
 of_3m() {
@@ -96,7 +84,7 @@ of_3m() {
     for seed in "${seeds[@]}"; do
         beside from_scratch "$schedules/bytes_3m_baseline.toml" 3m-scratch "$seed" 0.5 0.75 1 1.15
     done
-    beside planned "$schedules/bytes_3m_baseline.toml" 4x256x4 10tpp 3m-planned 0.3 feed-forward
+    beside staged_runs "$schedules/bytes_3m_thin.toml" 3m-thin "${seeds[@]}"
     for rate in 0.002 0.008; do
         sed "s/^peak = .*/peak = $rate/" "$schedules/bytes_3m_baseline.toml" > "3m-baseline-$rate.toml"
         beside from_scratch "3m-baseline-$rate.toml" "3m-scratch-$rate" "${seeds[0]}" 0.5
@@ -119,15 +107,12 @@ for pid in "${of_each[@]}"; do wait "$pid" || failed=runs; done
         [ -e "$metrics" ] && [ ! -L "$which" ] || continue
         run=${metrics%/metrics.csv}
         run=${run##*/}
-        case $which in
-            *-pilots) which=$which/$run seed=1 ;;
-            *) seed=${run%%-*} which=$which${run#"${run%%-*}"} ;;
-        esac
+        seed=${run%%-*} which=$which${run#"${run%%-*}"}
         awk -F, -v which="$which" -v seed="$seed" 'NR > 1 && $6 != "" { print which "," seed "," $1 "," $2 "," $3 "," $4 "," $6 }' "$metrics"
     done
 } > curves.csv
 for model in "${models[@]}"; do
-    for run in "$model"-planned "$model"-depth "$model"-width; do
+    for run in "$model"-depth "$model"-late "$model"-width "$model"-both "$model"-thin; do
         [ -d "$run" ] || continue
         echo "== $run"
         "$staged" compare "$run" "$model-scratch" || failed=$run
