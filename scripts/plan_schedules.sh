@@ -3,13 +3,13 @@
 # planned with, and the small models of docs/SAVINGS.md under the laws of their pilot runs (notebooks-data/). What was
 # measured stands in comments that are to be written again.
 #
-#     scripts/plan_schedules.sh STAGED [gpt2|dickens|batch1024|rising|synthetic]...
+#     scripts/plan_schedules.sh STAGED [gpt2|dickens|batch1024|rising|bytes|synthetic]...
 #
 # The other schedules of the synthetic language are by hand: the law of narrower pilot runs is none for it (docs/SAVINGS.md).
 set -euo pipefail
 staged=$(realpath "$1")
 shift
-[ $# -gt 0 ] || set -- gpt2 dickens batch1024 rising synthetic
+[ $# -gt 0 ] || set -- gpt2 dickens batch1024 rising bytes synthetic
 cd "$(dirname "$0")/.."
 
 # The authors' batch of 2^19 tokens, to the compute-optimal stop.
@@ -79,6 +79,14 @@ rising() {
         --stop 10tpp --operators feed-forward --stages 2 --grow-by 0.35 -o schedules/dickens_rising_planned.toml > /dev/null
 }
 
+# Heads of half the size beside thin feed-forward layers at 3 M parameters on bytes, as thin.
+bytes() {
+    local plan=("$staged" plan --law notebooks-data/bytes_3m_thin_law.json --template schedules/bytes_3m_baseline.toml
+        --shape 4x256x4 --operators feed-forward,head-size --stages 2 --grow-by 0.35)
+    "${plan[@]}" --stop 6tpp -o schedules/bytes_3m_thin_6tpp.toml > /dev/null
+    "${plan[@]}" --stop 10tpp -o schedules/bytes_3m_thin.toml > /dev/null
+}
+
 # Depth on the synthetic language under the law of pilot runs of one width; a latest moment, since one layer alone is the cheaper
 # model to the end.
 synthetic() {
@@ -99,9 +107,10 @@ for which in "$@"; do
     case $which in
         batch1024) early; thin ;;
         rising) rising ;;
+        bytes) bytes ;;
         synthetic) synthetic ;;
         gpt2) gpt2 gpt2 base; gpt2 gpt2-large large ;;
         dickens) small dickens 10tpp ;;
-        *) echo "$which: must be gpt2, dickens, batch1024, rising or synthetic" >&2; exit 2 ;;
+        *) echo "$which: must be gpt2, dickens, batch1024, rising, bytes or synthetic" >&2; exit 2 ;;
     esac
 done
