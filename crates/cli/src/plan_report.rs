@@ -12,7 +12,7 @@ use schedule::Schedule;
 use serde_json::{Value, json};
 
 /// The learning rate that hidden matrices get in a stage, at its highest.
-fn hidden_rate(schedule: &Schedule, i: usize, d_model: usize) -> f64 {
+pub fn hidden_rate(schedule: &Schedule, i: usize, d_model: usize) -> f64 {
     let end = schedule.stages()[..=i].iter().filter_map(|stage| stage.until().steps).sum();
     schedule.peak_at(end) / schedule.parametrization().width_ratio(d_model)
 }

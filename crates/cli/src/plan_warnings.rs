@@ -2,9 +2,10 @@
 
 use crate::law::PaceSource;
 use crate::plan::Planned;
-use crate::plan_report::{percent, saving_exact, steps};
+use crate::plan_report::{hidden_rate, percent, saving_exact, steps};
 use measure::Flops;
 use scaling::plan::{LEAST_SAVING, Operators, Stage};
+use schedule::DecayShape;
 use std::collections::BTreeSet;
 
 /// What whole steps may add to or take from a plan's compute before it is said.
@@ -18,6 +19,10 @@ const LATER: f64 = 1.2;
 
 /// How many times as many tokens a parameter as the one in the grown pilot run a model that grows may have had before it is said.
 const MORE_SETTLED: f64 = 1.5;
+
+/// What the hidden matrices' learning rate adds up to between a growth inside the blocks and the decay of `wsd`, from which on such
+/// growths were measured to make up for their slow beginning (docs/SAVINGS.md).
+const ENOUGH_RATE: f64 = 2.2;
 
 /// All that there is to warn of.
 pub fn warnings(planned: &Planned) -> Vec<String> {
@@ -48,6 +53,7 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
         of_the_recipe(planned),
         exact.into_iter().collect(),
         of_whole_steps(planned),
+        of_the_steps_left(planned).into_iter().collect(),
         of_the_measured_pace(planned),
     ];
     found.concat()
@@ -222,6 +228,28 @@ fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
         )
     });
     later.into_iter().chain(of_settled_models(planned)).chain(other).collect()
+}
+
+/// A growth inside the blocks with too few steps at the full rate after it.
+fn of_the_steps_left(planned: &Planned) -> Option<String> {
+    let (schedule, last) = (&planned.schedule, planned.plan.stages.last()?);
+    let grew = growths(planned).last()?;
+    let inside = grew.width.is_none() && !grew.depth;
+    let rate = schedule.learning_rate();
+    if !(inside && rate.shape == DecayShape::Wsd && rate.decays()) {
+        return None;
+    }
+    let i = planned.plan.stages.len() - 1;
+    let left = schedule.steps_before_decay((0..i).map(|k| steps(schedule, k).0).sum());
+    let hidden = hidden_rate(schedule, i, last.shape.d_model);
+    let sum = left as f64 * hidden;
+    (sum < ENOUGH_RATE).then(|| {
+        format!(
+            "{left} steps are left between the last growth and the decay, at a hidden rate of {hidden:.2e}: {sum:.1} in all; growths inside the \
+             blocks with less than {ENOUGH_RATE} went on at 0.6 to 1.0 of the pace from scratch, whatever their pilot run did \
+             (docs/SAVINGS.md); plan for more tokens, or grow earlier (--grow-by)"
+        )
+    })
 }
 
 /// Growths of models that have had many more tokens a parameter than the one whose growth was measured.

@@ -60,6 +60,12 @@ impl Schedule {
         (resumed, resumed.saturating_add(self.steps_of(stage, before)))
     }
 
+    /// Steps of the last stage, which begins after `before` steps, until its learning rate decays.
+    pub fn steps_before_decay(&self, before: u64) -> u64 {
+        let (resumed, n_steps) = self.course_of(self.stages().len() - 1, before);
+        self.file.learning_rate.decay_start(n_steps).clamp(resumed, n_steps) - resumed
+    }
+
     /// Steps of a stage that begins after `before` steps.
     pub(crate) fn stage_steps(&self, stage: &Stage, before: u64) -> u64 {
         let seen = self.batch().tokens_through(before);

@@ -1,9 +1,10 @@
 //! What a plan under a law counts on, and what it says.
 
 use super::{COLUMNS, world};
-use crate::world::lossy;
+use crate::world::{World, lossy};
 use serde_json::Value;
 use std::fs;
+use std::path::Path;
 
 /// A law with a grown run beside it, which came to the loss that four fifths of its tokens would have brought at the pace from
 /// scratch.
@@ -110,6 +111,27 @@ fn a_plan_says_what_it_leaves_out_and_at_which_pace_nothing_grows() {
         (&odd["batch_tokens"], &odd["stages"][0]["context_len"]),
         (&960.0.into(), &96.into())
     );
+}
+
+/// Two plans of the project's own: the first saved nothing where it promised 26.6 %, the second grows in time.
+#[test]
+fn too_few_steps_between_a_growth_and_the_decay_are_warned_of() {
+    let world = World::empty();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let [law, recipe] =
+        ["notebooks-data/bytes_3m_thin_law.json", "schedules/bytes_3m_baseline.toml"]
+            .map(|name| root.join(name).display().to_string());
+    let warned = |stop: &str| {
+        let plan = world.json(&format!(
+            "plan --law {law} --template {recipe} --shape 4x256x4 --stop {stop} --operators feed-forward,head-size --stages 2 --grow-by 0.35"
+        ));
+        let warnings = plan["warnings"].to_string();
+        let found = warnings.split_once(" steps are left between").map(|(before, _)| before);
+        found.map(|before| before.rsplit('"').next().unwrap().parse::<f64>().unwrap())
+    };
+    // 4,221 steps on the course of the rate, of which a fifth decay, and 1,613 that it resumes at.
+    assert_eq!(warned("6tpp"), Some((0.8f64 * 4221.0).round() - 1613.0));
+    assert_eq!(warned("10tpp"), None);
 }
 
 /// By option, by the template, by the law's runs, or as GPT-2.
