@@ -197,12 +197,8 @@ impl PlanningLaw {
     /// # Errors
     /// A run that got nowhere, or ends below what the law can reach, or much better than any model from scratch.
     pub fn measured_pace(&self) -> Result<Option<Pace>> {
-        let (Some(grown), Law::Tokens(law)) =
-            (self.fit.as_ref().and_then(|fit| fit.grown), self.law)
-        else {
-            return Ok(None);
-        };
-        match grown.pace(&TrainingCost::tokens(law)) {
+        let Some((grown, cost)) = self.grown() else { return Ok(None) };
+        match grown.pace(&cost) {
             Ok(pace) if pace > 0.0 && pace <= MOST_PACE => Ok(Some(measured(pace, &grown))),
             found => {
                 let found = found.map_or("below the law's asymptote".into(), |pace| {
@@ -218,29 +214,35 @@ impl PlanningLaw {
         }
     }
 
+    /// The grown run beside the data of a law in tokens, and what training costs under that law.
+    fn grown(&self) -> Option<(GrownRun, TrainingCost)> {
+        let (grown, Law::Tokens(law)) = (self.fit.as_ref()?.grown?, self.law) else { return None };
+        Some((grown, TrainingCost::tokens(law)))
+    }
+
     /// What grew in the grown run beside the law's data.
     pub fn grew(&self) -> Option<Operators> {
-        self.fit.as_ref()?.grown.map(|grown| grown.grew)
+        self.grown().map(|(grown, _)| grown.grew)
     }
 
     /// What the grown run saved at its size.
     pub fn grown_saving(&self) -> Option<f64> {
-        let (grown, Law::Tokens(law)) = (self.fit.as_ref()?.grown?, self.law) else { return None };
-        grown.saving(&TrainingCost::tokens(law)).ok()
+        let (grown, cost) = self.grown()?;
+        grown.saving(&cost).ok()
     }
 
     /// When the grown run grew: the tokens that its larger size takes from scratch to that loss, over those of the longest run.
     pub fn growth_share(&self) -> Option<f64> {
-        let (fit, Law::Tokens(law)) = (self.fit.as_ref()?, self.law) else { return None };
-        let resumed = fit.grown?.resumed_tokens(&TrainingCost::tokens(law)).ok()?;
-        let tokens = fit.ranges.iter().find(|range| range.quantity == Quantity::Tokens)?;
+        let (grown, cost) = self.grown()?;
+        let resumed = grown.resumed_tokens(&cost).ok()?;
+        let tokens =
+            self.fit.as_ref()?.ranges.iter().find(|range| range.quantity == Quantity::Tokens)?;
         Some(resumed / tokens.greatest)
     }
 
     /// Tokens for each of its parameters that the model which grew in the grown run had learnt from.
     pub fn growth_tokens_per_param(&self) -> Option<f64> {
-        let grown = self.fit.as_ref()?.grown?;
-        Some(grown.tokens_small / grown.small)
+        self.grown().map(|(grown, _)| grown.tokens_small / grown.small)
     }
 
     /// By what factor a size lies far beyond the data of the law.

@@ -175,13 +175,8 @@ impl RunRecord {
 
     /// Compute spent at the end, FLOPs.
     pub fn compute(&self) -> f64 {
-        compute_of(&self.curve)
+        self.curve.compute()
     }
-}
-
-/// 6 N D of a whole curve, FLOPs.
-fn compute_of(curve: &LearningCurve) -> f64 {
-    curve.points.last().map_or(0.0, |point| point.compute_flops)
 }
 
 /// Tokens in a run's vocabulary, where a checkpoint tells it.
@@ -338,8 +333,8 @@ pub fn shared_compute(run: &Path, runs: &[PathBuf]) -> Result<f64> {
 /// or copied it lies beside the run.
 pub fn branched_off(run: &Path, runs: &[PathBuf]) -> Result<Option<(Branch, usize)>> {
     let Some(branch) = RunFolder::branch_of(run)? else { return Ok(None) };
-    let curve = LearningCurve::read(&RunFolder::metrics_of(run))?;
-    let (shared, all) = (branch.compute_flops, compute_of(&curve));
+    let all = LearningCurve::read(&RunFolder::metrics_of(run))?.compute();
+    let shared = branch.compute_flops;
     if !(0.0..=all).contains(&shared) {
         bail!(
             "{}: branch.json: compute_flops = {shared:e}: must be from 0 to the {all:e} of the whole run",

@@ -173,6 +173,11 @@ impl LearningCurve {
         Ok(Self { points })
     }
 
+    /// 6 N D of all its steps, FLOPs.
+    pub fn compute(&self) -> f64 {
+        self.points.last().map_or(0.0, |point| point.compute_flops)
+    }
+
     /// The highest learning rate of its steps.
     pub fn peak_rate(&self) -> f64 {
         self.points.iter().map(|point| point.learning_rate).fold(0.0, f64::max)

@@ -108,20 +108,19 @@ impl Schedule {
             })
             .collect();
         let schedule = Self { file, batch, stages };
-        let key = |k: usize| format!("stages[{k}].until");
-        let stages = schedule.stages.iter().enumerate().map(|(k, stage)| (key(k), stage.clone()));
+        for (k, stage) in schedule.stages.iter().enumerate() {
+            schedule.check_length(stage, &format!("stages[{k}].until"), path)?;
+        }
         let alone = schedule.file.from_scratch.and_then(|alone| alone.until);
-        let alone = alone.zip(schedule.stages.last());
-        let alone = alone.map(|(until, last)| Stage { until, ..last.clone() });
-        let alone = alone.map(|stage| ("from_scratch.until".to_string(), stage));
-        for (key, stage) in stages.chain(alone) {
-            schedule.check_length(&stage, key, path)?;
+        if let (Some(until), Some(last)) = (alone, schedule.stages.last()) {
+            let alone = Stage { until, ..last.clone() };
+            schedule.check_length(&alone, "from_scratch.until", path)?;
         }
         Ok(schedule)
     }
 
     /// Errs where a stage is longer than any run.
-    fn check_length(&self, stage: &Stage, key: String, path: &Path) -> Result<(), ScheduleError> {
+    fn check_length(&self, stage: &Stage, key: &str, path: &Path) -> Result<(), ScheduleError> {
         // So few that tokens of some stages can be summed.
         const MOST_TOKENS: u64 = 1_000_000_000_000_000_000;
         let steps = self.stage_steps(stage, 0);
@@ -130,7 +129,7 @@ impl Schedule {
             if found > most {
                 return Err(ScheduleError::Value {
                     path: path.to_path_buf(),
-                    key,
+                    key: key.to_string(),
                     value: format!("{found:e} {unit}"),
                     expected: format!("must be at most {most:e} {unit}"),
                 });

@@ -265,8 +265,8 @@ impl LawForm {
         }
     }
 
-    /// The first of as many published parameters that no law has, by name, and what it must be: a finite number, an exponent positive and no endless one,
-    /// a factor or scale not negative, a weight from 0 to 1. A factor at 0 is a fit of data that do not depend on its quantity.
+    /// The first of as many published parameters that no law has, by name, and what it must be: a finite number, an exponent positive
+    /// and no endless one, a factor or scale not negative, a weight from 0 to 1. A factor at 0 is a fit of data that do not depend on its quantity.
     pub fn fault(self, values: &[f64]) -> Option<(&'static str, &'static str)> {
         let fault = |(name, value): (&&'static str, &f64)| {
             let (fits, due) = match name.as_bytes()[0] {

@@ -45,7 +45,7 @@ fn curve_shares() -> impl Iterator<Item = f64> {
 /// The losses under a law over tokens and compute, with their intervals under resampled ones.
 pub(super) fn predicted_curve(
     cost: &TrainingCost,
-    resampled: &[TrainingCost],
+    resampled: &[&TrainingCost],
     stages: &[(f64, f64)],
 ) -> Result<Vec<CurveSample>, ScalingError> {
     let losses = losses_as_run(cost, stages)?;

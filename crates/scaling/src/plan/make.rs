@@ -184,11 +184,9 @@ fn build(
     }
     let from_scratch = cost.compute_at(n_last, final_loss)?;
     let saving = 1.0 - paid / from_scratch;
-    let (laws, samples): (Vec<TrainingCost>, Vec<f64>) = request
-        .resampled
-        .iter()
-        .filter_map(|law| Some((law.clone(), saving_as_run(law, &staged).ok()?)))
-        .filter(|(_, saving)| saving.is_finite())
+    let savings = request.resampled.iter().map(|law| (law, saving_as_run(law, &staged)));
+    let (laws, samples): (Vec<&TrainingCost>, Vec<f64>) = savings
+        .filter_map(|(law, saving)| Some((law, saving.ok().filter(|saving| saving.is_finite())?)))
         .unzip();
     let laws_left_out = request.resampled.len() - laws.len();
     let saving_interval = (samples.len() > 1 && stages.len() > 1).then(|| {

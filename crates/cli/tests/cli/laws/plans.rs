@@ -140,11 +140,9 @@ fn a_plan_takes_the_vocabulary_from_where_it_is_told() {
     let world = world();
     let mut law = world.json(&format!("fit points.csv {COLUMNS} --bootstraps 0 -o law.json"));
     let ask = |options: &str| {
-        let plan = world.staged(&format!("plan --budget 1e19 --law law.json {options} --json"));
-        assert!(plan.status.success(), "{options}: {}", lossy(&plan.stderr));
-        let json: Value = serde_json::from_slice(&plan.stdout).unwrap();
-        let assumes = json["warnings"].to_string().contains("GPT-2's where nothing is said");
-        (json["stages"][0]["n_vocab"].as_u64().unwrap(), assumes)
+        let plan = world.json(&format!("plan --budget 1e19 --law law.json {options}"));
+        let assumes = plan["warnings"].to_string().contains("GPT-2's where nothing is said");
+        (plan["stages"][0]["n_vocab"].as_u64().unwrap(), assumes)
     };
     world.good("plan --budget 1e19 --law law.json -o plan.toml");
     let template = fs::read_to_string(world.path("plan.toml")).unwrap();
