@@ -26,5 +26,5 @@ pub use planned::{PlannedRun, PlannedStage, StageSpec};
 pub use schedule::{Schedule, Stage};
 pub use settings::{
     AdamWSettings, CheckpointSettings, DataSource, EvaluationSettings, FromScratch, Machine,
-    PredictedCurve, Prediction, SyntheticData, TextData, TokenData, Until,
+    PredictedCurve, Prediction, SLOPE_EVALUATIONS, SyntheticData, TextData, TokenData, Until,
 };

@@ -122,6 +122,9 @@ pub struct Machine {
     pub recompute: bool,
 }
 
+/// Evaluations that the slope which ends a stage is judged from at least: with fewer noise decides.
+pub const SLOPE_EVALUATIONS: usize = 10;
+
 /// When a stage ends: at the first of its limits that is reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

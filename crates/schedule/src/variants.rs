@@ -29,8 +29,8 @@ impl Schedule {
     }
 
     /// The last shape alone, from random weights, under the same file: the run that the stages are compared with. It ends where
-    /// `from_scratch.until` says; otherwise at the compute that the plan predicts for it, or without a
-    /// plan at the most that the stages may take.
+    /// `from_scratch.until` says; otherwise at the loss that ends the last stage, if one does, and at the latest at the compute that
+    /// the plan predicts for it, or without a plan at the most that the stages may take.
     ///
     /// # Errors
     /// A length beyond any run's, where the last shape is far smaller than what the stages may take.
@@ -46,8 +46,8 @@ impl Schedule {
         }
         self.file.stages.drain(..self.file.stages.len() - 1);
         for stage in &mut self.file.stages {
-            stage.until =
-                alone.until.unwrap_or(Until { compute: Some(compute), ..Until::default() });
+            let (compute, loss) = (Some(compute), stage.until.loss);
+            stage.until = alone.until.unwrap_or(Until { compute, loss, ..Until::default() });
             stage.growth = None;
         }
         Self::check(self.file, Path::new("--from-scratch"))
@@ -105,6 +105,11 @@ mod tests {
         let compute = 6.0 * 4096.0 * f64::from(1200 * small + 10 * large);
         assert_eq!(whole.most_compute(), compute);
         assert_eq!(alone.most_compute(), 6.0 * 4096.0 * f64::from(large * (10 + 1200 / 6)));
+        assert_eq!(alone.stages()[0].until().loss, None);
+        let to_a_loss = text.replace("tokens = 40960", "tokens = 40960, loss = 1.2");
+        let to_a_loss = parse(&to_a_loss).unwrap().from_scratch().unwrap();
+        assert_eq!(to_a_loss.stages()[0].until().loss, Some(1.2));
+        assert_eq!(to_a_loss.n_steps(), alone.n_steps());
         let own = "[from_scratch]\npeak = 0.004\nuntil = { steps = 7, loss = 1.5 }\n";
         let alone = parse(&(text + own)).unwrap().from_scratch().unwrap();
         assert_eq!((alone.n_steps(), alone.learning_rate().peak), (7, 0.004));

@@ -9,16 +9,13 @@ use burn::tensor::Device;
 use corpus::Corpus;
 use measure::{CurvePoint, CurveWriter, GptShape, slope_at_end};
 use model::DeviceChoice;
-use schedule::Schedule;
+use schedule::{SLOPE_EVALUATIONS, Schedule};
 use state::{Checkpoint, CheckpointStore, Origin, Skipped, TrainingState};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
-
-/// Evaluations of a stage, in the part that its slope is taken of, before the slope is judged.
-const LEAST_EVALUATIONS: usize = 10;
 
 /// Standard errors by which a slope must lie above the one that ends a stage: at each evaluation noise has a chance to end it too
 /// early.
@@ -64,7 +61,7 @@ pub fn train(
     }
     let mut folder = RunFolder::take(&options.folder, &options.schedule, options.resume)?;
     if folder.has_saved() && CheckpointStore::reader(&folder.checkpoints()).is_empty()? {
-        let reason = "its checkpoints are gone, and without one it would begin again over what it has measured; choose \
+        let reason = "its checkpoints are gone, and starting again would overwrite its measurements; choose \
                       another --out";
         return Err(TrainError::folder(folder.root(), reason));
     }
@@ -417,7 +414,7 @@ impl<'a> Run<'a> {
         let by_slope = match until.slope.filter(|_| is_new) {
             // The logarithm of a loss of 0, which a text of one letter comes to, has no slope.
             Some(_) if self.evaluated.iter().any(|(_, loss)| *loss <= 0.0) => false,
-            Some(goal) => slope_at_end(&self.evaluated, LEAST_EVALUATIONS)?
+            Some(goal) => slope_at_end(&self.evaluated, SLOPE_EVALUATIONS)?
                 .is_some_and(|slope| slope.value - SURE * slope.standard_error >= goal),
             None => false,
         };
