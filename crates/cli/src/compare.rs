@@ -5,26 +5,28 @@ use crate::run_record::{RunRecord, runs_at, shared_compute};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::{Path, PathBuf};
+use trainer::RunFolder;
 
 /// Arguments of `staged compare`.
 #[derive(Args)]
 #[command(after_help = "Example: staged compare runs/chain runs/scratch --json\n\n\
-    Either side is a run's folder, or a folder of runs of one schedule under several seeds. Losses are held-out ones, \
-    smoothed over compute, evaluations excluded on both sides.\n\n\
+    Each side is a run's folder, or a folder of runs of one schedule under several seeds; several baselines count as one \
+    folder of them. Losses are held-out losses, smoothed over compute; the compute of evaluations is counted on neither side.\n\n\
     Where the learning rate decays, only the ends of runs are compared: the runs from scratch are then of several \
     lengths (train --from-scratch --length FACTOR), of which some end above the staged run's loss and some below.")]
 pub struct Compare {
     /// The staged run, or a folder of them
     run: PathBuf,
-    /// Its last shape from scratch, or a folder of such runs
-    baseline: PathBuf,
-    /// Earlier shapes from scratch, for the dynamics of the growths into them
+    /// Runs of its last shape from scratch, or folders of such runs
+    #[arg(required = true, value_name = "BASELINE")]
+    baselines: Vec<PathBuf>,
+    /// Runs of earlier shapes from scratch, for the dynamics ratios of growths into them; of a folder of runs, as of pilot runs, those that are
     #[arg(long, num_args = 1.., value_name = "RUN")]
     others: Vec<PathBuf>,
     /// Pilot runs whose compute is counted, instead of those that the plan names
     #[arg(long, num_args = 1.., value_name = "RUN")]
     pilots: Vec<PathBuf>,
-    /// Losses at which to compare, beside the usual ones
+    /// More losses at which to compare, nats per token, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "NATS")]
     loss: Vec<f64>,
     /// Print the result as JSON
@@ -34,30 +36,33 @@ pub struct Compare {
 
 impl Compare {
     pub fn run(self) -> Result<()> {
-        let sides = sides(&self.run, &self.baseline, &self.others, &self.pilots)?;
+        let sides = sides(&self.run, &self.baselines, &self.others, &self.pilots)?;
         let comparison = sides.compare(&self.loss)?;
         if self.json { output::json(&comparison) } else { print(&comparison) }
     }
 }
 
-/// Reads both sides of a comparison.
-pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]) -> Result<Sides> {
-    let all = |paths: &[PathBuf]| -> Result<Vec<RunRecord>> {
-        let runs = paths.iter().map(|path| RunRecord::read_all(path));
-        Ok(runs.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
-    };
-    if output::is_same_file(run, baseline) {
+/// Reads both sides of a comparison; the second one may be empty.
+pub fn sides(
+    run: &Path,
+    baselines: &[PathBuf],
+    others: &[PathBuf],
+    pilots: &[PathBuf],
+) -> Result<Sides> {
+    if baselines.iter().any(|baseline| output::is_same_file(run, baseline)) {
         bail!("{}: is both sides of the comparison", run.display());
     }
     let staged = RunRecord::read_all(run)?;
-    let scratch = RunRecord::read_baselines(baseline)?;
+    let scratch = RunRecord::read_baselines(baselines)?;
     let planned = staged[0].schedule.pilot_compute();
     let pilot_compute = if pilots.is_empty() {
         planned.unwrap_or(0.0)
     } else {
         compute_of_pilots(pilots, &staged).context("--pilots")?
     };
-    let others = all(others)?;
+    let others =
+        others.iter().map(|path| others_at(path, &staged[0])).collect::<Result<Vec<_>>>()?;
+    let others: Vec<RunRecord> = others.into_iter().flatten().collect();
     // Into a stage before the last one a growth comes while the rate is stable, in a run whose rate decays too.
     let of_ends = staged[0].decays()
         && (staged[0].schedule.stages().len() < 3 || others.iter().all(RunRecord::decays));
@@ -76,6 +81,34 @@ pub fn sides(run: &Path, baseline: &Path, others: &[PathBuf], pilots: &[PathBuf]
         }
     }
     Ok(Sides { staged, scratch, others, pilot_compute })
+}
+
+/// The run that is named for the dynamics of growths, or those of a folder that can tell them.
+fn others_at(path: &Path, staged: &RunRecord) -> Result<Vec<RunRecord>> {
+    if RunFolder::is_run(path) {
+        return Ok(vec![RunRecord::read(path)?]);
+    }
+    let found = grown_shapes_in(path, staged)?;
+    if found.is_empty() {
+        bail!(
+            "--others {}: holds no run from scratch, at a constant learning rate, of a shape that the staged run grows into; leave it out",
+            path.display()
+        );
+    }
+    Ok(found)
+}
+
+/// The runs in a folder that tell the dynamics of growths: from scratch, at a constant learning rate, of shapes that the staged
+/// run grows into.
+pub fn grown_shapes_in(folder: &Path, staged: &RunRecord) -> Result<Vec<RunRecord>> {
+    let mut found = Vec::new();
+    for run in runs_at(folder)? {
+        let schedule = RunFolder::schedule_of(&run)?;
+        if staged.grows_into(&schedule) && !schedule.learning_rate().decays() {
+            found.push(RunRecord::read(&run)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Compute of pilot runs, FLOPs; what one has from another of them is counted once.
@@ -118,7 +151,7 @@ pub fn print(found: &Comparison) -> Result<()> {
         "with pilots",
         "exact",
         "6 N D",
-        "of scratch"
+        "from scratch"
     ))?;
     for one in &found.savings {
         let interval = found.interval_of(one);
@@ -139,7 +172,7 @@ pub fn print(found: &Comparison) -> Result<()> {
         )?;
     }
     if let Some(why) = &found.no_saving {
-        output::line(&format!("the saving cannot be told: {why}"))?;
+        output::line(&format!("no saving can be computed: {why}"))?;
     }
     if let Some(least) = &found.at_least {
         output::line(&least.text())?;
@@ -154,7 +187,7 @@ pub fn print(found: &Comparison) -> Result<()> {
         let ratio = match growth.ratio_over_seeds() {
             Some(ratio) => format!("dynamics ratio {ratio}"),
             _ if found.decays => "no dynamics ratio where the rate decays".to_string(),
-            _ => "no run from scratch of this size to compare with, or the stage or that run ends too soon after that loss".to_string(),
+            _ => "no dynamics ratio: no run from scratch of this size, or it or the stage ends too soon after that loss".to_string(),
         };
         output::line(&format!(
             "growth into stage {} at step {:.0}: {}; loss {:.4} -> {:.4} over {} held-out tokens; {ratio}",

@@ -230,8 +230,8 @@ impl Sides {
         }
         let last = savings.last().filter(|saving| saving.found.compute <= grew)?;
         Some(format!(
-            "at a loss of {:.4}, the lowest that all runs reach, the staged ones have not grown for the last time: the saving there is \
-             that of a smaller model; train on what ends above",
+            "at a loss of {:.4}, the lowest that all runs reach, the staged runs have not yet made their last growth: the saving there is \
+             that of a smaller model; train the runs that end at a higher loss for longer",
             last.found.loss
         ))
     }

@@ -1,3 +1,4 @@
+use crate::compare::grown_shapes_in;
 use crate::comparison::{Comparison, Sides};
 use crate::law::PlanningLaw;
 use crate::pilot::{PilotMade, PilotRuns, branch_point, law_path, with_prepared_tokens};
@@ -96,7 +97,7 @@ pub struct Demo {
     /// Text files to learn, byte by byte, instead of the synthetic language
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
-    /// How long it may take on two cores: the model's size follows [default: 2, or that of the demo that --resume goes on with]
+    /// Target duration in minutes on two cores, which sets the model's size [default: 2, or with --resume that of the demo]
     #[arg(long, value_parser = minutes)]
     minutes: Option<f64>,
     /// The folder of everything [default: runs/demo, or the first free of runs/demo-2, ...]
@@ -324,6 +325,7 @@ impl Demo {
             others: Vec::new(),
             pilot_compute,
         };
+        sides.others = grown_shapes_in(&folder.join("pilots"), &sides.staged[0])?;
         if sides.decays() {
             let staged_loss = sides.staged[0].end()?.loss;
             let longer = staged_loss < sides.scratch[0].end()?.loss;
@@ -476,7 +478,7 @@ impl Story {
         }
         let pilots: f64 = self.pilots.iter().map(|pilot| pilot.compute).sum();
         output::line(&format!(
-            "pilot runs {} of {}; all in {}",
+            "{} pilot runs took {}; the whole demo took {}",
             self.pilots.len(),
             Flops(pilots),
             output::duration(self.seconds)

@@ -1,3 +1,4 @@
+use crate::law::is_pace;
 use crate::observations::{Observations, Source};
 use crate::{figures, output, progress};
 use anyhow::{Context, Result, bail};
@@ -14,13 +15,13 @@ use trainer::RunFolder;
     staged fit points.csv --columns n_params=N,compute=C,loss=loss --drop-highest 5 -o law.json\n  \
     staged fit sweep.csv --isoflop --columns compute=flops,n_params=N,loss=loss --where decay=cosine")]
 pub struct Fit {
-    /// metrics.csv files, runs, or other tables with --columns
+    /// Run folders, metrics.csv files, or other CSV tables (see --columns)
     #[arg(required = true)]
     curves: Vec<PathBuf>,
     /// Form of the law
     #[arg(long, value_parser = forms(), default_value_t = LawForm::Tokens)]
     form: LawForm,
-    /// Columns of tables: n_params=NAME,tokens=NAME,steps=NAME,compute=NAME,loss=NAME,run=NAME[+NAME]
+    /// Columns of other tables, where not named so: n_params=NAME,tokens=NAME,steps=NAME,compute=NAME,loss=NAME,run=NAME[+NAME]
     #[arg(long)]
     columns: Option<String>,
     /// Only rows in which a column has a value; may be given several times
@@ -29,7 +30,7 @@ pub struct Fit {
     /// Only the last point of each run
     #[arg(long)]
     last_only: bool,
-    /// Leave out this share of each run at its start, of what --stable-only leaves of it
+    /// Leave out this first share (0 to 1) of each run, of the part that --stable-only keeps
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     skip: f64,
     /// Only points at the highest learning rate of their run
@@ -38,7 +39,7 @@ pub struct Fit {
     /// Leave out so many points with the highest losses
     #[arg(long, default_value_t = 0)]
     drop_highest: usize,
-    /// Fit the compute-optimal size N_opt(C) to runs of equal compute instead of a law
+    /// Instead of a law, fit the compute-optimal size N_opt(C) to runs of equal compute
     #[arg(long, conflicts_with_all = ["figure", "form"])]
     isoflop: bool,
     /// Resamples for the 95 % intervals
@@ -312,7 +313,7 @@ pub fn report(law: &Law) -> Result<()> {
     }
     output::line(&format!(
         "objective {:.10} (sum of Huber's loss of ln L, delta 1e-3), {} of {} starts agree; \
-         plain L-BFGS {}, {} of {}",
+         plain L-BFGS: {}, {} of {} starts agree",
         law.objective,
         law.starts_agreeing,
         law.starts,
@@ -327,8 +328,8 @@ pub fn report(law: &Law) -> Result<()> {
     ))?;
     if let Some(left_out) = law.left_out {
         output::line(&format!(
-            "left out, N = {:.3e}: predicted from the smaller sizes{} with an error of {:.2} % on average \
-             ({:+.2} % with signs), {:.2} % at most, over the ends of {} runs",
+            "largest size, N = {:.3e}, predicted from the smaller ones{}: mean absolute error {:.2} % \
+             (mean {:+.2} %), largest {:.2} %, at the ends of {} runs",
             left_out.n_params,
             left_out.form.map_or(String::new(), |form| format!(" by {form}")),
             percent(left_out.mean_absolute_error),
@@ -340,13 +341,15 @@ pub fn report(law: &Law) -> Result<()> {
     if let Some(grown) = law.grown {
         let told = law.cost().and_then(|cost| {
             let (pace, saving) = (grown.pace(&cost).ok()?, grown.saving(&cost).ok()?);
+            let unfit =
+                if is_pace(pace) { "" } else { "; staged plan takes no such pace (--pace)" };
             Some(format!(
-                "pace {pace:.2}, {:.1} % of its compute from scratch saved",
+                "pace {pace:.2}, {:.1} % of its compute from scratch saved{unfit}",
                 percent(saving)
             ))
         });
         output::line(&format!(
-            "growth ({}) from N = {:.3e} to {:.3e} after {:.3e} tokens: {:.4} after {:.3e} more, {}",
+            "grown run ({}) from N = {:.3e} to {:.3e} after {:.3e} tokens: loss {:.4} after {:.3e} more, {}",
             grown.grew,
             grown.small,
             grown.large,

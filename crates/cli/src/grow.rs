@@ -41,7 +41,7 @@ pub struct Grow {
     /// Heads afterwards [default: in proportion to the width]
     #[arg(long, value_name = "N")]
     heads: Option<usize>,
-    /// Width of a head afterwards [default: as before, or as --heads fill a new width]
+    /// New width of a head [default: unchanged, or with --d-model the new width over the heads]
     #[arg(long, value_name = "N")]
     d_head: Option<usize>,
     /// Feed-forward units afterwards [default: in proportion to the width]
@@ -50,10 +50,10 @@ pub struct Grow {
     /// Blocks afterwards [default: as before]
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
-    /// How: one mode for the width, one for the depth
+    /// How to make new weights: one mode for the width [default: fresh], one for the depth [default: copy_identity]
     #[arg(long, value_enum, value_delimiter = ',', num_args = 1..)]
     mode: Vec<Mode>,
-    /// Size of the differences that split makes, over that of the matrix
+    /// Size of the differences between copies that split makes, relative to the matrix [default: 0.5]
     #[arg(long, value_name = "X")]
     split_strength: Option<f64>,
     /// Where new blocks go: interleave, stack, middle, or the source of each block, as 0,1,1,2

@@ -20,6 +20,11 @@ const DEFAULT_BATCH: f64 = 524_288.0;
 
 /// Paces after a growth that are believed: a model that grew does not learn twice as fast as one from scratch.
 pub const MOST_PACE: f64 = 2.0;
+
+/// Whether a plan can count on a pace.
+pub fn is_pace(pace: f64) -> bool {
+    pace > 0.0 && pace <= MOST_PACE
+}
 /// What stands for no progress at all.
 const LEAST_PACE: f64 = 1e-3;
 
@@ -199,14 +204,14 @@ impl PlanningLaw {
     pub fn measured_pace(&self) -> Result<Option<Pace>> {
         let Some((grown, cost)) = self.grown() else { return Ok(None) };
         match grown.pace(&cost) {
-            Ok(pace) if pace > 0.0 && pace <= MOST_PACE => Ok(Some(measured(pace, &grown))),
+            Ok(pace) if is_pace(pace) => Ok(Some(measured(pace, &grown))),
             found => {
                 let found = found.map_or("below the law's asymptote".into(), |pace| {
                     format!("which makes a pace of {pace:.3}")
                 });
                 bail!(
-                    "{}: its grown run ends at a loss of {:.4}, {found}: it tells no pace, which must be above 0 and at most \
-                     {MOST_PACE}; --pace gives one",
+                    "{}: its grown run ends at a loss of {:.4}, {found}: no pace follows from it, which must be above 0 and at most \
+                     {MOST_PACE}; set one with --pace",
                     self.name,
                     grown.loss
                 )
@@ -264,7 +269,7 @@ impl PlanningLaw {
             .filter(|(_, _, factor)| *factor > FAR)
             .map(|(quantity, value, factor)| {
                 format!(
-                    "{quantity} = {value:.3e} is {factor:.1} times beyond the data of {}: an extrapolation",
+                    "{quantity} = {value:.3e} is a factor of {factor:.1} outside the data of {}: an extrapolation",
                     self.name
                 )
             })

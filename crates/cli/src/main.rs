@@ -58,17 +58,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Tell the whole story: pilot runs, a law, a plan, a staged run, its baseline, the saving
+    /// Run all steps on a small model: pilot runs, law, plan, staged run, baseline, saving
     Demo(demo::Demo),
     /// Fit a scaling law to measured losses
     Fit(fit::Fit),
-    /// Make the small runs that a law is fitted from, and fit it
+    /// Train small pilot runs and fit a scaling law to them
     Pilot(pilot::Pilot),
     /// Plan a staged run for a budget, a loss or a shape
     Plan(Box<plan::Plan>),
     /// Run a schedule
     Train(train::Train),
-    /// Say what staged runs save against runs from scratch
+    /// Measure what staged runs save compared with runs from scratch
     Compare(compare::Compare),
     /// Grow a checkpoint to a larger model
     Grow(Box<grow::Grow>),

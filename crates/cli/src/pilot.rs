@@ -54,25 +54,25 @@ pub struct Pilot {
     /// Compute of the run that is to be planned, FLOPs [default: that of the schedule]
     #[arg(long, value_name = "FLOPS")]
     budget: Option<f64>,
-    /// Share of it for the pilot runs
+    /// Share of --budget to spend on the pilot runs, above 0 and at most 1
     #[arg(long, default_value_t = 0.15)]
     share: f64,
-    /// Pilot sizes: near a quarter of the last shape's parameters, a sixteenth, ...
+    /// Number of pilot sizes (2 to 6): about 1/4 of the last shape's parameters, 1/16, ...
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(2..=6))]
     sizes: u64,
     /// Growths by which pilot shapes grow into the last one. Within one depth the loss depends on N alone more
     /// nearly, and mu-P carries the learning rate over
     #[arg(long, value_delimiter = ',', default_value = "width")]
     operators: Vec<String>,
-    /// Pilot shapes instead of such ones, as 2x128x4,1x128x4: where a law within one width, or of shapes nearer to the last, is wanted
+    /// The pilot shapes themselves, as 2x128x4,1x128x4: for a law at one width, or of shapes nearer to the last one
     #[arg(long, value_delimiter = ',', value_name = "SHAPES", conflicts_with_all = ["sizes", "operators"])]
     shapes: Vec<String>,
-    /// Kinds of the growth whose pace is measured where the learning rate decays: width, width-integer, depth, heads, head-size
-    /// and feed-forward, into the largest pilot shape [default: that from the next smaller pilot shape]
+    /// What grows into the largest pilot shape to measure the pace, if the learning rate decays: width, width-integer, depth, heads, head-size
+    /// and feed-forward [default: the growth from the next smaller pilot shape]
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     grow: Vec<String>,
-    /// Let it come at the loss that the largest pilot shape has after this share of its tokens from scratch, or above: as early as
-    /// the plan's (plan --grow-by), since later growths have a lower pace [default: as late as the law has it]
+    /// Latest such growth: at the loss that the largest pilot shape has after this share (0 to 1) of its tokens from scratch, or above. Use
+    /// that of plan --grow-by, since later growths have a lower pace [default: the law's best point]
     #[arg(long, value_name = "SHARE", value_parser = grow_by)]
     grow_by: Option<f64>,
     /// Folder of the runs and of law.json [default: runs/NAME-pilots]
@@ -81,8 +81,8 @@ pub struct Pilot {
     /// cpu, cuda or cuda:NUMBER
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Go on with pilot runs that were stopped, or make another grown run (--grow, --grow-by) beside those that are there; without
-    /// these the pace stays that of the last one
+    /// Continue pilot runs that were stopped, or add another grown run (--grow, --grow-by) to those that exist; without
+    /// --grow and --grow-by the pace stays that of the last grown run
     #[arg(long)]
     resume: bool,
     /// Print the law as JSON
@@ -149,7 +149,7 @@ impl Pilot {
         let asked = asked.or(self.grow_by.map(|share| format!("--grow-by {share}")));
         if let Some(asked) = asked.filter(|_| !recipe.learning_rate().decays()) {
             bail!(
-                "{asked}: the pace after a growth is measured where the learning rate decays, and that of the recipe does not"
+                "{asked}: the pace after a growth can only be measured if the recipe's learning rate decays, which it does not"
             );
         }
         if !recipe.learning_rate().decays() && recipe.rate_rises() {
@@ -193,7 +193,7 @@ impl Pilot {
         }
         for run in &made {
             output::line(&format!(
-                "{}: N = {}, {} tokens, {} of its own, held-out loss {:.4}",
+                "{}: N = {}, {} tokens, {} not shared with others, held-out loss {:.4}",
                 run.folder.display(),
                 output::count(run.n_params),
                 output::count(run.tokens),

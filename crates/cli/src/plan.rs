@@ -1,4 +1,4 @@
-use crate::law::{self, Costs, MOST_PACE, PaceSource, PlanningLaw};
+use crate::law::{self, Costs, MOST_PACE, PaceSource, PlanningLaw, is_pace};
 use crate::table::{Row, Table};
 use crate::{figures, measured, output, plan_report, shapes};
 use anyhow::{Context, Result, bail};
@@ -29,9 +29,9 @@ const GPT2_VOCABULARY: usize = 50_257;
     staged plan --shape gpt2-large --stop 1.1x --law kaplan-authors --operators depth\n  \
     staged plan --pf-days 0.01 --law law.json --template schedules/dickens_scratch.toml\n  \
     staged plan --curves runs/small runs/big\n\n\
-    In the table, from and to loss are those at a stage's start and end; slope is d ln L / d ln C at its end; ratio its steps from \
-    scratch over the next stage's, to that loss; from step is where on the learning rate's course it goes on; hidden rate is the \
-    learning rate of its hidden matrices at its highest, which under mu-P is the schedule's over the width's factor.")]
+    In the table, L start and L end are the losses at a stage's start and end; slope is d ln L / d ln C at its end; ratio is its steps from \
+    scratch over the next stage's, to that end loss; LR step is the step of the learning-rate schedule at which it starts; hidden LR is the \
+    peak learning rate of its hidden matrices: under mu-P the schedule's, divided by width over base width.")]
 pub struct Plan {
     /// Compute to spend, FLOPs
     #[arg(long, value_name = "FLOPS", group = "goal")]
@@ -49,8 +49,8 @@ pub struct Plan {
     /// are not GPT-2's, as 4x128x1-h32-f128), gpt2, gpt2-medium, gpt2-large or gpt2-xl
     #[arg(long)]
     shape: Option<String>,
-    /// Where a given shape stops: a multiple of its asymptote (1.1x), tokens per parameter from scratch
-    /// (20tpp), optimal, or a loss [default: optimal]
+    /// Final loss of the given shape: a multiple of its asymptote (1.1x), its loss after so many tokens per parameter from scratch
+    /// (20tpp), its compute-optimal loss (optimal), or nats per token [default: optimal]
     #[arg(
         long,
         value_name = "STOP",
@@ -65,7 +65,7 @@ pub struct Plan {
     /// Stages: a number, or from least to most as 1..4
     #[arg(long, default_value = "1..4", value_parser = stages)]
     stages: RangeInclusive<usize>,
-    /// Growths that may be used: width or width-integer, depth, and without the width heads, head-size and feed-forward
+    /// What may grow: width or width-integer (by whole factors), depth, and at constant width heads, head-size and feed-forward
     #[arg(long, value_delimiter = ',', default_value = "width,depth")]
     operators: Vec<String>,
     /// The shapes to pass through before the last one, instead of the best: as 4x64x2,4x128x4-f256
@@ -79,14 +79,14 @@ pub struct Plan {
     /// tokens_per_second
     #[arg(long, value_name = "SPEED.csv")]
     throughput: Option<PathBuf>,
-    /// Pace of a grown model over that of one from scratch at the same loss, in tokens over a whole stage: 1 if growth preserves
-    /// the dynamics. It lasts to the end [default: that of the law's pilot runs, which above 1 lasts for as many tokens as it was
+    /// How many tokens from scratch, from the same loss on, one token of a grown model is worth, over a whole stage: 1 if growth preserves
+    /// the dynamics. It applies to the end [default: that of the law's pilot runs, if above 1 only for as many tokens as it was
     /// measured over; else 1]
     #[arg(long, value_name = "PACE", value_parser = pace)]
     pace: Option<f64>,
-    /// Grow for the last time at the loss that the last shape has after this share of its tokens from scratch, or above, however much later the law would:
-    /// what comes in needs time to learn before the rate decays. Where a smaller shape would be cheaper to the end, so that later is better up to
-    /// it, this alone plans a growth from that one. For a shape that is given [default: as late as the law has it]
+    /// Make the last growth no later than at the loss that the last shape has after this share (0 to 1) of its tokens from scratch, even if the law would:
+    /// new parameters need time to learn before the rate decays. Where a smaller shape alone is cheapest to the end, growing later is always better,
+    /// and only this option plans a growth from it. Needs --shape [default: the law's best point]
     #[arg(long, value_name = "SHARE", value_parser = grow_by, requires = "shape")]
     grow_by: Option<f64>,
     /// Find the growth points between measured curves instead, smallest model first
@@ -106,7 +106,7 @@ pub struct Plan {
     /// d_model over n_layers, where the shape is free [default: 64]
     #[arg(long, conflicts_with = "shape")]
     aspect: Option<f64>,
-    /// A schedule that everything is taken from but the stages and the batch, and what goes by their length: warm-up, evaluations and
+    /// A schedule to take all settings from, except stages, batch size and what depends on the run's length: warm-up, evaluations and
     /// checkpoints
     #[arg(long, value_name = "SCHEDULE.toml")]
     template: Option<PathBuf>,
@@ -158,7 +158,7 @@ pub struct Planned {
 
 fn pace(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(pace) if pace > 0.0 && pace <= MOST_PACE => Ok(pace),
+        Ok(pace) if is_pace(pace) => Ok(pace),
         _ => Err(format!("must be above 0 and at most {MOST_PACE}")),
     }
 }

@@ -81,16 +81,16 @@ pub fn saving_exact(plan: &Plan) -> Option<f64> {
 /// The pace that is counted on after growths.
 fn pace(planned: &Planned) -> Option<String> {
     let from = match planned.pace_from {
-        PaceSource::ByHand => "by hand",
-        PaceSource::Measured => "of the law's grown run",
-        PaceSource::Assumed => "not measured",
+        PaceSource::ByHand => "given by --pace",
+        PaceSource::Measured => "measured in the law's grown pilot run",
+        PaceSource::Assumed => "assumed, not measured",
     };
     let pace = planned.plan.pace;
     let over = planned.plan.pace_over.map_or(String::new(), |tokens| {
-        format!("; for {tokens:.2e} tokens after the first growth, as there, then 1")
+        format!("; assumed for {tokens:.2e} tokens after the first growth, as measured, then 1")
     });
     (planned.plan.stages.len() > 1).then(|| {
-        format!("Pace {pace:.2}, {from}: of a grown model, over that of one from scratch at the same loss{over}")
+        format!("Pace {pace:.2} ({from}): learning speed of a grown model, relative to one from scratch at the same loss{over}")
     })
 }
 
@@ -130,12 +130,12 @@ pub fn stage_lines(planned: &Planned) -> Vec<String> {
         "steps",
         "tokens",
         "FLOPs",
-        "from",
-        "to loss",
+        "L start",
+        "L end",
         "slope",
         "ratio",
-        "from step",
-        "hidden rate"
+        "LR step",
+        "hidden LR"
     )];
     for (i, stage) in plan.stages.iter().enumerate() {
         let shape = stage.shape.to_string();
@@ -171,7 +171,7 @@ pub fn print(planned: &Planned) -> Result<()> {
 /// What is saved against the cheapest single size, unless that number says nothing.
 fn against_best_size(saving: f64) -> String {
     if saving < LEAST_SENSE {
-        return "more than 11 times as much as".to_string();
+        return "costs more than 11 times as much as".to_string();
     }
     format!("{} against", percent(saving))
 }
@@ -194,7 +194,7 @@ fn summary(planned: &Planned) -> Result<()> {
     let (first, end) = (batch.tokens_at(1), batch.tokens_at(planned.schedule.n_steps()));
     let batches = if first == end { end.to_string() } else { format!("{first} to {end}") };
     output::line(&format!(
-        "compute 6 N D {}; {} with attention and output head",
+        "compute (6 N D) {}; {} including attention and output head",
         compute(plan.compute),
         Flops(exact)
     ))?;
@@ -208,7 +208,7 @@ fn summary(planned: &Planned) -> Result<()> {
     ))?;
     let unit = if plan.seconds.is_some() { "time" } else { "compute" };
     output::line(&format!(
-        "saving: {} of the {unit} of {} from scratch to the same loss; {} the cheapest single size for it, N = {:.3e}{}",
+        "saving: {} of the {unit} of {} from scratch to the same loss; {} the cheapest single size to that loss, N = {:.3e}{}",
         saving(plan),
         last.shape,
         against_best_size(plan.saving_at_best_size),
@@ -216,7 +216,7 @@ fn summary(planned: &Planned) -> Result<()> {
         planned
             .law
             .far_beyond(plan.best_size)
-            .map_or(String::new(), |factor| format!(", {factor:.0} times beyond the law's data")),
+            .map_or(String::new(), |factor| format!(", {factor:.0}x outside the law's data")),
     ))?;
     if let Some(exact) = saving_exact(plan) {
         output::line(&format!(
@@ -230,7 +230,7 @@ fn summary(planned: &Planned) -> Result<()> {
     }
     if let Some(saving) = grown_saving(planned) {
         output::line(&format!(
-            "That run saved {} of its own last shape's compute from scratch, under the law",
+            "That run saved {} of the compute that its own last shape takes from scratch, under the law",
             percent(saving)
         ))?;
     }
@@ -250,7 +250,7 @@ fn summary(planned: &Planned) -> Result<()> {
             .map_or("has no such chain".into(), |saving| format!("saves {}", percent(saving)));
         output::line(&format!("the same sizes and loss at a batch that is {name}: {saving}"))?;
     }
-    output::line("other rules under this law:")?;
+    output::line("saving of other growth rules under this law:")?;
     for rule in &plan.baselines {
         let saving = rule.saving.map_or("-".into(), percent);
         output::line(&format!("  {:<45} {saving:>9}  {}", rule.rule, rule.what))?;
@@ -261,7 +261,7 @@ fn summary(planned: &Planned) -> Result<()> {
     match &plan.advice.reason {
         Some(reason) => output::line(&format!("advice: do not grow: {reason}")),
         None if plan.advice.grow && planned.pace_from == PaceSource::Assumed => output::line(
-            "advice: grow, where a growth preserves the dynamics: its pace is not measured",
+            "advice: grow, provided that growth preserves the dynamics: its pace is not measured",
         ),
         None if plan.advice.grow => output::line("advice: grow"),
         None => output::line("no advice: one stage was asked for"),

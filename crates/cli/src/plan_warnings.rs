@@ -29,15 +29,15 @@ pub fn warnings(planned: &Planned) -> Vec<String> {
     let exact = saving_exact(&planned.plan).filter(|exact| *exact < LEAST_SAVING);
     let exact = exact.map(|exact| {
         format!(
-            "with attention and output head counted, of which a small model spares less than of 6 N D, the saving is {}; the advice goes by 6 N D",
+            "with attention and output head counted, where small models save less than in 6 N D, the saving is {}; the advice is based on 6 N D",
             percent(exact)
         )
     });
     let later = planned.plan.cheaper_alone.as_ref().filter(|_| planned.plan.stages.len() > 1);
     let later = later.map(|alone| {
         alone.reason("this plan")
-            + "; this is the best plan of growths that have a best moment"
-            + if alone.has_end { ", and --grow-by SHARE makes one that grows late" } else { "" }
+            + "; this is the best plan among growths with an optimal moment"
+            + if alone.has_end { ", and --grow-by SHARE plans a late growth" } else { "" }
     });
     let left_out = planned.plan.laws_left_out;
     let left_out = (left_out > 0).then(|| {
@@ -79,14 +79,14 @@ fn of_a_missing_pace(planned: &Planned) -> Option<String> {
     let assumed = planned.pace_from == PaceSource::Assumed && planned.plan.stages.len() > 1;
     let widens = growths(planned).any(|grew| grew.width.is_some());
     let so_far = if widens {
-        "; growths in width had 0.4 to 0.7 of the pace from scratch on a text, where the rate decays (docs/SAVINGS.md)"
+        "; on text, with a decaying rate, growths in width had only 0.4 to 0.7 of the pace from scratch (docs/SAVINGS.md)"
     } else {
         ""
     };
     assumed.then(|| {
         format!(
-            "no pace after a growth is measured, so dynamics count as preserved{so_far}; staged pilot measures it where the rate decays, \
-             --pace gives it"
+            "the pace after growth is not measured, so growth is assumed to preserve the dynamics{so_far}; staged pilot measures it if the rate decays, \
+             --pace sets it"
         )
     })
 }
@@ -99,15 +99,13 @@ fn of_a_pace_without_growth(planned: &Planned) -> Option<String> {
         PaceSource::Assumed => return None,
         PaceSource::ByHand => String::new(),
         PaceSource::Measured => {
-            let kind = planned
-                .law
-                .grew()
-                .map_or(String::new(), |grew| format!(" on a growth of the kind {grew}"));
+            let kind =
+                planned.law.grew().map_or(String::new(), |grew| format!(" on a growth in {grew}"));
             format!(", measured{kind}")
         }
     };
     asked.then(|| {
-        format!("growths were looked for at a pace of {:.2}{of}; --pace takes another", plan.pace)
+        format!("growths were searched for at a pace of {:.2}{of}; --pace sets another", plan.pace)
     })
 }
 
@@ -118,7 +116,7 @@ fn of_the_batch(planned: &Planned) -> Vec<String> {
     let other = own.and_then(|own| Some((own, batches.into_iter().find(|batch| *batch != own)?)));
     let of_another = other.map(|(own, other)| {
         format!(
-            "the law is of batches of {own:.0} tokens, and says nothing of batches of {other:.0}"
+            "the law was fitted with batches of {own:.0} tokens and does not cover batches of {other:.0}"
         )
     });
     of_another.into_iter().chain(of_growing_batches(planned)).collect()
@@ -135,8 +133,8 @@ fn of_growing_batches(planned: &Planned) -> Option<String> {
     let off = (loss / first.loss_end - 1.0).abs() > MOST_OFF;
     off.then(|| {
         format!(
-            "the plan is one of batches that go with the loss ({policy}), and the schedule has batches of {0:.0} tokens throughout: under the \
-             law its first stage ends at a loss of {loss:.4} so, where {1:.4} is planned; --batch {0:.0} plans for such batches",
+            "the plan assumes batches that depend on the loss ({policy}), but the schedule has batches of {0:.0} tokens throughout: under the \
+             law its first stage then ends at a loss of {loss:.4} instead of the planned {1:.4}; --batch {0:.0} plans for this batch",
             plan.batch_tokens, first.loss_end
         )
     })
@@ -148,10 +146,10 @@ fn of_the_recipe(planned: &Planned) -> Vec<String> {
     let decays = planned.schedule.learning_rate().decays();
     if let Some(of_ends) = planned.law.is_of_ends().filter(|of_ends| *of_ends != decays) {
         let runs = |decays| {
-            if decays { "whose learning rate decays" } else { "at a constant learning rate" }
+            if decays { "with a decaying learning rate" } else { "with a constant learning rate" }
         };
         warnings.push(format!(
-            "the law is of runs {}, and the schedule is one {}: their losses are not comparable (learning_rate.shape of the template)",
+            "the law was fitted to runs {}, but the schedule is one {}: their losses are not comparable (learning_rate.shape in the template)",
             runs(of_ends),
             runs(decays)
         ));
@@ -159,8 +157,8 @@ fn of_the_recipe(planned: &Planned) -> Vec<String> {
     let shape = &planned.plan.stages[0].shape;
     if planned.assumes_gpt2 {
         warnings.push(format!(
-            "attention and head are counted for {} tokens in the vocabulary and {} positions, GPT-2's where nothing is said: --vocab and \
-             --context, or a --template, say what the law's runs had",
+            "attention and head are counted for a vocabulary of {} and a context of {}, GPT-2's by default: set those of the law's runs by --vocab and \
+             --context, or by a --template",
             shape.n_vocab, shape.context_len
         ));
     }
@@ -169,7 +167,7 @@ fn of_the_recipe(planned: &Planned) -> Vec<String> {
     let context = ("context", recipe.context_len, shape.context_len);
     let others = vocabulary.into_iter().chain([context]).filter(|(_, own, other)| own != other);
     warnings.extend(others.map(|(what, own, other)| {
-        format!("the law is of runs with a {what} of {own}, and says nothing of one of {other}")
+        format!("the law was fitted to runs with a {what} of {own} and does not cover {other}")
     }));
     warnings
 }
@@ -184,7 +182,7 @@ fn of_whole_steps(planned: &Planned) -> Vec<String> {
     let mut stages = plan.stages.iter().enumerate();
     let short = stages.find(|(k, stage)| stage.tokens < 0.5 * batch(*k)).map(|(k, stage)| {
         format!(
-            "stage {} is planned for {:.2} steps of {:.0} tokens, and makes one: take smaller batches or fewer stages",
+            "stage {} is planned for {:.2} steps of {:.0} tokens but takes a whole one: use smaller batches or fewer stages",
             k + 1,
             stage.tokens / batch(k),
             batch(k),
@@ -194,7 +192,7 @@ fn of_whole_steps(planned: &Planned) -> Vec<String> {
     let rounded = (made / plan.compute - 1.0).abs() > MOST_ROUNDING;
     let rounded = rounded.then(|| {
         format!(
-            "stages of whole steps take {} in batches of {:.0} tokens, where {} are planned: take smaller batches",
+            "rounded to whole steps, the stages take {} in batches of {:.0} tokens, not the planned {}: use smaller batches",
             Flops(made),
             plan.batch_tokens,
             Flops(plan.compute)
@@ -213,8 +211,8 @@ fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
     let share = last.tokens_before / from_scratch;
     let later = planned.law.growth_share().filter(|one| share > LATER * one).map(|measured| {
         format!(
-            "the pace was measured after a growth at {} of the tokens from scratch, and the last growth here comes at {}: late ones were \
-             measured to be slower (docs/SAVINGS.md); grow earlier (--grow-by) or measure it as late (staged pilot --grow-by)",
+            "the pace was measured after a growth at {} of the tokens from scratch, but the last growth here comes at {}: later growths \
+             had a lower pace (docs/SAVINGS.md); grow earlier (--grow-by) or measure a growth as late as this (staged pilot --grow-by)",
             percent(measured),
             percent(share)
         )
@@ -223,7 +221,7 @@ fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
     let other: BTreeSet<&str> = grew.filter(|kind| !measured.kinds().contains(kind)).collect();
     let other = (!other.is_empty()).then(|| {
         format!(
-            "the pace was measured on a growth of the kind {measured} between pilot shapes, and is taken for {} too",
+            "the pace was measured on a growth in {measured} between pilot shapes and is assumed for {} too",
             Vec::from_iter(other).join(" and "),
         )
     });
@@ -245,8 +243,8 @@ fn of_the_steps_left(planned: &Planned) -> Option<String> {
     let sum = left as f64 * hidden;
     (sum < ENOUGH_RATE).then(|| {
         format!(
-            "{left} steps are left between the last growth and the decay, at a hidden rate of {hidden:.2e}: {sum:.1} in all; growths inside the \
-             blocks with less than {ENOUGH_RATE} went on at 0.6 to 1.0 of the pace from scratch, whatever their pilot run did \
+            "{left} steps are left between the last growth and the decay, at a hidden LR of {hidden:.2e}: a product of {sum:.1}; growths inside the \
+             blocks with less than {ENOUGH_RATE} had 0.6 to 1.0 of the pace from scratch, whatever their pilot run showed \
              (docs/SAVINGS.md); plan for more tokens, or grow earlier (--grow-by)"
         )
     })
@@ -267,8 +265,8 @@ fn of_settled_models(planned: &Planned) -> Option<String> {
         .max_by(|a: &(usize, f64), b| a.1.total_cmp(&b.1))
         .filter(|(_, most)| *most > MORE_SETTLED * measured)?;
     Some(format!(
-        "the pace was measured after the growth of a model that had had {measured:.1} tokens a parameter, and the growth into stage {into} is of \
-         one that has had {most:.1}: growths of more settled models were measured to be slower (docs/SAVINGS.md); grow earlier (--grow-by) or \
+        "the pace was measured on a model that grew after {measured:.1} tokens per parameter, but the growth into stage {into} is of \
+         one after {most:.1}: models trained for longer had a lower pace after growth (docs/SAVINGS.md); grow earlier (--grow-by) or \
          measure it in longer pilot runs (staged pilot --share)"
     ))
 }

@@ -1,7 +1,8 @@
+use crate::compare::sides;
 use crate::comparison::Sides;
 use crate::law::fit_of;
 use crate::run_figure::predicted_against_actual;
-use crate::run_record::{RunRecord, run_folders, runs_at};
+use crate::run_record::{run_folders, runs_at};
 use crate::{figures, fit, output};
 use ::plot::Figure;
 use anyhow::{Context, Result, bail};
@@ -24,9 +25,12 @@ pub struct Plot {
     /// What of a schedule is shown [default: course]
     #[arg(long, value_enum)]
     show: Option<Show>,
-    /// Where to write the figure: .svg or .png
+    /// Pilot runs whose compute is counted, instead of those that the plan names
+    #[arg(long, num_args = 1.., value_name = "RUN")]
+    pilots: Vec<PathBuf>,
+    /// Where to write the figure: .svg or .png [default: figure.svg in the first run's folder]
     #[arg(short, long, value_name = "FIGURE")]
-    out: PathBuf,
+    out: Option<PathBuf>,
 }
 
 /// What of a schedule is shown.
@@ -48,7 +52,19 @@ impl Plot {
             1 => Ok(()),
             n => bail!("{}: is drawn alone, not with {} others", first.display(), n - 1),
         };
-        figures::check_target(&self.out)?;
+        let out = match &self.out {
+            Some(out) => out.clone(),
+            None if first.is_dir() => first.join("figure.svg"),
+            None => bail!("{}: is no run's folder; -o says where the figure goes", first.display()),
+        };
+        figures::check_target(&out)?;
+        let counts_pilots = self.pilots.is_empty() || first.is_dir() && is_staged(first)?;
+        if !counts_pilots {
+            bail!(
+                "--pilots: {} is no staged run, whose saving they are counted in",
+                first.display()
+            );
+        }
         if self.show.is_some() && !is(first, "toml") {
             bail!("--show: {} is no schedule (.toml)", first.display());
         }
@@ -68,19 +84,12 @@ impl Plot {
             let law = fit_of(&text, &first.display().to_string())?;
             figures::fit_quality(&law, &fit::points_path(first))?
         } else if is_staged(first)? {
-            let baselines: Vec<RunRecord> = self.sources[1..]
-                .iter()
-                .map(|path| RunRecord::read_baselines(path))
-                .collect::<Result<Vec<_>>>()?
-                .into_iter()
-                .flatten()
-                .collect();
-            story(RunRecord::read_all(first)?, baselines)?
+            story(&sides(first, &self.sources[1..], &[], &self.pilots)?)?
         } else {
             figures::runs(&runs_in(&self.sources)?)?
         };
-        figures::write(&figure, &self.out)?;
-        output::line(&format!("figure: {}", self.out.display()))
+        figures::write(&figure, &out)?;
+        output::line(&format!("figure: {}", out.display()))
     }
 }
 
@@ -110,9 +119,7 @@ fn is_staged(path: &Path) -> Result<bool> {
 
 /// Predicted against actual loss, with the saving where there are baselines; of several seeds prediction and growths are the
 /// first one's, and the saving is over all.
-pub fn story(staged: Vec<RunRecord>, scratch: Vec<RunRecord>) -> Result<Figure> {
-    let pilots = staged[0].schedule.pilot_compute();
-    let sides = Sides { staged, scratch, others: Vec::new(), pilot_compute: pilots.unwrap_or(0.0) };
+pub fn story(sides: &Sides) -> Result<Figure> {
     let comparison = if sides.scratch.is_empty() { None } else { Some(sides.compare(&[])?) };
     Ok(predicted_against_actual(&sides.staged, &sides.scratch, comparison.as_ref()))
 }

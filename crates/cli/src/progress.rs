@@ -141,7 +141,7 @@ impl Progress {
                 self.reading("text to a vocabulary", *read, *total);
             }
             Event::LearningVocabulary { .. } => self.line.update("vocabulary: merging pairs"),
-            Event::Preparing { done, total } => self.reading("text to tokens", *done, *total),
+            Event::Preparing { done, total } => self.reading("tokenizing text", *done, *total),
             Event::Started { first_step, n_steps, .. } => {
                 self.started(event);
                 self.line.update(&format!("step {first_step}/{n_steps}"));

@@ -2,7 +2,6 @@ use crate::compare::sides;
 use crate::comparison::{Comparison, Sides};
 use crate::output::percent;
 use crate::run_figure::predicted_against_actual;
-use crate::run_record::RunRecord;
 use crate::{compare, figures, output};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -18,11 +17,15 @@ use trainer::RunFolder;
 pub struct Report {
     /// The run, or a folder of one schedule's runs under several seeds
     run: PathBuf,
-    /// Its last shape from scratch, or a folder of such runs
-    baseline: Option<PathBuf>,
-    /// Earlier shapes from scratch, for the dynamics of the growths into them
-    #[arg(long, num_args = 1.., value_name = "RUN", requires = "baseline")]
+    /// Runs of its last shape from scratch, or folders of such runs
+    #[arg(value_name = "BASELINE")]
+    baselines: Vec<PathBuf>,
+    /// Runs of earlier shapes from scratch, for the dynamics ratios of growths into them; of a folder of runs, as of pilot runs, those that are
+    #[arg(long, num_args = 1.., value_name = "RUN", requires = "baselines")]
     others: Vec<PathBuf>,
+    /// Pilot runs whose compute is counted, instead of those that the plan names
+    #[arg(long, num_args = 1.., value_name = "RUN", requires = "baselines")]
+    pilots: Vec<PathBuf>,
     /// Where to write it [default: RUN/report.html]
     #[arg(short, long, value_name = "REPORT.html")]
     out: Option<PathBuf>,
@@ -38,15 +41,7 @@ impl Report {
         // Reports of earlier builds have the style alone.
         let is_report = |text: &str| text.contains(GENERATOR) || text.contains(STYLE);
         output::check_replaced(&out, is_report, "no report of staged")?;
-        let sides = match &self.baseline {
-            Some(baseline) => sides(&self.run, baseline, &self.others, &[])?,
-            None => Sides {
-                staged: RunRecord::read_all(&self.run)?,
-                scratch: Vec::new(),
-                others: Vec::new(),
-                pilot_compute: 0.0,
-            },
-        };
+        let sides = sides(&self.run, &self.baselines, &self.others, &self.pilots)?;
         write(&sides, &out)?;
         output::line(&format!("report: {}", out.display()))
     }
@@ -111,7 +106,7 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
             if last.found.low.is_some() { "95 % interval over the seeds " } else { "" };
         let interval = found.interval_of(last);
         let what = if last.found.saving < 0.0 {
-            "of the compute saved, so that much more spent,"
+            "of the compute saved (negative: more was spent)"
         } else {
             "of the compute saved"
         };
@@ -160,7 +155,7 @@ fn notes(found: &Comparison) -> String {
 fn savings(found: &Comparison) -> String {
     if let Some(why) = &found.no_saving {
         let least = found.at_least.map_or(String::new(), |least| format!(" But {}.", least.text()));
-        return format!("<p>It cannot be told: {}.{}</p>", escaped(why), escaped(&least));
+        return format!("<p>No saving can be computed: {}.{}</p>", escaped(why), escaped(&least));
     }
     let rows = found.savings.iter().map(|one| {
         let interval = found.interval_of(one);

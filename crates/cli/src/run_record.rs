@@ -55,18 +55,25 @@ impl RunRecord {
 
     /// A run, or all runs in a folder of runs, which differ in the seed alone.
     pub fn read_all(path: &Path) -> Result<Vec<Self>> {
-        Self::read_folder(path, false)
+        Self::read_together(runs_at(path)?, false)
     }
 
-    /// The same for runs from scratch, which may differ in their length too where the learning rate decays.
-    pub fn read_baselines(path: &Path) -> Result<Vec<Self>> {
-        Self::read_folder(path, true)
+    /// The runs from scratch in these places, together as in one folder, which may differ in their length too where the learning
+    /// rate decays.
+    pub fn read_baselines(paths: &[PathBuf]) -> Result<Vec<Self>> {
+        let mut folders =
+            paths.iter().map(|path| runs_at(path)).collect::<Result<Vec<_>>>()?.concat();
+        folders.sort();
+        if let Some(folder) = output::given_twice(&folders) {
+            bail!("{}: is given twice", folder.display());
+        }
+        Self::read_together(folders, true)
     }
 
-    fn read_folder(path: &Path, any_length: bool) -> Result<Vec<Self>> {
+    fn read_together(folders: Vec<PathBuf>, any_length: bool) -> Result<Vec<Self>> {
         let runs: Vec<Self> =
-            runs_at(path)?.iter().map(|run| Self::read(run)).collect::<Result<_>>()?;
-        let first = &runs[0];
+            folders.iter().map(|folder| Self::read(folder)).collect::<Result<_>>()?;
+        let Some(first) = runs.first() else { return Ok(runs) };
         let of_any_length = any_length && first.decays() && first.is_from_scratch();
         let kind = if of_any_length { "several seeds and lengths" } else { "several seeds" };
         for (i, run) in runs.iter().enumerate() {
@@ -77,7 +84,7 @@ impl RunRecord {
                 let swapped =
                     of_lengths && first.schedule.difference_in_kind(&run.schedule, true).is_none();
                 let hint = if swapped {
-                    "; runs from scratch of several lengths are the second argument, the baseline"
+                    "; runs from scratch of several lengths are baselines, which follow the staged run"
                 } else {
                     ""
                 };
@@ -108,7 +115,14 @@ impl RunRecord {
 
     /// Whether all of it is one shape from random weights.
     pub fn is_from_scratch(&self) -> bool {
-        self.schedule.stages().len() == 1 && self.schedule.start().is_none()
+        is_from_scratch(&self.schedule)
+    }
+
+    /// Whether this is a run from scratch of a shape that it grows into.
+    pub fn grows_into(&self, other: &Schedule) -> bool {
+        let shape = other.stages()[0].shape(1);
+        let grown = &self.schedule.stages()[1..];
+        is_from_scratch(other) && grown.iter().any(|stage| stage.shape(1) == shape)
     }
 
     /// Whether only the end of it counts.
@@ -177,6 +191,10 @@ impl RunRecord {
     pub fn compute(&self) -> f64 {
         self.curve.compute()
     }
+}
+
+fn is_from_scratch(schedule: &Schedule) -> bool {
+    schedule.stages().len() == 1 && schedule.start().is_none()
 }
 
 /// Tokens in a run's vocabulary, where a checkpoint tells it.

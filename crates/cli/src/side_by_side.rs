@@ -3,6 +3,7 @@
 use crate::progress::{StatusLine, told, warned};
 use crate::{output, train};
 use anyhow::{Context, Result, anyhow};
+use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -155,6 +156,8 @@ struct Board {
     began: Instant,
     /// Compute of all runs that was spent before this process.
     before: f64,
+    /// Warnings that were given.
+    warned: HashSet<String>,
 }
 
 struct Shown {
@@ -162,6 +165,7 @@ struct Shown {
     done: f64,
     total: f64,
     text: String,
+    tokens_per_second: f64,
     over: bool,
 }
 
@@ -172,6 +176,7 @@ impl Board {
             done: 0.0,
             total: run.schedule.most_compute(),
             text: String::new(),
+            tokens_per_second: 0.0,
             over: false,
         };
         Self {
@@ -180,12 +185,15 @@ impl Board {
             runs: runs.iter().map(shown).collect(),
             began: Instant::now(),
             before: 0.0,
+            warned: HashSet::new(),
         }
     }
 
     fn show(&mut self, i: usize, event: &Event) {
         let name = self.runs[i].name.clone();
-        for text in told(event).into_iter().chain(warned(event)) {
+        // What is wrong with the data or the machine is so for all runs.
+        let new = warned(event).filter(|text| self.warned.insert(text.clone()));
+        for text in told(event).into_iter().chain(new) {
             self.note(&format!("{name}: {text}"));
         }
         match event {
@@ -197,6 +205,7 @@ impl Board {
                 let run = &mut self.runs[i];
                 run.done = point.compute_flops;
                 run.total = total_flops.0;
+                run.tokens_per_second = point.tokens_per_second;
                 run.text = format!("{name} {}/{n_steps} loss {:.3}", point.step, point.train_loss);
                 self.line();
             }
@@ -234,19 +243,16 @@ impl Board {
         } else {
             "?".to_string()
         };
-        let on: Vec<&str> = self
-            .runs
-            .iter()
-            .filter(|run| !run.over && !run.text.is_empty())
-            .map(|run| run.text.as_str())
-            .take(MOST_SHOWN)
-            .collect();
+        let on = || self.runs.iter().filter(|run| !run.over && !run.text.is_empty());
+        let shown: Vec<&str> = on().map(|run| run.text.as_str()).take(MOST_SHOWN).collect();
+        let tokens_per_second: f64 = on().map(|run| run.tokens_per_second).sum();
         let text = format!(
-            "{}: {:.0} % of compute  {left} left  {over} of {} done  {}",
+            "{}: {:.0} % of compute  {left} left  {} tokens/s  {over} of {} done  {}",
             self.what,
             100.0 * done / total.max(1.0),
+            output::count(tokens_per_second as u64),
             self.runs.len(),
-            on.join("  ")
+            shown.join("  ")
         );
         self.line.update(&text);
     }

@@ -31,16 +31,16 @@ pub struct Train {
     /// cpu, cuda or cuda:NUMBER
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Go on from the newest whole checkpoint, or start where the run has made none yet
+    /// Continue from the newest intact checkpoint, or from the start if the run has none yet
     #[arg(long)]
     resume: bool,
-    /// Begin with the steps that this run has in common with another one, from its newest fitting checkpoint, unless it has steps already
+    /// Take over the steps that this run shares with another, from that run's newest suitable checkpoint; ignored once this run has steps
     #[arg(long, value_name = "RUN")]
     branch_of: Option<PathBuf>,
     /// Train the schedule's last shape alone, for comparison
     #[arg(long)]
     from_scratch: bool,
-    /// Train the last stage for this multiple of its length: ends of runs whose learning rate decays
+    /// Make the last stage this many times as long (0.001 to 1000), to compare ends of runs of several lengths [default: 1]
     #[arg(long, value_name = "FACTOR", value_parser = length)]
     length: Option<f64>,
     /// Train under another seed than the schedule's
@@ -165,7 +165,7 @@ pub fn stop_on_signals() -> Result<&'static AtomicBool> {
             if STOP.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
-            output::note("stopping; once more to stop at once, with nothing saved");
+            output::note("stopping and saving; interrupt again to quit without saving");
         })
     });
     match set {
@@ -199,7 +199,7 @@ pub fn report(summary: &RunSummary) -> Result<()> {
     ))?;
     let loss = |loss: Option<f64>| loss.map_or("none".into(), |loss| format!("{loss:.4}"));
     output::line(&format!(
-        "loss {} nats per token, held-out {}",
+        "training loss {} nats per token, held-out {}",
         loss(summary.train_loss),
         loss(summary.val_loss),
     ))?;

@@ -23,6 +23,6 @@ pub enum ScalingError {
         value: f64,
     },
     /// An equation without a solution in its range.
-    #[error("{0} has no solution here")]
+    #[error("no solution for {0}")]
     NoSolution(&'static str),
 }

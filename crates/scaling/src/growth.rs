@@ -159,7 +159,7 @@ impl TrainingCost {
         let losses: Vec<f64> =
             growths.iter().map(|growth| growth.loss).chain([final_loss]).collect();
         if losses.windows(2).any(|pair| pair[0] <= pair[1]) {
-            return Err(ScalingError::NoSolution("an order of growth losses for these sizes"));
+            return Err(ScalingError::NoSolution("growth losses in the order of these sizes"));
         }
         Ok(growths)
     }

@@ -21,7 +21,7 @@ impl Throughput {
             points.push((n_params.ln(), -tokens_per_second.ln()));
         }
         if points.is_empty() {
-            return Err(ScalingError::NoSolution("the speed of no measured size"));
+            return Err(ScalingError::NoSolution("a speed without measured sizes"));
         }
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mean = |group: &[(f64, f64)]| {

@@ -47,11 +47,7 @@ impl Sides {
             }
         }
         let grown = &first.schedule.stages()[1..];
-        let is_of_a_stage = |other: &RunRecord| {
-            let shape = other.schedule.stages()[0].shape(1);
-            other.is_from_scratch() && grown.iter().any(|stage| stage.shape(1) == shape)
-        };
-        if let Some(other) = self.others.iter().find(|other| !is_of_a_stage(other)) {
+        if let Some(other) = self.others.iter().find(|other| !first.grows_into(&other.schedule)) {
             let shapes: Vec<String> =
                 grown.iter().map(|stage| stage.shape(1).to_string()).collect();
             let due = if shapes.is_empty() {
@@ -105,14 +101,14 @@ impl Sides {
         let all = self.staged.iter().chain(&self.scratch).chain(&self.others);
         if let Some(run) = all.into_iter().find(|run| run.data().is_none()) {
             notes.insert(format!(
-                "{} has no checkpoint, which would tell its data: that all runs learn from the same is taken on trust",
+                "{} has no checkpoint to identify its data: all runs are assumed to learn from the same data",
                 run.folder.display()
             ));
         }
         let (staged, scratch) = (seeds(&self.staged), seeds(&self.scratch));
         if !scratch.is_empty() && staged != scratch {
             notes.insert(format!(
-                "the staged runs are of seeds {} and those from scratch of {}: the missing ones may lie elsewhere, and no interval knows of it",
+                "the staged runs have seeds {} and those from scratch {}: runs with the missing seeds may differ, which no interval accounts for",
                 listed(&staged),
                 listed(&scratch)
             ));

@@ -73,7 +73,7 @@ impl Sides {
             format!("from {first:.4} at their first evaluation to {lowest:.4}")
         };
         let why = format!(
-            "no loss is one of all runs: the staged ones go {}, those from scratch {}",
+            "no loss is reached by all runs: the staged ones go {}, those from scratch {}",
             spans(&self.staged),
             spans(&self.scratch)
         );
@@ -129,7 +129,7 @@ impl Sides {
                 (false, false) => "none ends as low or as high: make a longer and a shorter one",
             };
             Some(format!(
-                "of seed {seed}'s from scratch, which end at {}, {lacks} (--seed {seed} --length)",
+                "of the runs from scratch with seed {seed}, which end at {}, {lacks} (train --from-scratch --seed {seed} --length)",
                 range(ends)
             ))
         };

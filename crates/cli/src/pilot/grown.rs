@@ -82,8 +82,8 @@ pub fn without_grown_run(law: &Fit, small: &GptShape, large: &PlannedPilot) -> S
     let large = large.shape;
     if small_is_cheaper {
         format!(
-            "{small} alone takes less compute to where {large} ends under the law, so a growth would come best after that, and \
-             none was made: the pace of a grown model is not known; --grow-by measures an earlier one"
+            "{small} alone reaches the final loss of {large} with less compute under the law, so the best growth would come later still, and \
+             none was made: the pace after growth is unknown; --grow-by measures an earlier growth"
         )
     } else {
         format!(

@@ -185,7 +185,7 @@ fn bad_input_is_explained_and_leaves_no_trace() {
         ),
         (
             "train other.toml --out new --branch-of run",
-            "run: no checkpoint is of a step up to which",
+            "run: no checkpoint lies within the steps that the two runs share",
         ),
         ("train other.toml --out new --branch-of run", "`seed = 1` there, `seed = 2` here"),
         ("train tiny.toml --out new --branch-of nowhere", "nowhere: holds no run"),

@@ -44,10 +44,13 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
     assert!(world.path("early/pilot-2x16x2-h4-f16-to-2x16x2-by-0.2/growth-1.json").exists());
     assert_eq!(both["grown"]["grew"]["head_size"], true, "{both}");
     let found = world.bad("pilot recipe.toml --share 0.5 --grow-by 0.2 -o constant");
-    assert!(found.contains("--grow-by 0.2: the pace after a growth is measured where"), "{found}");
+    assert!(
+        found.contains("--grow-by 0.2: the pace after a growth can only be measured if"),
+        "{found}"
+    );
     let found = world.bad(&format!("pilot recipe.toml {grow} -o constant"));
     assert!(
-        found.contains("--grow feed-forward: the pace after a growth is measured where"),
+        found.contains("--grow feed-forward: the pace after a growth can only be measured if"),
         "{found}"
     );
     let ramp = "tokens = 64, ramp = { from_tokens = 32, steps = 50, rate_exponent = 0.5 }, micro";
@@ -70,7 +73,7 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
         let text = lossy(&found.stderr);
         assert!(found.status.success(), "{text}");
         assert!(lossy(&found.stdout).contains("\nThat run saved "), "{}", lossy(&found.stdout));
-        let warning = "measured on a growth of the kind feed-forward between pilot shapes, and is taken for width too";
+        let warning = "measured on a growth in feed-forward between pilot shapes and is assumed for width too";
         assert_eq!(text.contains(warning), warned, "{text}");
     }
     // The pace of an early growth says little of a late one, nor of one after as large a share of a longer run.
@@ -86,7 +89,7 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
         assert!(found.status.success(), "{end}: {text}");
         assert_eq!(text.contains("the pace was measured after a growth at"), late, "{end}: {text}");
         assert_eq!(
-            text.contains("tokens a parameter, and the growth into stage 2"),
+            text.contains("tokens per parameter, but the growth into stage 2"),
             settled,
             "{end}: {text}"
         );

@@ -115,7 +115,7 @@ fn a_staged_run_is_compared_drawn_and_reported() {
     world.write("early/metrics.csv", early.join("\n") + "\n");
     let early = world.json("compare early scratch");
     let notes = early["notes"].to_string();
-    assert!(notes.contains("have not grown for the last time"), "{notes}");
+    assert!(notes.contains("have not yet made their last growth"), "{notes}");
     assert!(notes.contains("early is at step 50 and not at its end"), "{notes}");
     // One that has ended before, and has begun again since.
     let ended = "{\"event\":\"ended\",\"outcome\":\"target_reached\"}\n";
@@ -171,10 +171,7 @@ fn a_staged_run_is_compared_drawn_and_reported() {
         found.contains("one baseline seed") && found.contains(" over 128 held-out tokens"),
         "{found}"
     );
-    assert!(
-        notes.contains("the staged runs are of seeds 1, 2 and those from scratch of 1"),
-        "{notes}"
-    );
+    assert!(notes.contains("the staged runs have seeds 1, 2 and those from scratch 1"), "{notes}");
     assert!(world.path("staged/1/report.html").exists());
 }
 
@@ -260,20 +257,48 @@ fn a_law_says_whether_it_is_one_of_ends() {
     }
 }
 
+/// Decayed runs from scratch, and in staged/ one that saves a fifth of the compute, whose rows these are.
+fn write_decayed_sides(world: &World, decaying: &str) -> Vec<(usize, f64, f64)> {
+    let per_step = 6.0 * 64.0 * f64::from(12 * 2 * 32 * 32);
+    let loss = |compute: f64| 3.0 * (compute / 1e9).powf(-0.1);
+    write_decayed(world, decaying, per_step, loss);
+    let end = 0.8 * per_step * 100.0;
+    let mut rows: Vec<(usize, f64, f64)> =
+        (1..100).map(|i| ((i - 1) / 60, end * i as f64 / 100.0, 5.0)).collect();
+    rows.push((1, end, loss(per_step * 100.0)));
+    write_run(&world.path("staged"), decaying, &rows);
+    rows
+}
+
+#[test]
+fn baselines_may_be_named_one_by_one() {
+    let world = World::empty();
+    write_decayed_sides(&world, &STAGED.replace("\"constant\"", "\"linear\""));
+    let apart = "scratch/240 scratch/60 scratch/120";
+    let found = world.json(&format!("compare staged {apart}"));
+    assert_eq!(found, world.json("compare staged scratch"));
+    let twice = world.bad("compare staged scratch scratch/60");
+    assert!(twice.contains("scratch/60: is given twice"), "{twice}");
+    for (baselines, name) in [("scratch", "together"), (apart, "apart")] {
+        world.good(&format!("report staged {baselines} -o {name}.html"));
+        world.good(&format!("plot staged {baselines} -o {name}.svg"));
+    }
+    let read = |name: &str| fs::read_to_string(world.path(name)).unwrap();
+    assert!(read("apart.html").contains("20.0 %"));
+    assert_eq!(read("apart.svg"), read("together.svg"));
+    world.good("plot staged scratch");
+    assert_eq!(read("staged/figure.svg"), read("together.svg"));
+    let nowhere = world.bad("plot staged/schedule.toml");
+    assert!(nowhere.contains("schedule.toml: is no run's folder; -o says where"), "{nowhere}");
+}
+
 /// Where the learning rate decays, ends are compared with the ends of runs of several lengths.
 #[test]
 fn decayed_runs_are_compared_by_their_ends() {
     let world = World::empty();
     let decaying = STAGED.replace("\"constant\"", "\"linear\"");
     world.write("tiny.toml", &decaying);
-    let per_step = 6.0 * 64.0 * f64::from(12 * 2 * 32 * 32);
-    let loss = |compute: f64| 3.0 * (compute / 1e9).powf(-0.1);
-    write_decayed(&world, &decaying, per_step, loss);
-    let end = 0.8 * per_step * 100.0;
-    let mut rows: Vec<(usize, f64, f64)> =
-        (1..100).map(|i| ((i - 1) / 60, end * i as f64 / 100.0, 5.0)).collect();
-    rows.push((1, end, loss(per_step * 100.0)));
-    write_run(&world.path("staged"), &decaying, &rows);
+    let rows = write_decayed_sides(&world, &decaying);
     let found = world.json("compare staged scratch");
     let savings = found["savings"].as_array().unwrap();
     assert_eq!((savings.len(), savings[0]["at"].as_str()), (1, Some("the ends")));
@@ -294,13 +319,23 @@ fn decayed_runs_are_compared_by_their_ends() {
     let one_length = world.json("compare staged scratch/60");
     assert_eq!(one_length["savings"].as_array().unwrap().len(), 0);
     let why = one_length["no_saving"].as_str().unwrap();
-    assert!(why.contains("none ends as low: make a longer one (--seed 1 --length)"), "{why}");
+    assert!(
+        why.contains(
+            "none ends as low: make a longer one (train --from-scratch --seed 1 --length)"
+        ),
+        "{why}"
+    );
     let longest = world.json("compare staged scratch/240");
     let why = longest["no_saving"].as_str().unwrap();
-    assert!(why.contains("none ends as high: make a shorter one (--seed 1 --length)"), "{why}");
+    assert!(
+        why.contains(
+            "none ends as high: make a shorter one (train --from-scratch --seed 1 --length)"
+        ),
+        "{why}"
+    );
     // Lower than any end from scratch, with a third of the longest run's compute.
     let mut low = rows.clone();
-    low.last_mut().unwrap().2 = loss(per_step * 300.0);
+    low.last_mut().unwrap().2 *= 3f64.powf(-0.1);
     write_run(&world.path("low"), &decaying, &low);
     let low = world.json("compare low scratch");
     let least = &low["at_least"];
@@ -338,7 +373,7 @@ fn decayed_runs_are_compared_by_their_ends() {
     let swapped = world.bad("report scratch -o x.html");
     assert!(
         swapped.contains(
-            "one schedule under several seeds; runs from scratch of several lengths are the second"
+            "one schedule under several seeds; runs from scratch of several lengths are baselines"
         ),
         "{swapped}"
     );
@@ -394,6 +429,9 @@ fn what_would_be_left_out_or_written_over_is_refused() {
             "--pilots: scratch/2: is given twice",
         ),
         ("compare staged scratch --pilots staged/1", "--pilots: staged/1: is the staged run"),
+        ("report staged scratch --pilots empty", "--pilots: empty: neither a run"),
+        ("plot staged scratch --pilots empty", "--pilots: empty: neither a run"),
+        ("plot scratch/1 --pilots scratch/2", "--pilots: scratch/1 is no staged run"),
         ("demo --resume --out long", "demo.json: minutes = 1000000000: must be from 0.5 to 10000"),
         ("compare torn scratch", "torn/2: has a metrics.csv and no schedule.toml"),
         ("compare staged loose", "loose/2: a link that leads nowhere"),
@@ -460,11 +498,11 @@ fn runs_are_read_together_only_where_their_losses_can_be() {
     let none = world.json("compare staged high");
     assert!(none["savings"].as_array().unwrap().is_empty());
     let why = none["no_saving"].as_str().unwrap();
-    assert!(why.starts_with("no loss is one of all runs: the staged ones go from "), "{why}");
-    assert!(world.good("compare staged high").contains("the saving cannot be told: no loss"));
+    assert!(why.starts_with("no loss is reached by all runs: the staged ones go from "), "{why}");
+    assert!(world.good("compare staged high").contains("no saving can be computed: no loss"));
     world.good("report staged high -o high.html");
     let page = fs::read_to_string(world.path("high.html")).unwrap();
-    assert!(page.contains("It cannot be told: no loss is one of all runs"), "{page}");
+    assert!(page.contains("No saving can be computed: no loss is reached by all runs"), "{page}");
     let lost: Vec<(usize, f64, f64)> = rows.iter().map(|row| (3, row.1, row.2)).collect();
     write_run(&world.path("lost"), &wide, &lost);
     let found = world.bad("compare staged lost");
@@ -524,19 +562,32 @@ fn what_cannot_be_compared_is_explained() {
     let other = STAGED.split("[[stages]]").next().unwrap().to_string()
         + "[[stages]]\nn_layers = 1\nd_model = 16\nn_heads = 2\nuntil = { steps = 60 }\n";
     write_run(&world.path("narrow"), &other, &rows);
+    write_run(&world.path("narrow-ones/1"), &other, &rows);
     let found = world.bad("compare staged narrow");
     assert!(found.contains("narrow: trains 1x16x2, and"), "{found}");
     let found = world.bad("compare staged scratch --others narrow");
     let twice = world.bad("compare staged scratch --others scratch/1");
     assert!(twice.contains("--others: scratch/1: is there already"), "{twice}");
+    // Of a folder of runs those that tell something are taken.
+    let wide =
+        other.replace("1\nd_model = 16", "2\nd_model = 32").replace("heads = 2", "heads = 4");
+    let falling = |i: i32| (0, 1e6 * f64::from(i), 3.0 - 0.02 * f64::from(i));
+    write_run(&world.path("pilots/1"), &other, &rows);
+    write_run(&world.path("pilots/2"), &wide, &(1..50).map(falling).collect::<Vec<_>>());
+    let ratio = |options: &str| {
+        let found = world.json(&format!("compare staged scratch {options}"));
+        found["growths"][0]["dynamics_ratio"].as_f64().unwrap()
+    };
+    assert_ne!(ratio("--others pilots"), ratio(""));
+    assert_eq!(ratio("--others pilots"), ratio("--others pilots/2"));
+    let others = world.bad("compare staged scratch --others narrow-ones");
+    assert!(others.contains("narrow-ones: holds no run from scratch, at a constant"), "{others}");
     fs::rename(world.path("staged/1/growth-1.json"), world.path("kept.json")).unwrap();
     let notes = world.json("compare staged/1 scratch")["notes"].to_string();
     assert!(notes.contains("staged/1 has no growth-1.json"), "{notes}");
     fs::rename(world.path("kept.json"), world.path("staged/1/growth-1.json")).unwrap();
     let message = "--others narrow: is no run from scratch of a shape that the staged run grows into (2x32x4)";
     assert!(found.contains(message), "{found}");
-    let wide =
-        other.replace("1\nd_model = 16", "2\nd_model = 32").replace("heads = 2", "heads = 4");
     write_run(&world.path("far"), &wide.replace("context_len = 16", "context_len = 8"), &rows);
     let found = world.bad("compare staged far");
     assert!(found.contains("far: model.context_len = 8, and 16 in staged"), "{found}");

@@ -58,11 +58,11 @@ pub enum FitError {
         n_parameters: usize,
     },
     /// No start led to a finite objective.
-    #[error("the form {0} fits these points from no start")]
+    #[error("the form {0} could not be fitted to these points from any start")]
     NoFit(LawForm),
     /// The best parameters are beyond what numbers can hold, as where losses hardly depend on a quantity.
     #[error(
-        "no numbers hold the best parameters of the form {0}: these points do not fix them; more sizes or longer runs would"
+        "the best parameters of the form {0} overflow: these points do not determine them; add more sizes or longer runs"
     )]
     NotFinite(LawForm),
     /// Too few isoFLOP groups, or groups without a minimum inside.

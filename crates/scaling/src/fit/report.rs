@@ -274,7 +274,7 @@ impl Fit {
         let is_flat = |i: &usize| self.fall(&greatest, *i, BEYOND * greatest[*i]) < LEAST_FALL;
         let range = &self.ranges[(0..greatest.len()).find(is_flat)?];
         Some(format!(
-            "{} beyond {:.3e} brings nothing under this law: asymptotes and best sizes by it mean little",
+            "{} beyond {:.3e} hardly lowers the loss under this law: asymptotes and best sizes from it mean little",
             range.quantity, range.greatest
         ))
     }
@@ -293,13 +293,13 @@ impl Fit {
         warnings.extend(self.flat_beyond());
         for (name, one) in &self.parameters {
             if one.value == 0.0 {
-                warnings.push(format!("{name} is at its bound 0: the data ask for less"));
+                warnings.push(format!("{name} is at its bound 0: a value below would fit better"));
             }
             let (Some(low), Some(high)) = (one.low, one.high) else { continue };
             // Scales and factors stretch over decades where their exponents are known well.
             if name.starts_with(['a', 'b', 'E']) && high - low > one.value.abs() {
                 warnings.push(format!(
-                    "a flat direction: {name} is {:.4}, anything from {low:.4} to {high:.4}",
+                    "poorly determined: {name} is {:.4}, 95 % interval {low:.4} to {high:.4}",
                     one.value
                 ));
             }
@@ -368,7 +368,7 @@ impl Part {
         }
         if self.plain_is_lower() {
             warnings.push(format!(
-                "the plain search of {form} found a lower objective, {:.6e} instead of {:.6e}: its parameters are taken",
+                "plain L-BFGS on {form} found a lower objective, {:.6e} instead of {:.6e}: its parameters are used",
                 plain.best.objective(),
                 found.best.objective()
             ));

@@ -52,7 +52,7 @@ pub(crate) fn baselines(
     let continuous = cost.continuous_saving(least_size(shapes), n, final_loss).map(|saving| {
         (
             saving,
-            "endlessly many growths that preserve the dynamics: no chain at a pace up to 1 saves more"
+            "infinitely many growths that preserve the dynamics: no chain at a pace up to 1 saves more"
                 .to_string(),
         )
     });
@@ -86,7 +86,7 @@ fn authors(
         let small = pair[0].n_params() as f64;
         let loss = cost.loss_at_slope(small, slope)?;
         if loss >= before || loss <= final_loss {
-            return Err(ScalingError::NoSolution("an order of these thresholds"));
+            return Err(ScalingError::NoSolution("these thresholds in this order"));
         }
         before = loss;
         sizes.push(small);
@@ -116,7 +116,7 @@ fn stacking(
         return Err(ScalingError::NoSolution("a final loss below that of stacking"));
     }
     let saving = cost.staged_saving(&[small, n_params], &[loss], final_loss)?;
-    Ok((saving, format!("from N / 4 after {tokens:.2e} tokens, were stacking loss-preserving")))
+    Ok((saving, format!("from N / 4 after {tokens:.2e} tokens, if stacking preserved the loss")))
 }
 
 /// One growth from a single layer after 80 % of the tokens of the whole run.

@@ -49,7 +49,7 @@ pub enum PlanError {
     },
     /// A latest growth where the end is not known beforehand.
     #[error(
-        "how late a growth may come can be said where the end is given: a shape with its stop, or a loss to reach"
+        "a latest growth (--grow-by) needs a known end: a shape with its stop, or a loss to reach"
     )]
     GrowByWithoutEnd,
     /// A run that nobody can make.
@@ -72,7 +72,7 @@ pub enum PlanError {
     },
     /// A family whose largest shape is the best of it.
     #[error(
-        "{shape}, the largest shape of this aspect and size of heads, would do best without growth, so that a larger one may do better: take \
+        "{shape}, the largest shape of this aspect and head size, is the best single size, so a larger one may be better still: choose \
          another aspect or larger heads, or name the shape"
     )]
     FamilyEnds {
@@ -81,7 +81,7 @@ pub enum PlanError {
     },
     /// More stages than the operators allow.
     #[error(
-        "{wanted} stages to {shape}: no chain of {operators} growths has so many, each with something to do{}",
+        "{wanted} stages to {shape}: no chain of {operators} growths has that many useful stages{}",
         .reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"))
     )]
     NoChain {

@@ -63,7 +63,7 @@ impl CheaperAlone {
     /// Why there is no best growth from it, with what it was compared with.
     pub fn reason(&self, than: &str) -> String {
         format!(
-            "{} alone reaches that loss for {:.0} % less than {than}, so a growth from it spares the more the later it comes, up to the end",
+            "{} alone reaches that loss for {:.0} % less than {than}, so a growth from it saves more the later it comes, right up to the end",
             self.shape,
             100.0 * self.less
         )
@@ -75,7 +75,7 @@ impl CheaperAlone {
         if !self.has_end {
             return reason;
         }
-        format!("{reason}; where {last} is needed, --grow-by SHARE says how late it may grow")
+        format!("{reason}; if {last} is needed, --grow-by SHARE sets the latest growth")
     }
 }
 

@@ -355,7 +355,7 @@ fn a_smaller_model_that_is_cheaper_to_the_end_is_named() {
     assert!(reason.starts_with(&smallest.to_string()), "{reason}");
     let growing = Plan::new(&Request { stages: 2..=4, ..base.clone() }, |_, _| 1e6);
     let message = growing.unwrap_err().to_string();
-    assert!(message.contains(&format!("with something to do: {reason}")), "{message}");
+    assert!(message.contains(&format!("useful stages: {reason}")), "{message}");
     let by = plan(&Request { grow_by: Some(0.8), stages: 1..=2, ..base.clone() });
     assert!(by.advice.grow && by.saving > 0.7, "{}", by.saving);
     let nothing = plan(&Request { operators: Operators::NONE, ..base });

@@ -75,7 +75,11 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     world.write("grown.json", law.to_string());
     let refused = world.staged(&format!("{ask} grown.json"));
     assert_eq!(refused.status.code(), Some(2));
-    assert!(lossy(&refused.stderr).contains("it tells no pace"), "{}", lossy(&refused.stderr));
+    assert!(
+        lossy(&refused.stderr).contains("no pace follows from it"),
+        "{}",
+        lossy(&refused.stderr)
+    );
     assert_eq!(world.json(&format!("{ask} grown.json --pace 0.8"))["saving"], by_hand["saving"]);
     let refused = world.staged(&format!("{ask} law.json --pace 0"));
     assert!(lossy(&refused.stderr).contains("must be above 0 and at most 2"));
@@ -91,8 +95,7 @@ fn a_plan_says_what_it_leaves_out_and_at_which_pace_nothing_grows() {
         assert!(found.status.success(), "{arguments}: {text}");
         text
     };
-    let (plan, later) =
-        ("plan --shape gpt2 --stop 1tpp", "--grow-by SHARE makes one that grows late");
+    let (plan, later) = ("plan --shape gpt2 --stop 1tpp", "--grow-by SHARE plans a late growth");
     assert!(told(plan).contains(later), "{}", told(plan));
     for bounded in ["--shape gpt2 --stop 1tpp --grow-by 0.9", "--shape gpt2 --stop 20tpp"] {
         assert!(!told(&format!("plan {bounded}")).contains(later), "{bounded}");
@@ -101,10 +104,10 @@ fn a_plan_says_what_it_leaves_out_and_at_which_pace_nothing_grows() {
     assert!(alone["less"].as_f64().is_some_and(|less| less > 0.0), "{alone}");
     let none = told("plan --shape gpt2 --pace 0.1");
     assert!(
-        none.contains("growths were looked for at a pace of 0.10; --pace takes another"),
+        none.contains("growths were searched for at a pace of 0.10; --pace sets another"),
         "{none}"
     );
-    assert!(!told("plan --shape gpt2 --pace 0.1 --stages 1").contains("growths were looked for"));
+    assert!(!told("plan --shape gpt2 --pace 0.1 --stages 1").contains("growths were searched for"));
     // Sequences and batches of which GPT-2's are no multiples.
     let odd = world.json("plan --shape gpt2 --context 96 --batch 960");
     assert_eq!(
@@ -141,7 +144,7 @@ fn a_plan_takes_the_vocabulary_from_where_it_is_told() {
     let mut law = world.json(&format!("fit points.csv {COLUMNS} --bootstraps 0 -o law.json"));
     let ask = |options: &str| {
         let plan = world.json(&format!("plan --budget 1e19 --law law.json {options}"));
-        let assumes = plan["warnings"].to_string().contains("GPT-2's where nothing is said");
+        let assumes = plan["warnings"].to_string().contains("GPT-2's by default");
         (plan["stages"][0]["n_vocab"].as_u64().unwrap(), assumes)
     };
     world.good("plan --budget 1e19 --law law.json -o plan.toml");

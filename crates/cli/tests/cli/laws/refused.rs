@@ -95,7 +95,7 @@ fn bad_plans_and_figures_are_explained_and_leave_no_trace() {
         ("plan --budget 1e19 --law none", "--law: none: neither kaplan, kaplan-authors"),
         (
             "plan --budget 1e23 --head-size 8",
-            "64x4096x512, the largest shape of this aspect and size of heads, would do best",
+            "64x4096x512, the largest shape of this aspect and head size, is the best single size",
         ),
         (
             "plan --shape gpt2 --through 12x384x6 --stop 3.2 --vocab 30",
