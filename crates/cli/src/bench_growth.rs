@@ -25,6 +25,7 @@ const EVERY: u64 = 40;
 /// Arguments of `staged bench growth`.
 #[derive(Args)]
 #[command(
+    override_usage = "staged bench growth <SCHEDULE> --out <DIR> [OPTIONS]",
     after_help = "Example: staged bench growth schedules/dickens_scratch.toml --text dickens.txt -o runs/growth\n\n\
     What is measured is kept in OUT/curves.csv; the same command goes on where it was stopped."
 )]

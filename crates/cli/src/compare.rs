@@ -9,11 +9,14 @@ use trainer::RunFolder;
 
 /// Arguments of `staged compare`.
 #[derive(Args)]
-#[command(after_help = "Example: staged compare runs/chain runs/scratch --json\n\n\
+#[command(
+    override_usage = "staged compare <RUN> <BASELINE>... [OPTIONS]",
+    after_help = "Example: staged compare runs/chain runs/scratch --json\n\n\
     Each side is a run's folder, or a folder of runs of one schedule under several seeds; several baselines count as one \
     folder of them. Losses are held-out losses, smoothed over compute; the compute of evaluations is counted on neither side.\n\n\
     Where the learning rate decays, only the ends of runs are compared: the runs from scratch are then of several \
-    lengths (train --from-scratch --length FACTOR), of which some end above the staged run's loss and some below.")]
+    lengths (train --from-scratch --length FACTOR), of which some end above the staged run's loss and some below."
+)]
 pub struct Compare {
     /// The staged run, or a folder of them
     run: PathBuf,

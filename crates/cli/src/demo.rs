@@ -97,7 +97,7 @@ pub struct Demo {
     /// Text files to learn, byte by byte, instead of the synthetic language
     #[arg(long, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
-    /// Target duration in minutes on two cores, which sets the model's size [default: 2, or with --resume that of the demo]
+    /// Target duration on two cores, 0.5 to 10000 minutes, which sets the model's size [default: 2, or with --resume that of the demo]
     #[arg(long, value_parser = minutes)]
     minutes: Option<f64>,
     /// The folder of everything [default: runs/demo, or the first free of runs/demo-2, ...]

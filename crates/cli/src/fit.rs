@@ -42,13 +42,13 @@ pub struct Fit {
     /// Instead of a law, fit the compute-optimal size N_opt(C) to runs of equal compute
     #[arg(long, conflicts_with_all = ["figure", "form"])]
     isoflop: bool,
-    /// Resamples for the 95 % intervals
+    /// Resamples for the 95 % intervals; 0 for none
     #[arg(long, default_value_t = 1000, value_parser = bootstraps)]
     bootstraps: usize,
     /// Seed of the resamples
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where to write the law; its points go beside it
+    /// Where to write the law; its points go beside it [default: nowhere, the law is only printed]
     #[arg(short, long, value_name = "LAW.json")]
     out: Option<PathBuf>,
     /// Draw the points on the law and the residuals, as .svg or .png; needs --out

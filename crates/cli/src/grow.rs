@@ -24,11 +24,14 @@ const CHECK_SEQUENCES: usize = 8;
 
 /// Arguments of `staged grow`.
 #[derive(Args)]
-#[command(after_help = "Example: staged grow runs/small --width 2 --mode split -o grown\n\
+#[command(
+    override_usage = "staged grow <CHECKPOINT> --out <DIR> [OPTIONS]",
+    after_help = "Example: staged grow runs/small --width 2 --mode split -o grown\n\
     Example: staged grow runs/small --d-model 192 --depth 8 -o grown\n\n\
     Width modes are duplicate, split and fresh (the default); depth modes \
     are identity, copy_identity (the default) and copy. Width grows first. docs/GROWTH.md says what \
-    each keeps. To train on after a growth, name what is written here in a schedule: model.start = \"grown\".")]
+    each keeps. To train on after a growth, name what is written here in a schedule: model.start = \"grown\"."
+)]
 pub struct Grow {
     /// A checkpoint, or a run for its newest one
     checkpoint: PathBuf,

@@ -13,10 +13,13 @@ use trainer::RunFolder;
 
 /// Arguments of `staged plot`.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  staged plot law.json -o fit.svg\n  \
+#[command(
+    override_usage = "staged plot <SOURCES>... [OPTIONS]",
+    after_help = "Examples:\n  staged plot law.json -o fit.svg\n  \
     staged plot schedules/x.toml --show curves -o curves.png\n  \
     staged plot runs/staged runs/scratch -o story.svg\n  \
-    staged plot runs/small runs/big -o loss.svg")]
+    staged plot runs/small runs/big -o loss.svg"
+)]
 pub struct Plot {
     /// A staged run and its baselines (predicted against actual), or runs of one stage each, or one planned
     /// schedule (.toml), or one law (.json)

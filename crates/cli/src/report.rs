@@ -13,7 +13,10 @@ use trainer::RunFolder;
 
 /// Arguments of `staged report`.
 #[derive(Args)]
-#[command(after_help = "Example: staged report runs/staged runs/scratch -o report.html")]
+#[command(
+    override_usage = "staged report <RUN> [BASELINE]... [OPTIONS]",
+    after_help = "Example: staged report runs/staged runs/scratch -o report.html"
+)]
 pub struct Report {
     /// The run, or a folder of one schedule's runs under several seeds
     run: PathBuf,

@@ -66,7 +66,9 @@ pub enum FitError {
     )]
     NotFinite(LawForm),
     /// Too few isoFLOP groups, or groups without a minimum inside.
-    #[error("{found} budgets have a minimum between their sizes: at least {needed} are needed")]
+    #[error(
+        "{found} budgets have a minimum between their sizes: at least {needed} are needed, each with runs of four sizes or more"
+    )]
     TooFewBudgets {
         /// Budgets with a minimum.
         found: usize,

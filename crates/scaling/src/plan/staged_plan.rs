@@ -62,10 +62,12 @@ pub struct CheaperAlone {
 impl CheaperAlone {
     /// Why there is no best growth from it, with what it was compared with.
     pub fn reason(&self, than: &str) -> String {
+        let less = 100.0 * self.less;
+        let decimals = if less < 1.0 { 2 } else { 0 };
         format!(
-            "{} alone reaches that loss for {:.0} % less than {than}, so a growth from it saves more the later it comes, right up to the end",
+            "{} alone reaches that loss for {less:.decimals$} % less than {than}, so a growth from it saves more the later it comes, right up to \
+             the end",
             self.shape,
-            100.0 * self.less
         )
     }
 
