@@ -23,7 +23,8 @@ pub struct Compare {
     /// Runs of its last shape from scratch, or folders of such runs
     #[arg(required = true, value_name = "BASELINE")]
     baselines: Vec<PathBuf>,
-    /// Runs of earlier shapes from scratch, for the dynamics ratios of growths into them; of a folder of runs, as of pilot runs, those that are
+    /// Runs of earlier shapes from scratch, for the dynamics ratios of growths into them; from a folder, such as that of pilot
+    /// runs, those of such shapes at a constant rate are taken
     #[arg(long, num_args = 1.., value_name = "RUN")]
     others: Vec<PathBuf>,
     /// Pilot runs whose compute is counted, instead of those that the plan names
@@ -63,8 +64,8 @@ pub fn sides(
     } else {
         compute_of_pilots(pilots, &staged).context("--pilots")?
     };
-    let others =
-        others.iter().map(|path| others_at(path, &staged[0])).collect::<Result<Vec<_>>>()?;
+    let sides: Vec<&RunRecord> = staged.iter().chain(&scratch).collect();
+    let others = others.iter().map(|path| others_at(path, &sides)).collect::<Result<Vec<_>>>()?;
     let others: Vec<RunRecord> = others.into_iter().flatten().collect();
     // Into a stage before the last one a growth comes while the rate is stable, in a run whose rate decays too.
     let of_ends = staged[0].decays()
@@ -87,11 +88,15 @@ pub fn sides(
 }
 
 /// The run that is named for the dynamics of growths, or those of a folder that can tell them.
-fn others_at(path: &Path, staged: &RunRecord) -> Result<Vec<RunRecord>> {
+fn others_at(path: &Path, sides: &[&RunRecord]) -> Result<Vec<RunRecord>> {
     if RunFolder::is_run(path) {
         return Ok(vec![RunRecord::read(path)?]);
     }
-    let found = grown_shapes_in(path, staged)?;
+    let mut found = grown_shapes_in(path, sides[0])?;
+    let is_a_side = |other: &RunRecord| {
+        sides.iter().any(|run| output::is_same_file(&run.folder, &other.folder))
+    };
+    found.retain(|other| !is_a_side(other));
     if found.is_empty() {
         bail!(
             "--others {}: holds no run from scratch, at a constant learning rate, of a shape that the staged run grows into; leave it out",

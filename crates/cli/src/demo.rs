@@ -478,7 +478,7 @@ impl Story {
         }
         let pilots: f64 = self.pilots.iter().map(|pilot| pilot.compute).sum();
         output::line(&format!(
-            "{} pilot runs took {}; the whole demo took {}",
+            "{} pilot runs took {}; this command took {}",
             self.pilots.len(),
             Flops(pilots),
             output::duration(self.seconds)

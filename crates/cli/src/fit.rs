@@ -30,7 +30,7 @@ pub struct Fit {
     /// Only the last point of each run
     #[arg(long)]
     last_only: bool,
-    /// Leave out this first share (0 to 1) of each run, of the part that --stable-only keeps
+    /// Leave out this first share (from 0 to below 1) of each run, of the part that --stable-only keeps
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     skip: f64,
     /// Only points at the highest learning rate of their run

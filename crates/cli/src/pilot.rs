@@ -71,7 +71,7 @@ pub struct Pilot {
     /// and feed-forward [default: the growth from the next smaller pilot shape]
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     grow: Vec<String>,
-    /// Latest such growth: at the loss that the largest pilot shape has after this share (0 to 1) of its tokens from scratch, or above. Use
+    /// Latest such growth: at the loss that the largest pilot shape has after this share (above 0, at most 1) of its tokens from scratch, or above. Use
     /// that of plan --grow-by, since later growths have a lower pace [default: the law's best point]
     #[arg(long, value_name = "SHARE", value_parser = grow_by)]
     grow_by: Option<f64>,

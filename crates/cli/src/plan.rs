@@ -84,7 +84,7 @@ pub struct Plan {
     /// measured over; else 1]
     #[arg(long, value_name = "PACE", value_parser = pace)]
     pace: Option<f64>,
-    /// Make the last growth no later than at the loss that the last shape has after this share (0 to 1) of its tokens from scratch, even if the law would:
+    /// Make the last growth no later than at the loss that the last shape has after this share (above 0, at most 1) of its tokens from scratch, even if the law would:
     /// new parameters need time to learn before the rate decays. Where a smaller shape alone is cheapest to the end, growing later is always better,
     /// and only this option plans a growth from it. Needs --shape [default: the law's best point]
     #[arg(long, value_name = "SHARE", value_parser = grow_by, requires = "shape")]

@@ -31,7 +31,7 @@ pub struct Plot {
     /// Pilot runs whose compute is counted, instead of those that the plan names
     #[arg(long, num_args = 1.., value_name = "RUN")]
     pilots: Vec<PathBuf>,
-    /// Where to write the figure: .svg or .png [default: figure.svg in the first run's folder]
+    /// Where to write the figure: .svg or .png [default: figure.svg in the folder of a staged run]
     #[arg(short, long, value_name = "FIGURE")]
     out: Option<PathBuf>,
 }
@@ -57,15 +57,14 @@ impl Plot {
         };
         let out = match &self.out {
             Some(out) => out.clone(),
-            None if first.is_dir() => first.join("figure.svg"),
-            None => bail!("{}: is no run's folder; -o says where the figure goes", first.display()),
+            None if first.is_dir() && is_staged(first)? => first.join("figure.svg"),
+            None => bail!("{}: -o is needed to say where the figure goes", first.display()),
         };
         figures::check_target(&out)?;
-        let counts_pilots = self.pilots.is_empty() || first.is_dir() && is_staged(first)?;
-        if !counts_pilots {
+        let saves = self.sources.len() > 1 && first.is_dir() && is_staged(first)?;
+        if !self.pilots.is_empty() && !saves {
             bail!(
-                "--pilots: {} is no staged run, whose saving they are counted in",
-                first.display()
+                "--pilots: they are counted in the saving of a staged run, named before its baselines"
             );
         }
         if self.show.is_some() && !is(first, "toml") {

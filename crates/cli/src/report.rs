@@ -23,7 +23,8 @@ pub struct Report {
     /// Runs of its last shape from scratch, or folders of such runs
     #[arg(value_name = "BASELINE")]
     baselines: Vec<PathBuf>,
-    /// Runs of earlier shapes from scratch, for the dynamics ratios of growths into them; of a folder of runs, as of pilot runs, those that are
+    /// Runs of earlier shapes from scratch, for the dynamics ratios of growths into them; from a folder, such as that of pilot
+    /// runs, those of such shapes at a constant rate are taken
     #[arg(long, num_args = 1.., value_name = "RUN", requires = "baselines")]
     others: Vec<PathBuf>,
     /// Pilot runs whose compute is counted, instead of those that the plan names

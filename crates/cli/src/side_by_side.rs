@@ -156,7 +156,7 @@ struct Board {
     began: Instant,
     /// Compute of all runs that was spent before this process.
     before: f64,
-    /// Warnings that were given.
+    /// Warnings of the data that were given.
     warned: HashSet<String>,
 }
 
@@ -191,8 +191,9 @@ impl Board {
 
     fn show(&mut self, i: usize, event: &Event) {
         let name = self.runs[i].name.clone();
-        // What is wrong with the data or the machine is so for all runs.
-        let new = warned(event).filter(|text| self.warned.insert(text.clone()));
+        // What the data lacks it lacks for all runs.
+        let of_data = matches!(event, Event::FewHeldOut { .. } | Event::SmallVocabulary { .. });
+        let new = warned(event).filter(|text| !of_data || self.warned.insert(text.clone()));
         for text in told(event).into_iter().chain(new) {
             self.note(&format!("{name}: {text}"));
         }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::TokenizerChoice;
 use measure::{Flops, PfDays};
-use schedule::{DataSource, DecayShape, Schedule};
+use schedule::{DataSource, DecayShape, SLOPE_EVALUATIONS, Schedule};
 use state::CheckpointStore;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -84,7 +84,7 @@ impl Train {
             let parsed = text.tokenizer.parse::<TokenizerChoice>();
             parsed.with_context(|| format!("{}: [data]", of_file()))?;
         }
-        warn_of_rates(&schedule);
+        warn_of_course(&schedule);
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(schedule.name()));
         let device = self.device.parse()?;
         if let Some(source) = self.branch_of.as_ref().filter(|_| self.resume) {
@@ -117,13 +117,21 @@ fn tell_other_branch(folder: &Path, source: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Tells of warm-ups that are too long for the run or the stage, and of a decay that begins beyond the steps made.
-fn warn_of_rates(schedule: &Schedule) {
+/// Tells of warm-ups that are too long for the run or the stage, of slopes that are never judged, and of a decay that begins beyond the
+/// steps made.
+fn warn_of_course(schedule: &Schedule) {
     let (mut before, mut at_peak) = (0, false);
     for (k, stage) in schedule.stages().iter().enumerate() {
         let (own, growth) = (schedule.steps_of(k, before), stage.growth());
         let comes_to_peak = schedule.comes_to_peak(k, before);
         at_peak |= comes_to_peak;
+        if let Some(slope) = stage.until().slope.filter(|_| !schedule.judges_slope(k)) {
+            output::note(&format!(
+                "warning: stages[{k}].until.slope = {slope}: a slope is judged from {SLOPE_EVALUATIONS} evaluations within the last factor of four \
+                 of compute, and the stage of {own} steps ends before it has them (evaluation.every_steps = {})",
+                schedule.evaluation().every_steps
+            ));
+        }
         if k > 0 && growth.rewarmup_steps > 0 && !comes_to_peak {
             output::note(&format!(
                 "warning: stages[{k}].growth.rewarmup_steps = {}: the stage has {own} steps, so the rate never comes back to its peak",

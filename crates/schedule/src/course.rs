@@ -1,6 +1,6 @@
 //! The course of a run: steps, compute and learning rate as pure functions of stage and step.
 
-use crate::{MomentRule, Schedule, Stage};
+use crate::{MomentRule, SLOPE_EVALUATIONS, Schedule, Stage};
 
 impl Schedule {
     /// Steps that all stages make unless a target loss comes first: of each the least of its limits in
@@ -60,6 +60,32 @@ impl Schedule {
         (resumed, resumed.saturating_add(self.steps_of(stage, before)))
     }
 
+    /// Whether a stage makes enough evaluations before its end for its slope to be judged: [`SLOPE_EVALUATIONS`] within the last
+    /// factor of four of compute.
+    pub fn judges_slope(&self, stage: usize) -> bool {
+        let (mut before, mut compute) = (0, 0.0);
+        for earlier in &self.stages()[..stage] {
+            let end = self.stage_steps(earlier, before).saturating_add(before);
+            compute += self.flops_between(earlier, before, end);
+            before = end;
+        }
+        let stage = &self.stages()[stage];
+        let every = self.evaluation().every_steps;
+        let end = self.stage_steps(stage, before).saturating_add(before);
+        let last = end.saturating_sub(1) / every * every;
+        let first = last.saturating_sub((SLOPE_EVALUATIONS as u64 - 1).saturating_mul(every));
+        let at = |step| compute + self.flops_between(stage, before, step);
+        first > before && 4.0 * at(first) >= at(last)
+    }
+
+    /// 6 N D of the steps of a stage from one to another, FLOPs.
+    fn flops_between(&self, stage: &Stage, from: u64, to: u64) -> f64 {
+        // As numbers that do not overflow: tokens of a file's limits may.
+        let tokens =
+            self.batch().tokens_through(to) as f64 - self.batch().tokens_through(from) as f64;
+        stage.shape(1).flops_per_token().0 * tokens
+    }
+
     /// Steps of the last stage, which begins after `before` steps, until its learning rate decays.
     pub fn steps_before_decay(&self, before: u64) -> u64 {
         let (resumed, n_steps) = self.course_of(self.stages().len() - 1, before);
@@ -88,18 +114,14 @@ impl Schedule {
     pub fn most_compute(&self) -> f64 {
         let mut before = 0u64;
         let mut compute = 0.0;
-        // As numbers that do not overflow: tokens of a file's limits may.
-        let through = |step: u64| self.batch().tokens_through(step) as f64;
         for (i, stage) in self.stages().iter().enumerate() {
             let end = before.saturating_add(self.stage_steps(stage, before));
             let reestimated = match stage.growth().moments {
                 MomentRule::Reestimated(batches) if i > 0 => u64::from(batches),
                 _ => 0,
             };
-            let tokens = through(end) - through(before)
-                + through(before.saturating_add(reestimated))
-                - through(before);
-            compute += stage.shape(1).flops_per_token().0 * tokens;
+            compute += self.flops_between(stage, before, end)
+                + self.flops_between(stage, before, before.saturating_add(reestimated));
             before = end;
         }
         compute
@@ -146,6 +168,22 @@ mod tests {
         let limits = format!("{{ compute = {ten_a_parameter:?} }}");
         let schedule = parse(&GOOD.replace("{ steps = 1200 }", &limits)).unwrap();
         assert_eq!(schedule.n_steps(), 1920);
+    }
+
+    /// Of a first stage twelve evaluations are needed before its end, of which ten lie within a factor of four of compute.
+    #[test]
+    fn a_slope_is_judged_from_ten_evaluations_near_the_end_on() {
+        let judges = |text: &str, stage, steps: u64| {
+            let text = text.replace(
+                "until = { steps = 7 }",
+                &format!("until = {{ steps = {steps}, slope = -0.1 }}"),
+            );
+            parse(&text).unwrap().judges_slope(stage)
+        };
+        let alone = GOOD.replace("{ steps = 1200 }", "{ steps = 7 }");
+        assert!(!judges(&alone, 0, 7) && !judges(&alone, 0, 600) && judges(&alone, 0, 601));
+        let grown = second("n_layers = 6;d_model = 256;n_heads = 8;until = { steps = 7 };");
+        assert!(!judges(&grown, 1, 7) && !judges(&grown, 1, 500) && judges(&grown, 1, 501));
     }
 
     #[test]

@@ -2,7 +2,7 @@ use crate::check::Checker;
 use crate::file::{ScheduleFile, StageFile};
 use crate::{
     AdamWSettings, Batch, CheckpointSettings, DataSource, EvaluationSettings, Growth, LearningRate,
-    Machine, Prediction, Ramp, SLOPE_EVALUATIONS, ScheduleError, Until,
+    Machine, Prediction, Ramp, ScheduleError, Until,
 };
 use measure::{GptShape, MOST_STEPS, Parametrization};
 use serde::de::DeserializeOwned;
@@ -110,7 +110,6 @@ impl Schedule {
         let schedule = Self { file, batch, stages };
         for (k, stage) in schedule.stages.iter().enumerate() {
             schedule.check_length(stage, &format!("stages[{k}].until"), path)?;
-            schedule.check_slope(stage, k, path)?;
         }
         let alone = schedule.file.from_scratch.and_then(|alone| alone.until);
         if let (Some(until), Some(last)) = (alone, schedule.stages.last()) {
@@ -118,24 +117,6 @@ impl Schedule {
             schedule.check_length(&alone, "from_scratch.until", path)?;
         }
         Ok(schedule)
-    }
-
-    /// Errs where a stage that is to end at a slope ends before its slope is judged.
-    fn check_slope(&self, stage: &Stage, k: usize, path: &Path) -> Result<(), ScheduleError> {
-        let Some(slope) = stage.until.slope else { return Ok(()) };
-        let most = self.stage_steps(stage, 0).saturating_sub(1) / self.evaluation().every_steps;
-        if most >= SLOPE_EVALUATIONS as u64 {
-            return Ok(());
-        }
-        Err(ScheduleError::Value {
-            path: path.to_path_buf(),
-            key: format!("stages[{k}].until.slope"),
-            value: slope.to_string(),
-            expected: format!(
-                "is judged from {SLOPE_EVALUATIONS} evaluations on, and the stage ends after {most}: make it longer, or \
-                 evaluation.every_steps smaller"
-            ),
-        })
     }
 
     /// Errs where a stage is longer than any run.
@@ -386,11 +367,6 @@ until = { steps = 1200 }
             ("{ steps = 1200 }", "{ loss = 1.5 }", "stages[0].until = { loss }: needs steps"),
             ("{ steps = 1200 }", "{ slope = -0.05 }", "stages[0].until = { slope }: needs steps"),
             ("{ steps = 1200 }", "{ steps = 9, slope = 0.1 }", "slope = 0.1: must be negative"),
-            (
-                "{ steps = 1200 }",
-                "{ steps = 500, slope = -0.1 }",
-                "stages[0].until.slope = -0.1: is judged from 10 evaluations on, and the stage ends after 9",
-            ),
             (
                 "until = { steps = 1200 }",
                 "until = { steps = 1200 }\ngrowth = {}",

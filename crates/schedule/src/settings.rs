@@ -122,7 +122,7 @@ pub struct Machine {
     pub recompute: bool,
 }
 
-/// Evaluations that the slope which ends a stage is judged from at least: with fewer noise decides.
+/// Evaluations from which the slope that ends a stage is judged at the least: with fewer, noise decides.
 pub const SLOPE_EVALUATIONS: usize = 10;
 
 /// When a stage ends: at the first of its limits that is reached.

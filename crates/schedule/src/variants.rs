@@ -29,7 +29,7 @@ impl Schedule {
     }
 
     /// The last shape alone, from random weights, under the same file: the run that the stages are compared with. It ends where
-    /// `from_scratch.until` says; otherwise at the loss that ends the last stage, if one does, and at the latest at the compute that
+    /// `from_scratch.until` says; otherwise at the loss that ends the last stage, if one does and the rate does not decay, and at the latest at the compute that
     /// the plan predicts for it, or without a plan at the most that the stages may take.
     ///
     /// # Errors
@@ -46,7 +46,9 @@ impl Schedule {
         }
         self.file.stages.drain(..self.file.stages.len() - 1);
         for stage in &mut self.file.stages {
-            let (compute, loss) = (Some(compute), stage.until.loss);
+            // Before its rate has decayed a run has no loss that counts.
+            let loss = stage.until.loss.filter(|_| !self.file.learning_rate.decays());
+            let compute = Some(compute);
             stage.until = alone.until.unwrap_or(Until { compute, loss, ..Until::default() });
             stage.growth = None;
         }
@@ -109,6 +111,11 @@ mod tests {
         let to_a_loss = text.replace("tokens = 40960", "tokens = 40960, loss = 1.2");
         let to_a_loss = parse(&to_a_loss).unwrap().from_scratch().unwrap();
         assert_eq!(to_a_loss.stages()[0].until().loss, Some(1.2));
+        let decaying = text.replace("tokens = 40960", "tokens = 40960, loss = 1.2");
+        let decaying = decaying.replace("shape = \"constant\"", "shape = \"wsd\"");
+        let decaying = parse(&decaying).unwrap();
+        assert!(decaying.learning_rate().decays());
+        assert_eq!(decaying.from_scratch().unwrap().stages()[0].until().loss, None);
         assert_eq!(to_a_loss.n_steps(), alone.n_steps());
         let own = "[from_scratch]\npeak = 0.004\nuntil = { steps = 7, loss = 1.5 }\n";
         let alone = parse(&(text + own)).unwrap().from_scratch().unwrap();

@@ -71,7 +71,7 @@ impl CommonPart {
         let Some(checkpoint) = checkpoint else {
             let reason = match (parted, skipped.first()) {
                 (Some(parted), _) => format!(
-                    "no checkpoint lies within the steps that the two runs share ({parted}); a run with a wsd decay \
+                    "no checkpoint can be taken over ({parted}); a run with a wsd decay \
                      keeps the one before the decay, so let the longer run branch off the shorter"
                 ),
                 (None, Some(broken)) => format!("no checkpoint is whole ({})", broken.reason),

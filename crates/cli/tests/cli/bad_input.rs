@@ -183,10 +183,7 @@ fn bad_input_is_explained_and_leaves_no_trace() {
             "train other.toml --out run --resume",
             "holds another run: `seed = 1` there, `seed = 2` here",
         ),
-        (
-            "train other.toml --out new --branch-of run",
-            "run: no checkpoint lies within the steps that the two runs share",
-        ),
+        ("train other.toml --out new --branch-of run", "run: no checkpoint can be taken over ("),
         ("train other.toml --out new --branch-of run", "`seed = 1` there, `seed = 2` here"),
         ("train tiny.toml --out new --branch-of nowhere", "nowhere: holds no run"),
         ("train tiny.toml --out occupied", "occupied: holds thesis.tex and no run"),
@@ -554,6 +551,11 @@ fn settings_that_cannot_act_as_meant_are_warned_of() {
         (of_growth(&decays, "resumed_step = 61"), Some("60 steps come before it")),
         (of_growth(STAGED, "rewarmup_steps = 40"), None),
         (of_growth(STAGED, "rewarmup_steps = 41"), Some("never comes back to its peak")),
+        (STAGED.replace("steps = 60", "steps = 61, slope = -9.0"), None),
+        (
+            STAGED.replace("steps = 60", "steps = 60, slope = -9.0"),
+            Some("warning: stages[0].until.slope = -9: a slope is judged from 10 evaluations"),
+        ),
     ];
     for (i, (schedule, warning)) in cases.into_iter().enumerate() {
         assert_ne!(schedule, STAGED);

@@ -289,7 +289,7 @@ fn baselines_may_be_named_one_by_one() {
     world.good("plot staged scratch");
     assert_eq!(read("staged/figure.svg"), read("together.svg"));
     let nowhere = world.bad("plot staged/schedule.toml");
-    assert!(nowhere.contains("schedule.toml: is no run's folder; -o says where"), "{nowhere}");
+    assert!(nowhere.contains("schedule.toml: -o is needed"), "{nowhere}");
 }
 
 /// Where the learning rate decays, ends are compared with the ends of runs of several lengths.
@@ -431,7 +431,9 @@ fn what_would_be_left_out_or_written_over_is_refused() {
         ("compare staged scratch --pilots staged/1", "--pilots: staged/1: is the staged run"),
         ("report staged scratch --pilots empty", "--pilots: empty: neither a run"),
         ("plot staged scratch --pilots empty", "--pilots: empty: neither a run"),
-        ("plot scratch/1 --pilots scratch/2", "--pilots: scratch/1 is no staged run"),
+        ("plot scratch/1 scratch/2 --pilots scratch/2", "-o is needed"),
+        ("plot staged --pilots scratch/2", "--pilots: they are counted in the saving"),
+        ("plot scratch --pilots scratch/2 -o x.svg", "--pilots: they are counted in the saving"),
         ("demo --resume --out long", "demo.json: minutes = 1000000000: must be from 0.5 to 10000"),
         ("compare torn scratch", "torn/2: has a metrics.csv and no schedule.toml"),
         ("compare staged loose", "loose/2: a link that leads nowhere"),
@@ -580,6 +582,9 @@ fn what_cannot_be_compared_is_explained() {
     };
     assert_ne!(ratio("--others pilots"), ratio(""));
     assert_eq!(ratio("--others pilots"), ratio("--others pilots/2"));
+    // What is a baseline already is no other.
+    let none = world.bad("compare staged scratch --others scratch");
+    assert!(none.contains("scratch: holds no run from scratch"), "{none}");
     let others = world.bad("compare staged scratch --others narrow-ones");
     assert!(others.contains("narrow-ones: holds no run from scratch, at a constant"), "{others}");
     fs::rename(world.path("staged/1/growth-1.json"), world.path("kept.json")).unwrap();
