@@ -225,6 +225,11 @@ impl PlanningLaw {
         Some((grown, TrainingCost::tokens(law)))
     }
 
+    /// N of the grown run beside the law's data, after its growth.
+    pub fn grown_size(&self) -> Option<f64> {
+        self.grown().map(|(grown, _)| grown.large)
+    }
+
     /// What grew in the grown run beside the law's data.
     pub fn grew(&self) -> Option<Operators> {
         self.grown().map(|(grown, _)| grown.grew)

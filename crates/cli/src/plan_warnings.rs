@@ -17,11 +17,14 @@ const MOST_OFF: f64 = 0.005;
 /// How much later than the grown pilot run's a growth may come, in shares of the tokens from scratch, before it is said.
 const LATER: f64 = 1.2;
 
+/// How many times as large as the grown pilot run's a model may be before its pace above 1 is said to be another size's.
+const LARGER: f64 = 2.0;
+
 /// How many times as many tokens a parameter as the one in the grown pilot run a model that grows may have had before it is said.
 const MORE_SETTLED: f64 = 1.5;
 
-/// What the hidden matrices' learning rate adds up to between a growth inside the blocks and the decay of `wsd`, from which on such
-/// growths were measured to make up for their slow beginning (docs/SAVINGS.md).
+/// What the hidden matrices' learning rate adds up to between a growth inside the blocks and the decay of `wsd`, below which such
+/// growths were measured not to make up for their slow beginning (docs/SAVINGS.md).
 const ENOUGH_RATE: f64 = 2.2;
 
 /// All that there is to warn of.
@@ -225,7 +228,12 @@ fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
             Vec::from_iter(other).join(" and "),
         )
     });
-    later.into_iter().chain(of_settled_models(planned)).chain(other).collect()
+    later
+        .into_iter()
+        .chain(of_settled_models(planned))
+        .chain(other)
+        .chain(of_a_lead(planned))
+        .collect()
 }
 
 /// A growth inside the blocks with too few steps at the full rate after it.
@@ -246,6 +254,18 @@ fn of_the_steps_left(planned: &Planned) -> Option<String> {
             "{left} steps are left between the last growth and the decay, at a hidden LR of {hidden:.2e}: a product of {sum:.1}; growths inside the \
              blocks with less than {ENOUGH_RATE} had 0.6 to 1.0 of the pace from scratch, whatever their pilot run showed \
              (docs/SAVINGS.md); plan for more tokens, or grow earlier (--grow-by)"
+        )
+    })
+}
+
+/// A pace above 1 that was measured in a smaller model.
+fn of_a_lead(planned: &Planned) -> Option<String> {
+    let (pace, size) = (planned.plan.pace, planned.law.grown_size()?);
+    let last = planned.plan.stages.last()?.n_params;
+    (pace > 1.0 && last > LARGER * size).then(|| {
+        format!(
+            "the pace of {pace:.2} was measured at N = {size:.3e} and is assumed at {last:.3e}: paces above 1 carried over to four times the size \
+             in batches of 1,024 tokens, and to 0.5 to 1.0 in batches of 4,096 (docs/SAVINGS.md); --pace 1 plans without that lead"
         )
     })
 }

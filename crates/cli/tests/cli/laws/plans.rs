@@ -116,19 +116,27 @@ fn a_plan_says_what_it_leaves_out_and_at_which_pace_nothing_grows() {
     );
 }
 
-/// Two plans of the project's own: the first saved nothing where it promised 26.6 %, the second grows in time.
+/// Two plans of the project's own, which saved nothing where they promised 26.6 and 18.8 %: the first grows too late, and both count on
+/// the pace of a model of a quarter of their size.
 #[test]
-fn too_few_steps_between_a_growth_and_the_decay_are_warned_of() {
+fn growths_with_too_few_steps_and_leads_of_smaller_models_are_warned_of() {
     let world = World::empty();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let [law, recipe] =
         ["notebooks-data/bytes_3m_thin_law.json", "schedules/bytes_3m_baseline.toml"]
             .map(|name| root.join(name).display().to_string());
-    let warned = |stop: &str| {
+    let warnings = |shape: &str, stop: &str| {
         let plan = world.json(&format!(
-            "plan --law {law} --template {recipe} --shape 4x256x4 --stop {stop} --operators feed-forward,head-size --stages 2 --grow-by 0.35"
+            "plan --law {law} --template {recipe} --shape {shape} --stop {stop} --operators feed-forward,head-size --stages 2 --grow-by 0.35"
         ));
-        let warnings = plan["warnings"].to_string();
+        plan["warnings"].to_string()
+    };
+    let lead = "the pace of 1.16 was measured at N = 7.864e5 and is assumed at ";
+    assert!(warnings("4x256x4", "10tpp").contains(&format!("{lead}3.146e6")));
+    assert!(!warnings("4x256x4", "10tpp --pace 1").contains(lead));
+    assert!(!warnings("4x128x2", "10tpp").contains(lead));
+    let warned = |stop: &str| {
+        let warnings = warnings("4x256x4", stop);
         let found = warnings.split_once(" steps are left between").map(|(before, _)| before);
         found.map(|before| before.rsplit('"').next().unwrap().parse::<f64>().unwrap())
     };
