@@ -58,6 +58,9 @@ impl Plot {
         let out = match &self.out {
             Some(out) => out.clone(),
             None if first.is_dir() && is_staged(first)? => first.join("figure.svg"),
+            None if !first.exists() => {
+                bail!("{}: there is no such file or folder", first.display())
+            }
             None => bail!("{}: -o is needed to say where the figure goes", first.display()),
         };
         figures::check_target(&out)?;

@@ -288,6 +288,7 @@ fn baselines_may_be_named_one_by_one() {
     assert_eq!(read("apart.svg"), read("together.svg"));
     world.good("plot staged scratch");
     assert_eq!(read("staged/figure.svg"), read("together.svg"));
+    assert!(world.bad("plot nowhere").contains("nowhere: there is no such file or folder"));
     let nowhere = world.bad("plot staged/schedule.toml");
     assert!(nowhere.contains("schedule.toml: -o is needed"), "{nowhere}");
 }
