@@ -55,16 +55,17 @@ impl Plot {
             1 => Ok(()),
             n => bail!("{}: is drawn alone, not with {} others", first.display(), n - 1),
         };
+        let staged = is_staged(first)?;
         let out = match &self.out {
             Some(out) => out.clone(),
-            None if first.is_dir() && is_staged(first)? => first.join("figure.svg"),
+            None if staged => first.join("figure.svg"),
             None if !first.exists() => {
                 bail!("{}: there is no such file or folder", first.display())
             }
             None => bail!("{}: -o is needed to say where the figure goes", first.display()),
         };
         figures::check_target(&out)?;
-        let saves = self.sources.len() > 1 && first.is_dir() && is_staged(first)?;
+        let saves = staged && self.sources.len() > 1;
         if !self.pilots.is_empty() && !saves {
             bail!(
                 "--pilots: they are counted in the saving of a staged run, named before its baselines"
@@ -88,7 +89,7 @@ impl Plot {
                 .with_context(|| format!("{} cannot be read", first.display()))?;
             let law = fit_of(&text, &first.display().to_string())?;
             figures::fit_quality(&law, &fit::points_path(first))?
-        } else if is_staged(first)? {
+        } else if staged {
             story(&sides(first, &self.sources[1..], &[], &self.pilots)?)?
         } else {
             figures::runs(&runs_in(&self.sources)?)?

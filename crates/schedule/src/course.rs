@@ -63,12 +63,7 @@ impl Schedule {
     /// Whether a stage makes enough evaluations before its end for its slope to be judged: [`SLOPE_EVALUATIONS`] within the last
     /// factor of four of compute.
     pub fn judges_slope(&self, stage: usize) -> bool {
-        let (mut before, mut compute) = (0, 0.0);
-        for earlier in &self.stages()[..stage] {
-            let end = self.stage_steps(earlier, before).saturating_add(before);
-            compute += self.flops_between(earlier, before, end);
-            before = end;
-        }
+        let (before, compute) = self.most_before(stage);
         let stage = &self.stages()[stage];
         let every = self.evaluation().every_steps;
         let end = self.stage_steps(stage, before).saturating_add(before);
@@ -112,9 +107,14 @@ impl Schedule {
     /// 6 N D of all stages unless a loss or a slope comes first, FLOPs: of their steps, and of the batches from which growths estimate
     /// moments anew.
     pub fn most_compute(&self) -> f64 {
+        self.most_before(self.stages().len()).1
+    }
+
+    /// Steps and 6 N D in FLOPs of all stages before this one, as [`Schedule::most_compute`] counts them.
+    fn most_before(&self, stage: usize) -> (u64, f64) {
         let mut before = 0u64;
         let mut compute = 0.0;
-        for (i, stage) in self.stages().iter().enumerate() {
+        for (i, stage) in self.stages()[..stage].iter().enumerate() {
             let end = before.saturating_add(self.stage_steps(stage, before));
             let reestimated = match stage.growth().moments {
                 MomentRule::Reestimated(batches) if i > 0 => u64::from(batches),
@@ -124,7 +124,7 @@ impl Schedule {
                 + self.flops_between(stage, before, before.saturating_add(reestimated));
             before = end;
         }
-        compute
+        (before, compute)
     }
 
     /// Whether the learning rate rises with the batch, so that it is nowhere at its peak before the full batch.
