@@ -211,8 +211,11 @@ fn a_run_whose_checkpoints_are_gone_keeps_its_record() {
     fs::remove_dir_all(folder.path().join("checkpoints")).unwrap();
     let metrics = || fs::read_to_string(folder.path().join("metrics.csv")).unwrap();
     let before = metrics();
-    let refused = run_schedule(folder.path(), schedule(), &mut |_, _| ()).unwrap_err().to_string();
-    assert!(refused.contains("its checkpoints are gone"), "{refused}");
+    let refusal =
+        || run_schedule(folder.path(), schedule(), &mut |_, _| ()).unwrap_err().to_string();
+    assert!(refusal().contains("its checkpoints are gone"), "{}", refusal());
+    fs::remove_file(folder.path().join("events.jsonl")).unwrap();
+    assert!(refusal().contains("its checkpoints are gone"), "{}", refusal());
     assert_eq!(metrics(), before);
     // Nor does it branch off again.
     let at = |name: &str| folder.path().join(name);
@@ -329,6 +332,7 @@ fn a_branch_that_is_cut_short_begins_again() {
             fs::copy(at("whole").join(name), cut.join(name)).unwrap();
         }
         if lost == "checkpoints" {
+            fs::write(cut.join("events.jsonl"), "").unwrap();
             fs::copy(at("trunk").join("metrics.csv"), cut.join("metrics.csv")).unwrap();
         }
         if lost == "a whole checkpoint" {

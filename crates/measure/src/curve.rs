@@ -105,9 +105,14 @@ impl CurvePoint {
         if !(flops > 0.0 && flops.is_finite()) {
             return Err(format!("compute_flops = {flops}: must be positive and finite"));
         }
-        let rate = self.learning_rate;
-        if !(rate >= 0.0 && rate.is_finite()) {
-            return Err(format!("learning_rate = {rate}: must be finite and not negative"));
+        let amounts = [
+            ("learning_rate", self.learning_rate),
+            ("grad_norm", self.grad_norm),
+            ("tokens_per_second", self.tokens_per_second),
+            ("wall_seconds", self.wall_seconds),
+        ];
+        if let Some((column, is)) = amounts.iter().find(|(_, is)| !(*is >= 0.0 && is.is_finite())) {
+            return Err(format!("{column} = {is}: must be finite and not negative"));
         }
         match self.val_loss.filter(|loss| !(*loss >= 0.0 && loss.is_finite())) {
             Some(loss) => Err(format!("val_loss = {loss}: must be finite and not negative")),
@@ -419,6 +424,10 @@ mod tests {
             (
                 whole.replace(row(4), &row(4).replace(",0.008,", ",inf,")),
                 "row 5: learning_rate = inf: must be finite and not negative",
+            ),
+            (
+                whole.replace(row(4), &row(4).replace(",0.7,", ",nan,")),
+                "row 5: grad_norm = NaN: must be finite and not negative",
             ),
             (
                 whole.replace(row(4), &row(4).replace("7.6e10", "1e999")),

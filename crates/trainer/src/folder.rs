@@ -188,9 +188,11 @@ impl RunFolder {
         self.begun
     }
 
-    /// Whether the run has told of a checkpoint.
+    /// Whether the run has told of a checkpoint, or has steps and nothing that tells: its list of events is begun before its first step.
     pub(crate) fn has_saved(&self) -> bool {
-        let events = fs::read_to_string(self.root.join(EVENTS_FILE)).unwrap_or_default();
+        let Ok(events) = fs::read_to_string(self.root.join(EVENTS_FILE)) else {
+            return self.metrics().exists();
+        };
         let is_saved = |line: &str| {
             serde_json::from_str::<serde_json::Value>(line)
                 .is_ok_and(|event| event["event"] == "saved")
