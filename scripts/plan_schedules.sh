@@ -53,7 +53,7 @@ small() {
 }
 
 # Feed-forward layers alone in batches of 1,024 tokens, at the pace of their pilot run, and early: late growths were measured to
-# cost (docs/SAVINGS.md). The plans for 20, 24 and 40 tokens a parameter are of an earlier build, for which a pace above 1 lasted.
+# cost (docs/SAVINGS.md). The plans for 20, 24 and 40 tokens per parameter are of an earlier build, for which a pace above 1 lasted.
 early() {
     local to=(--template schedules/dickens_batch1024_baseline.toml --shape 4x128x4 --operators feed-forward --stages 2 --grow-by 0.35)
     local plan=("$staged" plan --law notebooks-data/dickens_batch1024_law.json "${to[@]}")
@@ -98,7 +98,7 @@ synthetic() {
     local long=("$staged" plan --law notebooks-data/synthetic_depth_long_law.json --template schedules/synthetic_baseline.toml
         --shape 4x128x4 --operators depth --stages 2 --pace 0.95)
     "${long[@]}" --stop 40tpp -o schedules/synthetic_planned_40tpp.toml > /dev/null
-    # No later than that grown run, whose model had 25 tokens a parameter: a pace is of its moment.
+    # No later than that grown run, whose model had 25 tokens per parameter: a pace is of its moment.
     "${long[@]}" --stop 20tpp --grow-by 0.276 -o schedules/synthetic_early_20tpp.toml > /dev/null
     "${long[@]}" --stop 40tpp --grow-by 0.138 -o schedules/synthetic_early_40tpp.toml > /dev/null
 }

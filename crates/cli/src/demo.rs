@@ -27,7 +27,7 @@ struct Kind {
     /// The embedded recipe, so that the program needs no file, and where it lies.
     recipe: (&'static str, &'static str),
     /// Compute of the run from scratch for each minute of the whole demo, on two cores of 2020 or later: 6 N D FLOPs.
-    /// With the tokens a parameter it fixes the size.
+    /// With the tokens per parameter it fixes the size.
     flops_per_minute: f64,
     /// Tokens of the run from scratch over its parameters.
     tokens_per_param: f64,

@@ -20,7 +20,7 @@ const LATER: f64 = 1.2;
 /// How many times as large as the grown pilot run's a model may be before its pace above 1 is said to be another size's.
 const LARGER: f64 = 2.0;
 
-/// How many times as many tokens a parameter as the one in the grown pilot run a model that grows may have had before it is said.
+/// How many times as many tokens per parameter as the one in the grown pilot run a model that grows may have had before it is said.
 const MORE_SETTLED: f64 = 1.5;
 
 /// What the hidden matrices' learning rate adds up to between a growth inside the blocks and the decay of `wsd`, below which such
@@ -270,7 +270,7 @@ fn of_a_lead(planned: &Planned) -> Option<String> {
     })
 }
 
-/// Growths of models that have had many more tokens a parameter than the one whose growth was measured.
+/// Growths of models that have had many more tokens per parameter than the one whose growth was measured.
 fn of_settled_models(planned: &Planned) -> Option<String> {
     let measured = planned.law.growth_tokens_per_param()?;
     let stages = &planned.plan.stages;
