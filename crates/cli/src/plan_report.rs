@@ -94,6 +94,15 @@ fn pace(planned: &Planned) -> Option<String> {
     })
 }
 
+/// What hangs on the pace: at which one the stages save nothing, and what they save where growth preserves the dynamics.
+fn hinge(plan: &Plan) -> Option<String> {
+    let nothing = plan.break_even_pace.map(|pace| format!("nothing at a pace of {pace:.2}"));
+    let at_one = plan.saving_at_pace_one.filter(|_| plan.pace != 1.0);
+    let at_one = at_one.map(|saving| format!("{} at a pace of 1", percent(saving)));
+    let parts: Vec<String> = nothing.into_iter().chain(at_one).collect();
+    (!parts.is_empty()).then(|| format!("These stages save {}", parts.join(" and ")))
+}
+
 /// What the run saved that the pace is of, where the plan grows as one did.
 fn grown_saving(planned: &Planned) -> Option<f64> {
     let counts = planned.pace_from == PaceSource::Measured && planned.plan.stages.len() > 1;
@@ -227,6 +236,9 @@ fn summary(planned: &Planned) -> Result<()> {
     }
     if let Some(pace) = pace(planned) {
         output::line(&pace)?;
+    }
+    if let Some(hinge) = hinge(plan) {
+        output::line(&hinge)?;
     }
     if let Some(saving) = grown_saving(planned) {
         output::line(&format!(

@@ -3,7 +3,8 @@
 use super::CurveSample;
 use crate::cost::GrownAt;
 use crate::fit::interval;
-use crate::{ScalingError, TrainingCost};
+use crate::root::root;
+use crate::{Pace, ScalingError, TrainingCost};
 
 /// Points of the predicted curve in each stage.
 const CURVE_POINTS: usize = 40;
@@ -21,6 +22,25 @@ pub(super) fn saving_as_run(
         grown = Some(GrownAt::after(grown, *tokens, loss));
     }
     Ok(1.0 - cost.paid(stages) / last)
+}
+
+/// Paces between which one is looked for at which nothing is saved.
+const PACES: [f64; 2] = [1e-3, 10.0];
+
+/// The pace, the same after all growths, at which stages of given sizes and tokens save nothing, and what they save at a pace of 1;
+/// none where there is no growth, or no such pace.
+pub(super) fn hinge_on_pace(
+    cost: &TrainingCost,
+    stages: &[(f64, f64)],
+) -> (Option<f64>, Option<f64>) {
+    if stages.len() < 2 {
+        return (None, None);
+    }
+    let saving_at = |pace| saving_as_run(&cost.clone().with_pace(Pace::lasting(pace)), stages);
+    let break_even = root("a pace at which nothing is saved", PACES[0], PACES[1], |pace| {
+        saving_at(pace).unwrap_or(f64::NAN)
+    });
+    (break_even.ok(), saving_at(1.0).ok())
 }
 
 /// The losses of stages of given sizes and tokens under a law, stage by stage, each after the same shares of

@@ -1,6 +1,6 @@
 //! The best plan for a request.
 
-use super::as_run::{predicted_curve, saving_as_run};
+use super::as_run::{hinge_on_pace, predicted_curve, saving_as_run};
 use super::baseline::baselines;
 use super::goal::{Goal, Stop};
 use super::last_shape::best_final_shape;
@@ -194,6 +194,7 @@ fn build(
         [low, high]
     });
     let curve = predicted_curve(cost, &laws, &staged)?;
+    let (break_even_pace, saving_at_pace_one) = hinge_on_pace(cost, &staged);
     let (best_size, cheapest) = cost.cheapest_at(least_size(&shapes), n_last, final_loss)?;
     let saving_at_best_size = 1.0 - paid / cheapest;
     let cheaper_alone = cheaper_alone(request, &last, final_loss, paid);
@@ -218,6 +219,8 @@ fn build(
         compute_from_scratch: 6.0 * n_last * cost.tokens_at(n_last, final_loss)?,
         pace: cost.pace(StageStart::Growth),
         pace_over: cost.grown_pace().passes_after(),
+        break_even_pace,
+        saving_at_pace_one,
         final_loss,
         asymptote_multiple: final_loss / cost.asymptote(n_last),
         saving,

@@ -181,6 +181,30 @@ fn one_stage_that_is_asked_for_is_no_advice_against_growing() {
     assert_eq!(found.advice, Advice { grow: false, reason: None });
 }
 
+/// With one growth, what is saved is the head start less the small model's compute and what a pace below 1 loses of the last stage.
+#[test]
+fn a_plan_breaks_even_at_the_pace_that_loses_the_head_start() {
+    let goal = Goal::Stop(Stop::TokensPerParam(20.0));
+    for pace in [0.95, 1.0] {
+        let cost = chinchilla().with_pace(Pace::lasting(pace));
+        let asked = request(cost.clone(), goal, FinalShape::Given(gpt2_large()));
+        let found = plan(&Request { stages: 2..=2, ..asked });
+        let [small, large] = &found.stages[..] else { panic!("{found:?}") };
+        let head_start = cost.tokens_at(large.n_params, small.loss_end).unwrap();
+        let gained = head_start - small.tokens * small.n_params / large.n_params;
+        let due = 1.0 - gained / large.tokens;
+        let break_even = found.break_even_pace.unwrap();
+        assert!((break_even / due - 1.0).abs() < 1e-9, "{break_even} {due}");
+        let due = gained / (head_start + large.tokens);
+        let at_one = found.saving_at_pace_one.unwrap();
+        assert!((at_one / due - 1.0).abs() < 1e-9, "{at_one} {due}");
+        assert!(pace < 1.0 || (at_one / found.saving - 1.0).abs() < 1e-9);
+    }
+    let alone = request(chinchilla(), goal, FinalShape::Given(gpt2_large()));
+    let alone = plan(&Request { stages: 1..=1, ..alone });
+    assert_eq!((alone.break_even_pace, alone.saving_at_pace_one), (None, None));
+}
+
 /// Seconds at a speed of so many FLOPs are FLOPs in other units.
 #[test]
 fn the_pace_is_the_same_in_seconds() {

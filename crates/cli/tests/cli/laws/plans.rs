@@ -40,7 +40,20 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     assert!((measured["pace"].as_f64().unwrap() - 0.8).abs() < 1e-9);
     let saving = |plan: &Value| plan["saving"].as_f64().unwrap();
     assert!((saving(&measured) / saving(&by_hand) - 1.0).abs() < 1e-6);
-    assert!(world.good(&format!("{ask} grown.json")).contains("Pace 0.80"));
+    let early = format!("{ask} grown.json --grow-by 0.35");
+    let (text, plan) = (world.good(&early), world.json(&early));
+    assert!(text.contains("Pace 0.80"));
+    let number = |name: &str| plan[name].as_f64().unwrap();
+    let hinge = format!(
+        "These stages save nothing at a pace of {:.2} and {:.2} % at a pace of 1\n",
+        number("break_even_pace"),
+        100.0 * number("saving_at_pace_one")
+    );
+    assert!(text.contains(&hinge), "{text}");
+    // At the pace itself nothing is left to say of it.
+    let text = world.good(&format!("{ask} law.json"));
+    let (_, hinge) = text.split_once("These stages save nothing at a pace of ").unwrap();
+    assert!(!hinge.lines().next().unwrap().contains("at a pace of 1"), "{text}");
 
     // One above 1 is a lead after as many tokens as it was measured over: between a pace of 1 and one that lasts.
     grown["loss"] = loss(large, resumed + 2.4e9).into();
