@@ -96,11 +96,20 @@ fn pace(planned: &Planned) -> Option<String> {
 
 /// What hangs on the pace: at which one the stages save nothing, and what they save where growth preserves the dynamics.
 fn hinge(plan: &Plan) -> Option<String> {
-    let nothing = plan.break_even_pace.map(|pace| format!("nothing at a pace of {pace:.2}"));
-    let at_one = plan.saving_at_pace_one.filter(|_| plan.pace != 1.0);
-    let at_one = at_one.map(|saving| format!("{} at a pace of 1", percent(saving)));
+    let at_one = plan.saving_at_pace_one?;
+    let nothing = match plan.break_even_pace {
+        Some(pace) => Some(format!("save nothing at a lasting pace of {pace:.2}")),
+        None => (at_one > 0.0).then(|| "save something at any pace".to_string()),
+    };
+    let at_one = (plan.pace != 1.0).then(|| {
+        if at_one < 0.0 {
+            format!("cost {} more than from scratch at 1", percent(-at_one))
+        } else {
+            format!("save {} at 1", percent(at_one))
+        }
+    });
     let parts: Vec<String> = nothing.into_iter().chain(at_one).collect();
-    (!parts.is_empty()).then(|| format!("These stages save {}", parts.join(" and ")))
+    (!parts.is_empty()).then(|| format!("These stages {}", parts.join(" and ")))
 }
 
 /// What the run saved that the pace is of, where the plan grows as one did.

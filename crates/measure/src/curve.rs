@@ -106,6 +106,7 @@ impl CurvePoint {
             return Err(format!("compute_flops = {flops}: must be positive and finite"));
         }
         let amounts = [
+            ("train_loss", self.train_loss),
             ("learning_rate", self.learning_rate),
             ("grad_norm", self.grad_norm),
             ("tokens_per_second", self.tokens_per_second),
@@ -428,6 +429,18 @@ mod tests {
             (
                 whole.replace(row(4), &row(4).replace(",0.7,", ",nan,")),
                 "row 5: grad_norm = NaN: must be finite and not negative",
+            ),
+            (
+                whole.replace(row(4), &row(4).replace(",9000.0", ",inf")),
+                "row 5: tokens_per_second = inf: must be finite and not negative",
+            ),
+            (
+                whole.replace(row(4), &row(4).replace(",0.5", ",-0.5")),
+                "row 5: wall_seconds = -0.5: must be finite and not negative",
+            ),
+            (
+                whole.replace(row(4), &row(4).replace("1.375", "nan")),
+                "row 5: train_loss = NaN: must be finite and not negative",
             ),
             (
                 whole.replace(row(4), &row(4).replace("7.6e10", "1e999")),

@@ -188,11 +188,14 @@ impl RunFolder {
         self.begun
     }
 
-    /// Whether the run has told of a checkpoint, or has steps and nothing that tells: its list of events is begun before its first step.
+    /// Whether the run has told of a checkpoint, or has a curve and no list of events, which is begun before the curve.
     pub(crate) fn has_saved(&self) -> bool {
-        let Ok(events) = fs::read_to_string(self.root.join(EVENTS_FILE)) else {
+        let path = self.root.join(EVENTS_FILE);
+        if !path.exists() {
             return self.metrics().exists();
-        };
+        }
+        let events = fs::read(&path).unwrap_or_default();
+        let events = String::from_utf8_lossy(&events);
         let is_saved = |line: &str| {
             serde_json::from_str::<serde_json::Value>(line)
                 .is_ok_and(|event| event["event"] == "saved")

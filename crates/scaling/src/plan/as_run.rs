@@ -28,7 +28,7 @@ pub(super) fn saving_as_run(
 const PACES: [f64; 2] = [1e-3, 10.0];
 
 /// The pace, the same after all growths, at which stages of given sizes and tokens save nothing, and what they save at a pace of 1;
-/// none where there is no growth, or no such pace.
+/// neither where there is no growth, and no such pace where any saves something.
 pub(super) fn hinge_on_pace(
     cost: &TrainingCost,
     stages: &[(f64, f64)],
