@@ -400,6 +400,8 @@ mod tests {
         write(&path, 1..=5);
         let whole = std::fs::read_to_string(&path).unwrap();
         let row = |k: usize| whole.lines().nth(k).unwrap();
+        let with =
+            |k: usize, from: &str, to: &str| whole.replace(row(k), &row(k).replace(from, to));
         let nan = row(2).replace(&point(2).val_loss.unwrap().to_string(), "nan");
         for (text, due) in [
             (whole.replace(row(2), &nan), "row 3: val_loss = NaN: must be finite"),
@@ -409,43 +411,25 @@ mod tests {
             ),
             (whole.replace(&format!("{}\n", row(2)), ""), "row 3: step = 3: must be 2"),
             (whole.replace(row(2), "0,2"), "row 3"),
+            (with(3, "12288", "1"), "row 4: tokens = 1: must be above"),
+            (with(1, "0,1,", "0,0,"), "row 2: step = 0: must be at"),
+            (with(1, "4096", "0"), "row 2: tokens = 0: must be at least 1"),
+            (with(1, "1.9e10", "-1"), "row 2: compute_flops = -1: must be positive and finite"),
             (
-                whole.replace(row(3), &row(3).replace("12288", "1")),
-                "row 4: tokens = 1: must be above",
-            ),
-            (whole.replace(row(1), &row(1).replace("0,1,", "0,0,")), "row 2: step = 0: must be at"),
-            (
-                whole.replace(row(1), &row(1).replace("4096", "0")),
-                "row 2: tokens = 0: must be at least 1",
-            ),
-            (
-                whole.replace(row(1), &row(1).replace("1.9e10", "-1")),
-                "row 2: compute_flops = -1: must be positive and finite",
-            ),
-            (
-                whole.replace(row(4), &row(4).replace(",0.008,", ",inf,")),
+                with(4, ",0.008,", ",inf,"),
                 "row 5: learning_rate = inf: must be finite and not negative",
             ),
+            (with(4, ",0.7,", ",nan,"), "row 5: grad_norm = NaN: must be finite and not negative"),
             (
-                whole.replace(row(4), &row(4).replace(",0.7,", ",nan,")),
-                "row 5: grad_norm = NaN: must be finite and not negative",
-            ),
-            (
-                whole.replace(row(4), &row(4).replace(",9000.0", ",inf")),
+                with(4, ",9000.0", ",inf"),
                 "row 5: tokens_per_second = inf: must be finite and not negative",
             ),
             (
-                whole.replace(row(4), &row(4).replace(",0.5", ",-0.5")),
+                with(4, ",0.5", ",-0.5"),
                 "row 5: wall_seconds = -0.5: must be finite and not negative",
             ),
-            (
-                whole.replace(row(4), &row(4).replace("1.375", "nan")),
-                "row 5: train_loss = NaN: must be finite and not negative",
-            ),
-            (
-                whole.replace(row(4), &row(4).replace("7.6e10", "1e999")),
-                "row 5: compute_flops = inf: must be positive and finite",
-            ),
+            (with(4, "1.375", "nan"), "row 5: train_loss = NaN: must be finite and not negative"),
+            (with(4, "7.6e10", "1e999"), "row 5: compute_flops = inf: must be positive and finite"),
         ] {
             std::fs::write(&path, &text).unwrap();
             let message = CurveWriter::resume(&path, 4).err().unwrap().to_string();
