@@ -112,11 +112,9 @@ impl CurvePoint {
             ("tokens_per_second", self.tokens_per_second),
             ("wall_seconds", self.wall_seconds),
         ];
-        if let Some((column, is)) = amounts.iter().find(|(_, is)| !(*is >= 0.0 && is.is_finite())) {
-            return Err(format!("{column} = {is}: must be finite and not negative"));
-        }
-        match self.val_loss.filter(|loss| !(*loss >= 0.0 && loss.is_finite())) {
-            Some(loss) => Err(format!("val_loss = {loss}: must be finite and not negative")),
+        let mut amounts = amounts.into_iter().chain(self.val_loss.map(|loss| ("val_loss", loss)));
+        match amounts.find(|(_, is)| !(*is >= 0.0 && is.is_finite())) {
+            Some((column, is)) => Err(format!("{column} = {is}: must be finite and not negative")),
             None => Ok(()),
         }
     }

@@ -24,23 +24,19 @@ pub(super) fn saving_as_run(
     Ok(1.0 - cost.paid(stages) / last)
 }
 
-/// Paces between which one is looked for at which nothing is saved.
-const PACES: [f64; 2] = [1e-3, 10.0];
-
-/// The pace, the same after all growths, at which stages of given sizes and tokens save nothing, and what they save at a pace of 1;
-/// neither where there is no growth, and no such pace where any saves something.
-pub(super) fn hinge_on_pace(
+/// What stages of given sizes and tokens save at a pace that is the same from the first growth to the end.
+pub(super) fn saving_at_pace(
     cost: &TrainingCost,
     stages: &[(f64, f64)],
-) -> (Option<f64>, Option<f64>) {
-    if stages.len() < 2 {
-        return (None, None);
-    }
-    let saving_at = |pace| saving_as_run(&cost.clone().with_pace(Pace::lasting(pace)), stages);
-    let break_even = root("a pace at which nothing is saved", PACES[0], PACES[1], |pace| {
-        saving_at(pace).unwrap_or(f64::NAN)
-    });
-    (break_even.ok(), saving_at(1.0).ok())
+    pace: f64,
+) -> Result<f64, ScalingError> {
+    saving_as_run(&cost.clone().with_pace(Pace::lasting(pace)), stages)
+}
+
+/// The pace at which they save nothing, from a thousandth to ten; none where all of these save something, or none does.
+pub(super) fn break_even_pace(cost: &TrainingCost, stages: &[(f64, f64)]) -> Option<f64> {
+    let saving = |pace| saving_at_pace(cost, stages, pace).unwrap_or(f64::NAN);
+    root("a pace at which nothing is saved", 1e-3, 10.0, saving).ok()
 }
 
 /// The losses of stages of given sizes and tokens under a law, stage by stage, each after the same shares of

@@ -1,6 +1,6 @@
 //! The best plan for a request.
 
-use super::as_run::{hinge_on_pace, predicted_curve, saving_as_run};
+use super::as_run::{break_even_pace, predicted_curve, saving_as_run, saving_at_pace};
 use super::baseline::baselines;
 use super::goal::{Goal, Stop};
 use super::last_shape::best_final_shape;
@@ -178,6 +178,7 @@ fn build(
     let n_last = last.n_params() as f64;
     let batch_tokens = batch_tokens(n_last, final_loss);
     let stages = stages(cost, &shapes, &growths, &staged, final_loss)?;
+    let grows = stages.len() > 1;
     let steps: f64 = stages.iter().map(|stage| stage.tokens / batch_tokens).sum();
     if steps.is_nan() || steps > MOST_STEPS as f64 {
         return Err(PlanError::TooLong { steps });
@@ -189,12 +190,11 @@ fn build(
         .filter_map(|(law, saving)| Some((law, saving.ok().filter(|saving| saving.is_finite())?)))
         .unzip();
     let laws_left_out = request.resampled.len() - laws.len();
-    let saving_interval = (samples.len() > 1 && stages.len() > 1).then(|| {
+    let saving_interval = (samples.len() > 1 && grows).then(|| {
         let (low, high) = interval(samples);
         [low, high]
     });
     let curve = predicted_curve(cost, &laws, &staged)?;
-    let (break_even_pace, saving_at_pace_one) = hinge_on_pace(cost, &staged);
     let (best_size, cheapest) = cost.cheapest_at(least_size(&shapes), n_last, final_loss)?;
     let saving_at_best_size = 1.0 - paid / cheapest;
     let cheaper_alone = cheaper_alone(request, &last, final_loss, paid);
@@ -219,8 +219,8 @@ fn build(
         compute_from_scratch: 6.0 * n_last * cost.tokens_at(n_last, final_loss)?,
         pace: cost.pace(StageStart::Growth),
         pace_over: cost.grown_pace().passes_after(),
-        break_even_pace,
-        saving_at_pace_one,
+        break_even_pace: grows.then(|| break_even_pace(cost, &staged)).flatten(),
+        saving_at_pace_one: grows.then(|| saving_at_pace(cost, &staged, 1.0).ok()).flatten(),
         final_loss,
         asymptote_multiple: final_loss / cost.asymptote(n_last),
         saving,
