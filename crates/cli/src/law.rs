@@ -235,6 +235,11 @@ impl PlanningLaw {
         self.grown().map(|(grown, _)| grown.grew)
     }
 
+    /// By what factor N grew in the grown run beside the law's data.
+    pub fn growth_factor(&self) -> Option<f64> {
+        self.grown().map(|(grown, _)| grown.large / grown.small)
+    }
+
     /// What the grown run saved at its size.
     pub fn grown_saving(&self) -> Option<f64> {
         let (grown, cost) = self.grown()?;

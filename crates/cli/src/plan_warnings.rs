@@ -23,6 +23,9 @@ const LARGER: f64 = 2.0;
 /// How many times as many tokens per parameter as the one in the grown pilot run a model that grows may have had before it is said.
 const MORE_SETTLED: f64 = 1.5;
 
+/// How many times as large a growth may be as that of the grown pilot run, in factors of N, before it is said.
+const LARGER_LEAP: f64 = 2.0;
+
 /// What the hidden matrices' learning rate adds up to between a growth inside the blocks and the decay of `wsd`, below which such
 /// growths were measured not to make up for their slow beginning (docs/SAVINGS.md).
 const ENOUGH_RATE: f64 = 2.2;
@@ -231,6 +234,7 @@ fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
     later
         .into_iter()
         .chain(of_settled_models(planned))
+        .chain(of_a_larger_leap(planned))
         .chain(other)
         .chain(of_a_lead(planned))
         .collect()
@@ -268,6 +272,17 @@ fn of_a_lead(planned: &Planned) -> Option<String> {
              the size only at 0.8 M parameters in batches of 1,024 tokens, and 0.5 to 1.0 in all other cases (docs/SAVINGS.md); --pace 1 plans without that lead"
         )
     })
+}
+
+/// Growths to many more times the parameters than in the one that was measured.
+fn of_a_larger_leap(planned: &Planned) -> Option<String> {
+    let measured = planned.law.growth_factor()?;
+    let factors = planned.plan.stages.windows(2).map(|pair| pair[1].n_params / pair[0].n_params);
+    let most = factors.max_by(f64::total_cmp).filter(|most| *most > LARGER_LEAP * measured)?;
+    Some(format!(
+        "the pace was measured on a growth to {measured:.1} times the parameters and is assumed for one to {most:.1} times: the one such plan \
+         that was run had half of the pace (docs/savings/h200.md); --through plans a smaller step"
+    ))
 }
 
 /// Growths of models that have had many more tokens per parameter than the one whose growth was measured.

@@ -161,6 +161,27 @@ fn growths_with_too_few_steps_and_leads_of_smaller_models_are_warned_of() {
     assert_eq!(warned("10tpp"), None);
 }
 
+/// A plan of the project's own that saved 28 % where it promised 46: it grows to 25 times the parameters.
+#[test]
+fn growths_to_many_more_parameters_than_measured_are_warned_of() {
+    let world = World::empty();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let law = root.join("notebooks-data/h200_width_law.json").display().to_string();
+    let warned = |through: &str, pace: &str| {
+        let plan = world.json(&format!(
+            "plan --law {law} --shape 12x640x10 --stop 0.19tpp --through {through} --grow-by 0.5{pace}"
+        ));
+        let warnings = plan["warnings"].to_string();
+        let times =
+            warnings.split_once("a growth to 2.8 times the parameters and is assumed for one to ");
+        times.map(|(_, after)| after.split_once(' ').unwrap().0.to_owned())
+    };
+    assert_eq!(warned("12x128x2", "").as_deref(), Some("25.0"));
+    assert_eq!(warned("12x256x4", "").as_deref(), Some("6.2"));
+    assert_eq!(warned("12x320x5", ""), None);
+    assert_eq!(warned("12x128x2", " --pace 0.9"), None);
+}
+
 /// By option, by the template, by the law's runs, or as GPT-2.
 #[test]
 fn a_plan_takes_the_vocabulary_from_where_it_is_told() {
