@@ -4,13 +4,13 @@
 #     scripts/gpu_savings.sh STAGED DEVICE TEXT OUT
 #
 # 59 M parameters in bf16 through a BPE (schedules/h200_*.toml): from scratch at three learning rates, the best rate at
-# four lengths; and growths by hand, in depth at two moments, in width and in both.
+# four lengths; growths by hand, in depth at three moments, in width, and in both at two; and a planned growth in width.
 # 3 M parameters on bytes (schedules/bytes_3m_baseline.toml): from scratch at four lengths, at two other rates, and a
 # planned growth of heads and feed-forward layers (schedules/bytes_3m_thin.toml).
 #
 # SEEDS ("1 2 3"), RATES of the former ("0.004 0.008 0.016") and MODELS ("59m 3m", made side by side) are environment
 # variables. Ends its runs with their state saved on Ctrl-C or SIGTERM; the same command goes on from there. TEXT is some
-# 10 MB. The curves come out as OUT/curves.csv. More than ten minutes for two seeds on an H200. Exit code 1 where a run fails.
+# 10 MB. The curves come out as OUT/curves.csv. More than ten minutes for two seeds on an H200; twelve for the growths of 59 M alone, three seeds. Exit code 1 where a run fails.
 set -euo pipefail
 staged=$(realpath "$1")
 device=$2
@@ -59,10 +59,11 @@ all_made() {
     return $failed
 }
 
+growths=(depth late later width both both_late planned)
 of_59m() {
     local rate name best
     for rate in "${rates[@]}"; do
-        for name in baseline depth late width both; do
+        for name in baseline "${growths[@]}"; do
             sed "s/^peak = .*/peak = $rate/" "$schedules/h200_$name.toml" > "59m-$name-$rate.toml"
         done
         beside from_scratch "59m-baseline-$rate.toml" "59m-scratch-$rate" "${seeds[0]}" 0.5
@@ -74,7 +75,7 @@ of_59m() {
     for seed in "${seeds[@]}"; do
         beside from_scratch "59m-baseline-$best.toml" "59m-scratch-$best" "$seed" 0.5 0.75 1 1.3
     done
-    for name in depth late width both; do
+    for name in "${growths[@]}"; do
         beside staged_runs "59m-$name-$best.toml" "59m-$name" "${seeds[@]}"
     done
     all_made
@@ -112,7 +113,7 @@ for pid in "${of_each[@]}"; do wait "$pid" || failed=runs; done
     done
 } > curves.csv
 for model in "${models[@]}"; do
-    for run in "$model"-depth "$model"-late "$model"-width "$model"-both "$model"-thin; do
+    for run in "${growths[@]/#/$model-}" "$model-thin"; do
         [ -d "$run" ] || continue
         echo "== $run"
         "$staged" compare "$run" "$model-scratch" || failed=$run
