@@ -98,8 +98,9 @@ fn pace(planned: &Planned) -> Option<String> {
 fn hinge(plan: &Plan) -> Option<String> {
     let at_one = plan.saving_at_pace_one?;
     let nothing = match plan.break_even_pace {
+        Some(0.0) => Some("save something at any pace".to_string()),
         Some(pace) => Some(format!("save nothing at a lasting pace of {pace:.2}")),
-        None => (at_one > 0.0).then(|| "save something at any pace".to_string()),
+        None => None,
     };
     let at_one = (plan.pace != 1.0).then(|| {
         if at_one < 0.0 {
@@ -128,9 +129,8 @@ pub fn comment(planned: &Planned) -> String {
         format!("Predicted: loss {:.4} nats per token at the end", plan.final_loss),
         format!("{what} against the last shape from scratch: {}", saving(plan)),
     ];
-    if let Some(pace) = pace(planned) {
-        lines.push(pace);
-    }
+    lines.extend(pace(planned));
+    lines.extend(hinge(plan));
     if let Some(reason) = &plan.advice.reason {
         lines.push(format!("Advice: do not grow: {reason}"));
     }

@@ -33,10 +33,14 @@ pub(super) fn saving_at_pace(
     saving_as_run(&cost.clone().with_pace(Pace::lasting(pace)), stages)
 }
 
-/// The pace at which they save nothing, from a thousandth to ten; none where all of these save something, or none does.
+/// The pace at which they save nothing, up to ten: 0 where they save something even at a thousandth, none where ten is not enough.
 pub(super) fn break_even_pace(cost: &TrainingCost, stages: &[(f64, f64)]) -> Option<f64> {
     let saving = |pace| saving_at_pace(cost, stages, pace).unwrap_or(f64::NAN);
-    root("a pace at which nothing is saved", 1e-3, 10.0, saving).ok()
+    let least = 1e-3;
+    if saving(least) > 0.0 {
+        return Some(0.0);
+    }
+    root("a pace at which nothing is saved", least, 10.0, saving).ok()
 }
 
 /// The losses of stages of given sizes and tokens under a law, stage by stage, each after the same shares of

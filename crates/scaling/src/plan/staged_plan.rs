@@ -118,9 +118,9 @@ pub struct Plan {
     pub pace: f64,
     /// Tokens after the first growth for which it was counted on, where it is above 1 and was measured over so many; 1 from then on.
     pub pace_over: Option<f64>,
-    /// The pace, the same from the first growth to the end, at which these stages save nothing; none where there is no growth, where the
-    /// head start alone is worth more than all that they cost, so that they save something at any pace, and where not even ten times the pace
-    /// from scratch would do.
+    /// The pace, the same from the first growth to the end, at which these stages save nothing: 0 where the head start alone is worth
+    /// more than all that they cost, so that they save something at any pace; none where there is no growth and where not even ten
+    /// times the pace from scratch would do.
     pub break_even_pace: Option<f64>,
     /// What these stages save at a pace of 1, at the loss that they then end at; none where there is no growth, or where
     /// the law has no such loss.
