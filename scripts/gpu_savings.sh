@@ -10,7 +10,8 @@
 #
 # SEEDS ("1 2 3"), RATES of the former ("0.004 0.008 0.016") and MODELS ("59m 3m", made side by side) are environment
 # variables. Ends its runs with their state saved on Ctrl-C or SIGTERM; the same command goes on from there. TEXT is some
-# 10 MB. The curves come out as OUT/curves.csv. More than ten minutes for two seeds on an H200; twelve for the growths of 59 M alone, three seeds. Exit code 1 where a run fails.
+# 10 MB. The curves come out as OUT/curves.csv. Steps of 59 M alone, three seeds at one rate, come to eleven minutes on an
+# H200; compiling, growths and evaluations not counted. Exit code 1 where a run fails.
 set -euo pipefail
 staged=$(realpath "$1")
 device=$2

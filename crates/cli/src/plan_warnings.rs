@@ -23,7 +23,8 @@ const LARGER: f64 = 2.0;
 /// How many times as many tokens per parameter as the one in the grown pilot run a model that grows may have had before it is said.
 const MORE_SETTLED: f64 = 1.5;
 
-/// How many times as large a growth may be as that of the grown pilot run, in factors of N, before it is said.
+/// How many times as large a growth may be as that of the grown pilot run, in factors of N, before it is said. A choice: one such
+/// plan was run, at nine times, and none in between.
 const LARGER_LEAP: f64 = 2.0;
 
 /// What the hidden matrices' learning rate adds up to between a growth inside the blocks and the decay of `wsd`, below which such
@@ -281,7 +282,7 @@ fn of_a_larger_leap(planned: &Planned) -> Option<String> {
     let most = factors.max_by(f64::total_cmp).filter(|most| *most > LARGER_LEAP * measured)?;
     Some(format!(
         "the pace was measured on a growth to {measured:.1} times the parameters and is assumed for one to {most:.1} times: the one such plan \
-         that was run had half of the pace (docs/savings/h200.md); --through plans a smaller step"
+         that was run had 0.6 to 0.75 of the pace (docs/savings/h200.md); --through plans a smaller step"
     ))
 }
 

@@ -1,3 +1,4 @@
+use super::as_run::break_even_pace;
 use super::*;
 use crate::published::{AUTHORS_STEPS, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH};
 use crate::{BatchPolicy, Pace, SumLaw, TokenLaw, TrainingCost};
@@ -203,6 +204,10 @@ fn a_plan_breaks_even_at_the_pace_that_loses_the_head_start() {
     let alone = request(chinchilla(), goal, FinalShape::Given(gpt2_large()));
     let alone = plan(&Request { stages: 1..=1, ..alone });
     assert_eq!((alone.break_even_pace, alone.saving_at_pace_one), (None, None));
+    // A head start that is worth more than both stages cost, and a small model kept for too long.
+    let (n, of) = (7e8, |stages: &[_]| break_even_pace(&chinchilla(), stages));
+    assert_eq!(of(&[(0.1 * n, 1e9), (n, 1e6)]), Some(0.0));
+    assert_eq!(of(&[(0.9 * n, 1e12), (n, 1e9)]), None);
 }
 
 /// Seconds at a speed of so many FLOPs are FLOPs in other units.
