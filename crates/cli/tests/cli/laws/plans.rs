@@ -6,6 +6,10 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
+fn of_the_project(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name).display().to_string()
+}
+
 /// A law with a grown run beside it, which came to the loss that four fifths of its tokens would have brought at the pace from
 /// scratch.
 #[test]
@@ -138,10 +142,9 @@ fn a_plan_says_what_it_leaves_out_and_at_which_pace_nothing_grows() {
 #[test]
 fn growths_with_too_few_steps_and_leads_of_smaller_models_are_warned_of() {
     let world = World::empty();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let [law, recipe] =
         ["notebooks-data/bytes_3m_thin_law.json", "schedules/bytes_3m_baseline.toml"]
-            .map(|name| root.join(name).display().to_string());
+            .map(of_the_project);
     let warnings = |shape: &str, stop: &str| {
         let plan = world.json(&format!(
             "plan --law {law} --template {recipe} --shape {shape} --stop {stop} --operators feed-forward,head-size --stages 2 --grow-by 0.35"
@@ -166,8 +169,7 @@ fn growths_with_too_few_steps_and_leads_of_smaller_models_are_warned_of() {
 #[test]
 fn growths_to_many_more_parameters_than_measured_are_warned_of() {
     let world = World::empty();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let law = root.join("notebooks-data/h200_width_law.json").display().to_string();
+    let law = of_the_project("notebooks-data/h200_width_law.json");
     let warned = |through: &str, pace: &str| {
         let plan = world.json(&format!(
             "plan --law {law} --shape 12x640x10 --stop 0.19tpp --through {through} --grow-by 0.5{pace}"
