@@ -55,11 +55,9 @@ if grep -q 'shape = "constant"' "$recipe"; then
     share=0.15
 fi
 
-# The sweep: the baseline at other rates, a quarter of its length.
-for rate in "${rates[@]}"; do
-    sed "s/^peak = .*/peak = $rate/" "$recipe" > "$out/rate-$rate.toml"
-    job "$out/rate-$rate.toml" "${text[@]}" --length 0.25 --out "$out/rate-$rate"
-done
+# The baseline at other rates, a quarter of its length.
+peaks=$(IFS=,; echo "${rates[*]}")
+"$staged" sweep "$recipe" "${text[@]}" --peaks "$peaks" --length 0.25 -o "$out/sweep" --resume
 previous=
 for length in "${lengths[@]}"; do
     for seed in "${seeds[@]}"; do
@@ -115,7 +113,7 @@ done
 # Every evaluation of every run, for notebooks-data/.
 runs=()
 for folder in scratch "${kinds[@]}"; do runs+=("$out/$folder"/*/); done
-runs+=("$out"/rate-*/ "$out"/pilots/pilot-*/ "$out"/near/pilot-*/)
+runs+=("$out"/sweep/peak-*/ "$out"/pilots/pilot-*/ "$out"/near/pilot-*/)
 {
     echo which,seed,stage,step,tokens,compute_flops,val_loss
     for run in "${runs[@]}"; do
@@ -126,6 +124,7 @@ runs+=("$out"/rate-*/ "$out"/pilots/pilot-*/ "$out"/near/pilot-*/)
             */*) which=${name%/*} seed=${name##*/} ;;
             *) which=$name seed=1 ;;
         esac
+        [[ $which == sweep ]] && which=rate-${seed#peak-} seed=1
         [[ $which == pilots || $which == near ]] && which=$seed seed=1
         [[ $which == scratch && $seed == *-x* ]] && which+=-${seed#*-} seed=${seed%%-*}
         awk -F, -v which="$which" -v seed="$seed" \

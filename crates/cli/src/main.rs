@@ -32,6 +32,7 @@ mod run_record;
 mod sample;
 mod shapes;
 mod side_by_side;
+mod sweep;
 mod table;
 mod train;
 
@@ -62,6 +63,8 @@ enum Command {
     Demo(demo::Demo),
     /// Fit a scaling law to measured losses
     Fit(fit::Fit),
+    /// Find the best peak learning rate of training from scratch
+    Sweep(sweep::Sweep),
     /// Train small pilot runs and fit a scaling law to them
     Pilot(pilot::Pilot),
     /// Plan a staged run for a budget, a loss or a shape
@@ -134,6 +137,7 @@ fn main() -> ExitCode {
     let result = panics::as_errors(|| match command {
         Command::Demo(demo) => demo.run(),
         Command::Fit(fit) => fit.run(),
+        Command::Sweep(sweep) => sweep.run(),
         Command::Pilot(pilot) => pilot.run(),
         Command::Plan(plan) => plan.run(),
         Command::Train(train) => train.run(),

@@ -8,10 +8,18 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use trainer::{Event, Outcome, RunOptions, RunSummary, train};
+use trainer::{Event, Outcome, RunOptions, RunSummary, TrainError, train};
 
 /// Runs on screen at once.
 const MOST_SHOWN: usize = 3;
+
+/// How a run ended.
+pub enum Ended {
+    /// With a summary.
+    Made(RunSummary),
+    /// Before a step whose loss or gradient was no longer a number.
+    Diverged { step: u64 },
+}
 
 /// Makes all runs, on as many threads as there are cores, the longest first: one thread a run, so that
 /// each is the same whatever runs beside it. On a GPU one after the other. A run that branches off another
@@ -20,15 +28,46 @@ const MOST_SHOWN: usize = 3;
 /// # Errors
 /// The first error of a run; the others are stopped and saved then.
 pub fn run_all(what: &str, runs: Vec<RunOptions>) -> Result<Option<Vec<RunSummary>>> {
+    let ended = run_queue(what, &runs, |made| made.map(Ended::Made))?;
+    let summary = |ended| match ended {
+        Ended::Made(summary) => Some(summary),
+        Ended::Diverged { .. } => None,
+    };
+    Ok(ended.map(|ended| ended.into_iter().filter_map(summary).collect()))
+}
+
+/// The same for runs of which some may diverge, which then end alone.
+pub fn run_each(what: &str, runs: &[RunOptions]) -> Result<Option<Vec<Ended>>> {
+    run_queue(what, runs, |made| match made {
+        Err(error) => match error.downcast_ref() {
+            Some(TrainError::NotFinite { step, .. }) => Ok(Ended::Diverged { step: *step }),
+            _ => Err(error),
+        },
+        Ok(summary) => Ok(Ended::Made(summary)),
+    })
+}
+
+fn run_queue(
+    what: &str,
+    runs: &[RunOptions],
+    ended: impl Fn(Result<RunSummary>) -> Result<Ended> + Sync,
+) -> Result<Option<Vec<Ended>>> {
     let stop = train::stop_on_signals()?;
     let on_cpu = runs.iter().all(|run| run.device == model::DeviceChoice::Cpu);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = if on_cpu { cores.min(runs.len()) } else { 1 };
-    let board = Mutex::new(Board::new(what, &runs));
-    let queue = Queue::new(&runs);
+    let board = Mutex::new(Board::new(what, runs));
+    let queue = Queue::new(runs);
+    let make = |i: usize| {
+        let ended = ended(make(&runs[i], i, &board, stop))?;
+        if let Ended::Diverged { step } = ended {
+            locked(&board).diverged(i, step);
+        }
+        Ok(ended)
+    };
     std::thread::scope(|scope| {
         for _ in 0..workers {
-            scope.spawn(|| queue.work(stop, |i| make(&runs[i], i, &board, stop)));
+            scope.spawn(|| queue.work(stop, make));
         }
     });
     locked(&board).line.end();
@@ -47,12 +86,16 @@ struct Job {
     /// The run that must be made before.
     after: Option<usize>,
     taken: bool,
-    made: Option<Result<RunSummary>>,
+    made: Option<Result<Ended>>,
 }
 
 impl Job {
     fn came_to_its_end(&self) -> bool {
-        matches!(&self.made, Some(Ok(summary)) if summary.outcome != Outcome::Interrupted)
+        match &self.made {
+            Some(Ok(Ended::Made(summary))) => summary.outcome != Outcome::Interrupted,
+            Some(Ok(Ended::Diverged { .. })) => true,
+            Some(Err(_)) | None => false,
+        }
     }
 }
 
@@ -71,7 +114,7 @@ impl Queue {
 
     /// Makes runs until none is left, or `stop` is set. A panic ends the others too before it goes on: they would wait for ever for the
     /// run that it broke off.
-    fn work(&self, stop: &AtomicBool, make: impl Fn(usize) -> Result<RunSummary>) {
+    fn work(&self, stop: &AtomicBool, make: impl Fn(usize) -> Result<Ended>) {
         while let Some(i) = self.next(stop) {
             let made = panic::catch_unwind(AssertUnwindSafe(|| make(i)));
             if !matches!(made, Ok(Ok(_))) {
@@ -108,16 +151,16 @@ impl Queue {
         }
     }
 
-    fn is_made(&self, i: usize, made: Result<RunSummary>) {
+    fn is_made(&self, i: usize, made: Result<Ended>) {
         locked(&self.jobs)[i].made = Some(made);
         self.changed.notify_all();
     }
 
-    /// All summaries, or the first error; `None` where a run did not come to its end.
-    fn into_results(self) -> Result<Option<Vec<RunSummary>>> {
+    /// How all ended, or the first error; `None` where a run did not come to its end.
+    fn into_results(self) -> Result<Option<Vec<Ended>>> {
         let jobs = self.jobs.into_inner().unwrap_or_else(PoisonError::into_inner);
         let all_ended = jobs.iter().all(Job::came_to_its_end);
-        let made: Vec<RunSummary> =
+        let made: Vec<Ended> =
             jobs.into_iter().filter_map(|job| job.made).collect::<Result<_>>()?;
         Ok(all_ended.then_some(made))
     }
@@ -227,6 +270,15 @@ impl Board {
             }
             _ => {}
         }
+    }
+
+    /// Ends a run that makes no more steps.
+    fn diverged(&mut self, i: usize, step: u64) {
+        let run = &mut self.runs[i];
+        run.over = true;
+        run.total = run.done;
+        let text = format!("{}: diverged at step {}", run.name, output::count(step));
+        self.note(&text);
     }
 
     fn note(&self, text: &str) {

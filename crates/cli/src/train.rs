@@ -51,7 +51,8 @@ pub struct Train {
     json: bool,
 }
 
-fn length(text: &str) -> Result<f64, String> {
+/// A factor of a run's length.
+pub fn length(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(factor) if (1e-3..=1e3).contains(&factor) => Ok(factor),
         _ => Err("must be from 0.001 to 1000".into()),

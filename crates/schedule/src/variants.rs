@@ -74,6 +74,19 @@ impl Schedule {
         Self::check(self.file, Path::new("--length"))
     }
 
+    /// The same run at another peak learning rate, which is its baseline's too.
+    ///
+    /// # Errors
+    /// A peak that no schedule can have.
+    pub fn with_peak(mut self, peak: f64) -> Result<Self, ScheduleError> {
+        self.file.learning_rate.peak = peak;
+        if let Some(alone) = &mut self.file.from_scratch {
+            alone.peak = None;
+        }
+        let _ = write!(self.file.name, "-peak-{peak}"); // A String takes everything.
+        Self::check(self.file, Path::new("--peaks"))
+    }
+
     /// The same run on sequences of another length, in batches of so many tokens.
     ///
     /// # Errors

@@ -7,4 +7,5 @@ mod laws;
 mod models;
 mod pilots;
 mod story;
+mod sweeps;
 mod world;
