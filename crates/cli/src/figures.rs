@@ -200,7 +200,7 @@ pub fn saving_by_stop(schedule: &Schedule) -> Result<Figure> {
         points: continuous,
         color: Color::Grey,
         stroke: Stroke::Dashed,
-        label: Some("continuous limit".into()),
+        label: Some("continuous limit at a pace of 1".into()),
     });
     if let Ok(optimal) = (Goal::Stop(Stop::ComputeOptimal)).final_loss(&cost, last, 0.0) {
         let at = optimal / asymptote;

@@ -31,6 +31,9 @@ const LEAST_PACE: f64 = 1e-3;
 /// A factor beyond a law's data from which it is said.
 const FAR: f64 = 2.0;
 
+/// What is exactly that far may come out a little farther.
+const ROUNDING: f64 = 1.0 + 1e-9;
+
 /// How a plan's batch is chosen, from its name.
 pub fn batch(text: &str) -> Result<BatchPolicy, String> {
     let most = MOST_BATCH_TOKENS as f64;
@@ -263,7 +266,7 @@ impl PlanningLaw {
     /// By what factor a size lies far beyond the data of the law.
     pub fn far_beyond(&self, n_params: f64) -> Option<f64> {
         let factor = self.fit.as_ref()?.extrapolation(Quantity::Params, n_params);
-        (factor > FAR).then_some(factor)
+        (factor > FAR * ROUNDING).then_some(factor)
     }
 
     /// How far a plan goes beyond the data of its law.
@@ -276,7 +279,7 @@ impl PlanningLaw {
         sizes
             .chain([(Quantity::Tokens, tokens), (Quantity::Steps, steps)])
             .map(|(quantity, value)| (quantity, value, fit.extrapolation(quantity, value)))
-            .filter(|(_, _, factor)| *factor > FAR)
+            .filter(|(_, _, factor)| *factor > FAR * ROUNDING)
             .map(|(quantity, value, factor)| {
                 format!(
                     "{quantity} = {value:.3e} is a factor of {factor:.1} outside the data of {}: an extrapolation",

@@ -10,7 +10,7 @@
 use crate::cost::positive;
 use crate::plan::Operators;
 use crate::quadrature::integrate;
-use crate::root::minimum;
+use crate::root::{least_minimum, minimum};
 use crate::{ScalingError, StageStart, TrainingCost};
 use serde::{Deserialize, Serialize};
 
@@ -196,6 +196,21 @@ impl TrainingCost {
         can
     }
 
+    /// ln N of the least of what depends on it: costs in FLOPs have one minimum, those in seconds one for each bend of the measured speeds.
+    fn least_in_ln_size(
+        &self,
+        least: f64,
+        largest: f64,
+        of: impl Fn(f64) -> f64,
+    ) -> Result<f64, ScalingError> {
+        let search = "the cheapest size";
+        if self.is_in_seconds() {
+            least_minimum(search, least, largest, of)
+        } else {
+            minimum(search, least, largest, of)
+        }
+    }
+
     /// The size that reaches a loss for the least cost, from `n_least` to a million times `n_params`, and that cost.
     ///
     /// # Errors
@@ -211,7 +226,7 @@ impl TrainingCost {
         let ln_cost = |ln_n: f64| {
             self.compute_at(ln_n.exp(), loss).map_or(f64::MAX, |cost| cost.ln().min(f64::MAX))
         };
-        let best = minimum("the cheapest size", smallest, largest, ln_cost)?.exp();
+        let best = self.least_in_ln_size(smallest, largest, ln_cost)?.exp();
         Ok((best, self.compute_at(best, loss)?))
     }
 
@@ -236,7 +251,7 @@ impl TrainingCost {
             let loss = asymptote + u.exp();
             let large = n_params.ln();
             let smallest = self.smallest_ln_size_below(loss, n_least.ln(), large);
-            let cheapest = minimum("the cheapest size", smallest, large, |ln_n| {
+            let cheapest = self.least_in_ln_size(smallest, large, |ln_n| {
                 marginal(ln_n.exp(), loss).ln().min(f64::MAX)
             });
             let least = cheapest.map_or(f64::NAN, |ln_n| marginal(ln_n.exp(), loss));

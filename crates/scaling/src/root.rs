@@ -64,9 +64,35 @@ pub(crate) fn minimum(
         .ok_or(ScalingError::NoSolution(name))
 }
 
+/// Where a function that may have several minima in a range has the least of them, by Brent's method around the least of evenly spread points.
+pub(crate) fn least_minimum(
+    name: &'static str,
+    from: f64,
+    to: f64,
+    f: impl Fn(f64) -> f64,
+) -> Result<f64, ScalingError> {
+    const POINTS: usize = 256;
+    let at = |k: usize| from + (to - from) * k as f64 / POINTS as f64;
+    let values: Vec<f64> = (0..=POINTS).map(|k| f(at(k))).collect();
+    let least = (0..=POINTS).min_by(|a, b| values[*a].total_cmp(&values[*b])).unwrap_or(0);
+    let found = minimum(name, at(least.saturating_sub(1)), at((least + 1).min(POINTS)), &f)?;
+    // At a kink or an edge a point may be better than what lies beside it.
+    Ok(if f(found) <= values[least] { found } else { at(least) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_least_of_several_minima_is_found() {
+        let f = |x: f64| (3.0 * x).sin() + (x - 4.0).powi(2) / 50.0;
+        let found = least_minimum("it", -10.0, 20.0, f).unwrap();
+        let scan = (0..=3_000_000).map(|k| -10.0 + f64::from(k) * 1e-5);
+        let due = scan.min_by(|a, b| f(*a).total_cmp(&f(*b))).unwrap();
+        assert!((found - due).abs() < 2e-5, "{found} {due}");
+        assert!((least_minimum("it", 1.0, 2.0, |x| x).unwrap() - 1.0).abs() < 1e-9, "at an edge");
+    }
 
     #[test]
     fn an_end_without_a_value_is_no_bracket() {

@@ -52,6 +52,9 @@ pub enum PlanError {
         "a latest growth (--grow-by) needs a known end: a shape with its stop, or a loss to reach"
     )]
     GrowByWithoutEnd,
+    /// A share of the tokens from scratch that leaves a stage nothing.
+    #[error("a latest growth after {0} of the tokens from scratch: must be above 0 and below 1")]
+    GrowBy(f64),
     /// A run that nobody can make.
     #[error("a run of {steps:.1e} steps: at most {MOST_STEPS:e} can be planned")]
     TooLong {

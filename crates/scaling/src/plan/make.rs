@@ -39,11 +39,20 @@ impl Plan {
             }
             Goal::Stop(Stop::ComputeOptimal) => {}
         }
-        let found = request
-            .cost
-            .at_constant_paces()
-            .into_iter()
-            .map(|cost| Chosen::new(&Request { cost, ..request.clone() }, &request.cost));
+        let paces = request.cost.at_constant_paces();
+        // At a constant pace above 1 one more growth nearly always spares something; a lead that passes is soon used up, by small models even. So each
+        // number of stages is judged under the costs as they are.
+        let one_by_one = paces.len() > 1 && request.through.is_empty();
+        let numbers = if one_by_one {
+            request.stages.clone().map(|n| n..=n).collect()
+        } else {
+            vec![request.stages.clone()]
+        };
+        let found = paces.iter().flat_map(|cost| numbers.iter().map(move |stages| (cost, stages)));
+        let found = found.map(|(cost, stages)| {
+            let (cost, stages) = (cost.clone(), stages.clone());
+            Chosen::new(&Request { cost, stages, ..request.clone() }, &request.cost)
+        });
         let best = least(found, |chosen: &Chosen| chosen.merit(request.goal))?;
         build(request, best, batch_tokens)
     }
@@ -79,8 +88,10 @@ impl Chosen {
         }
         let bounded;
         let request = match request.grow_by {
-            // By the end at the latest is no bound.
-            None | Some(1.0..) => request,
+            None => request,
+            Some(share) if !(share > 0.0 && share < 1.0) => {
+                return Err(PlanError::GrowBy(share));
+            }
             Some(share) => {
                 let is_given = matches!(request.last, FinalShape::Given(_));
                 if !is_given || matches!(request.goal, Goal::Budget(_)) {
@@ -131,8 +142,8 @@ pub(super) fn best_path(
         return evaluate(&request.cost, shapes.clone(), Operators::ALL, &end).ok_or_else(|| {
             let names: Vec<String> = shapes.iter().map(ToString::to_string).collect();
             let apart = shapes.windows(2).find(|pair| !Operators::ALL.reach(&pair[0], &pair[1]));
-            let reason = match apart {
-                Some(pair) => format!("{} does not grow into {}", pair[0], pair[1]),
+            let reason = match apart.map(|pair| format!("{} does not grow into {}", pair[0], pair[1])).or_else(|| never_worth(&request.cost, &shapes)) {
+                Some(reason) => reason,
                 None if request.grow_by.is_some() => {
                     "growths that must come by that share of the tokens leave a stage nothing to do".to_string()
                 }
@@ -152,6 +163,24 @@ pub(super) fn best_path(
         operators: request.operators,
         reason: None,
     })
+}
+
+/// Which of given shapes is not worth training at all, since the next one is the cheaper one at every loss.
+fn never_worth(cost: &TrainingCost, shapes: &[GptShape]) -> Option<String> {
+    let sizes: Vec<f64> = shapes.iter().map(|shape| shape.n_params() as f64).collect();
+    let without = |(k, pair): (usize, &[f64])| {
+        let found = cost.growth_point(StageStart::of(k), pair[0], pair[1]);
+        matches!(found, Err(ScalingError::NoSolution(_))).then_some(k)
+    };
+    let k = sizes.windows(2).enumerate().find_map(without)?;
+    Some(format!(
+        "there is no best loss at which {} grows into {}, {:.2} times as large: under the law and at a pace of {} one of the two is the \
+         cheaper one at every loss",
+        shapes[k],
+        shapes[k + 1],
+        sizes[k + 1] / sizes[k],
+        cost.pace(StageStart::Growth)
+    ))
 }
 
 /// Which of given shapes would grow where a model knows less than nothing.
@@ -266,7 +295,11 @@ fn cheaper_alone(request: &Request, last: &GptShape, loss: f64, paid: f64) -> Op
     });
     let (shape, cost) = costs.min_by(|a, b| a.1.total_cmp(&b.1))?;
     let has_end = !matches!(request.goal, Goal::Budget(_));
-    (cost < paid).then_some(CheaperAlone { shape, less: 1.0 - cost / paid, has_end })
+    // Otherwise it may have a best growth in a number of stages that was not asked for.
+    let n_params = shape.n_params() as f64;
+    let point = request.cost.growth_point(StageStart::Scratch, n_params, last.n_params() as f64);
+    let has_best = point.is_ok_and(|point| point.loss > loss);
+    (cost < paid && !has_best).then_some(CheaperAlone { shape, less: 1.0 - cost / paid, has_end })
 }
 
 /// Whether to grow. `beaten_by` names a single size that meets the goal as well without growth.

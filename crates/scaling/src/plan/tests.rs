@@ -331,6 +331,82 @@ fn more_stages_never_save_less_and_the_limit_saves_most() {
     assert!(savings[1] > 0.0799 && savings[3] < 0.1083, "{savings:?}");
 }
 
+/// A lead that passes is used up by the first growths, so that fewer stages may save more.
+#[test]
+fn stages_that_may_be_fewer_never_save_less_than_those_that_may_not() {
+    let last = GptShape { n_layers: 4, d_model: 128, n_heads: 4, d_ff: 512, ..gpt2_large() };
+    let law = SumLaw {
+        floor: 1.0,
+        params_factor: 16.0,
+        params_exponent: 0.35,
+        data_factor: 1700.0,
+        data_exponent: 0.56,
+    };
+    for (pace, over) in [(1.1, 3e6), (1.28, 8e6), (1.16, 1e6)] {
+        let cost = TrainingCost::tokens(TokenLaw::Sum(law)).with_pace(Pace { value: pace, over });
+        for goal in [Goal::Stop(Stop::ComputeOptimal), Goal::Stop(Stop::AsymptoteMultiple(1.15))] {
+            let base = request(cost.clone(), goal, FinalShape::Given(last));
+            let savings: Vec<f64> =
+                (1..=4).map(|n| plan(&Request { stages: n..=n, ..base.clone() }).saving).collect();
+            let most = savings.iter().copied().fold(0.0, f64::max);
+            assert!((plan(&base).saving - most).abs() < 1e-9, "{pace} {over}: {savings:?}");
+        }
+    }
+}
+
+/// Speeds that fall and rise with the size make several sizes cheaper than their neighbours.
+#[test]
+fn the_cheapest_size_in_seconds_is_the_least_of_all() {
+    let speeds = [
+        (24_576.0, 6e4),
+        (98_304.0, 4e4),
+        (196_608.0, 3e4),
+        (294_912.0, 9e3),
+        (442_368.0, 2e4),
+        (589_824.0, 6e3),
+        (786_432.0, 1.2e4),
+    ];
+    let cost = chinchilla().in_seconds(crate::Throughput::new(&speeds).unwrap());
+    let (n, loss) = (786_432.0, 4.5);
+    let (_, cheapest) = cost.cheapest_at(24_576.0, n, loss).unwrap();
+    let scan = (0..=20_000).map(|k| 24_576.0 * (n / 24_576.0f64).powf(f64::from(k) / 20_000.0));
+    let least = scan.filter_map(|n| cost.compute_at(n, loss).ok()).fold(f64::INFINITY, f64::min);
+    assert!(cheapest <= least * (1.0 + 1e-6), "{cheapest} {least}");
+}
+
+/// Where a smaller shape has a best growth in a number of stages that was not asked for, it has one.
+#[test]
+fn a_shape_that_has_a_best_growth_is_not_said_to_have_none() {
+    let last = gpt2_large();
+    for stages in [2..=2, 4..=4] {
+        for pace in [0.8, 0.9, 1.0] {
+            let goal = Goal::Stop(Stop::AsymptoteMultiple(1.06));
+            let cost = chinchilla().with_pace(Pace::lasting(pace));
+            let request = Request {
+                stages: stages.clone(),
+                ..request(cost.clone(), goal, FinalShape::Given(last))
+            };
+            let Ok(found) = Plan::new(&request, |_, _| 1e6) else { continue };
+            let Some(alone) = found.cheaper_alone else { continue };
+            let sizes = [alone.shape, last].map(|shape| shape.n_params() as f64);
+            let point = cost.growth_point(crate::StageStart::Scratch, sizes[0], sizes[1]);
+            assert!(point.is_err() || point.unwrap().loss <= found.final_loss, "{stages:?} {pace}");
+        }
+    }
+}
+
+/// At a high pace a growth by little is the better the sooner it comes.
+#[test]
+fn a_growth_without_a_best_moment_says_so() {
+    let last = gpt2_large();
+    let near = GptShape { n_layers: 30, ..last };
+    let cost = chinchilla().with_pace(Pace::lasting(1.9));
+    let goal = Goal::Stop(Stop::ComputeOptimal);
+    let request = Request { through: vec![near], ..request(cost, goal, FinalShape::Given(last)) };
+    let message = Plan::new(&request, |_, _| 1e6).unwrap_err().to_string();
+    assert!(message.contains("there is no best loss at which"), "{message}");
+}
+
 #[test]
 fn operators_are_kept_to() {
     let goal = Goal::Stop(Stop::AsymptoteMultiple(1.1));
@@ -358,7 +434,7 @@ fn a_growth_comes_by_the_share_that_is_asked_for() {
     let goal = Goal::Stop(Stop::ComputeOptimal);
     let base = request(chinchilla(), goal, FinalShape::Given(gpt2_large()));
     let by = |grow_by| plan(&Request { grow_by, stages: 2..=2, ..base.clone() });
-    let (free, late, early) = (by(None), by(Some(1.0)), by(Some(0.1)));
+    let (free, late, early) = (by(None), by(Some(0.999)), by(Some(0.1)));
     assert_eq!(free.stages, late.stages);
     let n = early.stages[1].n_params;
     let from_scratch = chinchilla().tokens_at(n, early.final_loss).unwrap();
@@ -366,6 +442,11 @@ fn a_growth_comes_by_the_share_that_is_asked_for() {
     assert!((early.stages[1].tokens / from_scratch - 0.9).abs() < 1e-9, "{:?}", early.stages);
     assert!(free.stages[1].tokens / from_scratch < 0.9);
     assert!(0.0 < early.saving && early.saving < free.saving);
+    for share in [0.0, 1.0, f64::NAN] {
+        let request = Request { grow_by: Some(share), ..base.clone() };
+        let refused = Plan::new(&request, |_, _| 1e6).unwrap_err().to_string();
+        assert!(refused.contains("must be above 0 and below 1"), "{refused}");
+    }
     let budget = Request { goal: Goal::Budget(1e20), grow_by: Some(0.5), ..base };
     assert_eq!(Plan::new(&budget, |_, _| 1e6), Err(PlanError::GrowByWithoutEnd));
 }
