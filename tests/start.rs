@@ -269,3 +269,38 @@ fn a_start_that_was_replaced_is_noticed() {
     // What is saved needs its start no more.
     run_schedule(&at("short"), text(4), &mut |_, _| ()).unwrap();
 }
+
+/// What the model had been trained for before counts too, without which the first steps of a run would be the last factor of four of its compute.
+#[test]
+fn a_slope_is_over_all_the_compute_that_was_spent_on_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = SCHEDULE
+        .replace(
+            "evaluation = { every_steps = 3, tokens = 64 }",
+            "evaluation = { every_steps = 4, tokens = 2048 }",
+        )
+        .replace("steps = 6 }", "steps = 300 }");
+    let alone = |text: &str| {
+        let (head, last) = text.rsplit_once("[[stages]]").unwrap();
+        assert!(last.contains("growth"));
+        parsed(head)
+    };
+    let before = run_schedule(&folder.path().join("before"), alone(&long), &mut |_, _| ()).unwrap();
+    let start = format!("context_len = 8, start = {:?}", before.checkpoint.display().to_string());
+    let after =
+        long.replace("context_len = 8", &start).replace("steps = 300", "steps = 120, slope = GOAL");
+    let with_goal = |goal: f64| alone(&after.replace("GOAL", &goal.to_string()));
+    let slope = |before: f64| {
+        let curve = measure::LearningCurve::read(&folder.path().join("to its end/metrics.csv"));
+        let curve = curve.unwrap();
+        let points: Vec<(f64, f64)> =
+            curve.evaluated().map(|(point, loss)| (before + point.compute_flops, loss)).collect();
+        measure::slope_at_end(&points, 10).unwrap().unwrap()
+    };
+    run_schedule(&folder.path().join("to its end"), with_goal(-1e-9), &mut |_, _| ()).unwrap();
+    let (own, all) = (slope(0.0), slope(before.compute_flops));
+    assert!(own.value - 2.0 * own.standard_error > -0.5, "{own:?} {all:?}");
+    let ended =
+        run_schedule(&folder.path().join("at a slope"), with_goal(-0.02), &mut |_, _| ()).unwrap();
+    assert!(ended.step > 100, "{} {own:?} {all:?}", ended.step);
+}

@@ -16,5 +16,5 @@ pub use error::CorpusError;
 pub use prepare::{Prepared, encode_text, prepare};
 pub use synthetic::SyntheticLanguage;
 pub use text::Cleaning;
-pub use token_file::{TokenFile, TokenFileInfo, is_unknown};
+pub use token_file::{TokenFile, TokenFileInfo, is_at, is_unknown};
 pub use tokenizer::{Tokenizer, TokenizerChoice};

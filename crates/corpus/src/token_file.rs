@@ -19,6 +19,8 @@ const MAGIC_32: (u32, u32) = (20_240_801, 7);
 const MOST_TOKENS: u64 = i32::MAX as u64;
 /// What stands before the size of a vocabulary of which no more is known.
 const UNKNOWN: &str = "unknown:";
+/// Largest vocabulary that a model can have.
+const MOST_VOCABULARY: u32 = 10_000_000;
 /// Largest vocabulary whose tokens fit into 16 bits.
 const LARGEST_16: usize = 1 << 16;
 
@@ -118,6 +120,12 @@ impl TokenFile {
             }
             info
         } else {
+            if largest >= MOST_VOCABULARY {
+                let reason = format!(
+                    "token {largest}: must be below {MOST_VOCABULARY}, the largest vocabulary there can be"
+                );
+                return Err(CorpusError::file(path, reason));
+            }
             let n_vocab = largest as usize + 1;
             TokenFileInfo {
                 tokenizer: "unknown".into(),
@@ -202,6 +210,17 @@ impl Layout {
                               makes one of a text";
                 return Err(CorpusError::file(path, reason));
             }
+            if let Some(magic) = other_magic(bytes) {
+                let reason = format!(
+                    "begins with {magic}, a magic number of llm.c's that is not read; those that are: {} (16-bit tokens) and {} (32-bit)",
+                    MAGIC_16.0, MAGIC_32.0
+                );
+                return Err(CorpusError::file(path, reason));
+            }
+            if has_wide_tokens(bytes) {
+                let reason = "every second token is 0, as in 32-bit tokens; nanoGPT's have 16 bits: write them so, or with llm.c's header";
+                return Err(CorpusError::file(path, reason));
+            }
             if !bytes.len().is_multiple_of(2) {
                 let reason = "neither llm.c's format (no magic number) nor nanoGPT's (odd size)";
                 return Err(CorpusError::file(path, reason));
@@ -238,6 +257,24 @@ impl Layout {
             .max()
             .unwrap_or(0)
     }
+}
+
+/// The first word of a header like llm.c's, a date, where it is none of those that are read: a version, a count and zeros follow it.
+fn other_magic(bytes: &[u8]) -> Option<u32> {
+    let magic = token_of(bytes.get(..4)?);
+    let zeros = bytes.get(12..HEADER_BYTES)?;
+    ((20_200_101..20_400_000).contains(&magic) && zeros.iter().all(|byte| *byte == 0))
+        .then_some(magic)
+}
+
+/// Whether each of the first tokens, were they of 32 bits, is below 2^16.
+fn has_wide_tokens(bytes: &[u8]) -> bool {
+    const LEAST: usize = 64;
+    const LOOKED_AT: usize = 1 << 16;
+    let words = bytes.chunks_exact(4).take(LOOKED_AT);
+    words.len() >= LEAST
+        && words.clone().all(|word| word[2..] == [0, 0])
+        && words.clone().any(|word| word[..2] != [0, 0])
 }
 
 /// Writes a token file piece by piece; it appears under its name only when it is finished.
@@ -353,9 +390,12 @@ fn own_file(partial: &Path, path: &Path) -> Result<File, CorpusError> {
     }
 }
 
-/// Whether an open file is the one of a name.
+/// Whether an open file is the one of a name: who held it before may have removed it, or given it another name.
+///
+/// # Errors
+/// The system does not tell of the open file.
 #[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
+pub fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
     let own = file.metadata()?;
     let is_own = |there: std::fs::Metadata| (there.dev(), there.ino()) == (own.dev(), own.ino());
@@ -363,8 +403,11 @@ fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
 }
 
 /// Elsewhere a file that is open keeps its name.
+///
+/// # Errors
+/// None.
 #[cfg(not(unix))]
-fn is_at(_: &File, _: &Path) -> std::io::Result<bool> {
+pub fn is_at(_: &File, _: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
@@ -515,6 +558,21 @@ mod tests {
         let mut version = good.clone();
         version[4] = 9;
         assert!(message(&version).contains("version 9 where llm.c has 1"));
+        let mut magic = good.clone();
+        magic[0] ^= 1;
+        std::fs::remove_file(TokenFileInfo::path_for(&path)).unwrap();
+        assert!(message(&magic).contains("begins with 20240521, a magic number of llm.c's"));
+        let wide: Vec<u8> = (0u32..100).flat_map(u32::to_le_bytes).collect();
+        assert!(message(&wide).contains("every second token is 0, as in 32-bit tokens"));
+        let narrow: Vec<u8> = (0u16..100).flat_map(u16::to_le_bytes).collect();
+        std::fs::write(&path, narrow).unwrap();
+        assert_eq!(TokenFile::open(&path).unwrap().len(), 100);
+        write(&path, 70_000, &[7, 69_999]);
+        std::fs::remove_file(TokenFileInfo::path_for(&path)).unwrap();
+        let mut largest = std::fs::read(&path).unwrap();
+        largest[1024..1028].fill(255);
+        assert!(message(&largest).contains("token 4294967295: must be below 10000000"));
+        write(&path, 300, &(0..300).collect::<Vec<_>>());
         let record = TokenFileInfo::path_for(&path);
         let text = std::fs::read_to_string(&record).unwrap();
         std::fs::write(record, text.replace("\"n_vocab\": 300", "\"n_vocab\": 0")).unwrap();

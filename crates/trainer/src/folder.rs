@@ -60,21 +60,7 @@ impl RunFolder {
             .map(Path::to_path_buf)
             .collect();
         fs::create_dir_all(root).map_err(TrainError::io(root))?;
-        let mut lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(TrainError::io(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(TrainError::folder(root, "another process is working on this run"));
-            }
-            Err(TryLockError::Error(cause)) => {
-                return Err(TrainError::Io { path: lock_path, cause });
-            }
-        }
+        let mut lock = Self::locked(root, &lock_path)?;
         lock.write_all(LOCK_CONTENT).map_err(TrainError::io(&lock_path))?;
         let begun = Self::is_run(root);
         if begun {
@@ -88,6 +74,26 @@ impl RunFolder {
             events: None,
             early: Vec::new(),
         })
+    }
+
+    /// The lock, held. A run that did not begin removes its own, maybe since it was opened here; then there is a new one to hold.
+    fn locked(root: &Path, path: &Path) -> Result<File, TrainError> {
+        loop {
+            let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+            let lock = lock.map_err(TrainError::io(path))?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(TrainError::folder(root, "another process is working on this run"));
+                }
+                Err(TryLockError::Error(cause)) => {
+                    return Err(TrainError::Io { path: path.to_path_buf(), cause });
+                }
+            }
+            if corpus::is_at(&lock, path).map_err(TrainError::io(path))? {
+                return Ok(lock);
+            }
+        }
     }
 
     /// Makes the folder this run's: writes the schedule of a new one and opens the list of events.

@@ -270,6 +270,7 @@ impl<'a> Run<'a> {
         let in_stage = |point: &CurvePoint| point.stage == state.position.stage;
         let of_stage = curve.evaluated().filter(|(point, _)| in_stage(point));
         let newest = curve.evaluated().last().map(|(_, loss)| loss);
+        let before = state.position.earlier.compute_flops;
         Ok(Self {
             schedule,
             evaluation,
@@ -278,7 +279,7 @@ impl<'a> Run<'a> {
             metrics,
             origin,
             command: options.command.clone(),
-            evaluated: of_stage.map(|(point, loss)| (point.compute_flops, loss)).collect(),
+            evaluated: of_stage.map(|(point, loss)| (before + point.compute_flops, loss)).collect(),
             val_loss: newest,
             learner: Learner::new(schedule.clone(), Arc::new(corpus), device, state),
             last_point,
@@ -373,7 +374,7 @@ impl<'a> Run<'a> {
             return Ok(None);
         }
         let loss = self.learner.evaluate(&self.evaluation)?;
-        self.evaluated.push((self.learner.position().compute_flops, loss));
+        self.evaluated.push((self.compute_in_all(), loss));
         self.val_loss = Some(loss);
         Ok(Some(loss))
     }
@@ -409,7 +410,7 @@ impl<'a> Run<'a> {
         let by_loss =
             until.loss.zip(self.evaluated.last()).is_some_and(|(goal, (_, loss))| *loss <= goal);
         // The slope changes with an evaluation alone, and costs a fit to all of the stage's.
-        let here = self.learner.position().compute_flops;
+        let here = self.compute_in_all();
         let is_new = self.evaluated.last().is_some_and(|(compute, _)| *compute == here);
         let by_slope = match until.slope.filter(|_| is_new) {
             // The logarithm of a loss of 0, which a text of one letter comes to, has no slope.
@@ -419,6 +420,12 @@ impl<'a> Run<'a> {
             None => false,
         };
         Ok(by_loss || by_slope)
+    }
+
+    /// That of this run and of the model that it began with, FLOPs: the slope of a loss is over all that was spent on it.
+    fn compute_in_all(&self) -> f64 {
+        let position = self.learner.position();
+        position.earlier.compute_flops + position.compute_flops
     }
 
     fn step(&self) -> u64 {
