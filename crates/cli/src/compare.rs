@@ -77,6 +77,11 @@ pub fn sides(
             other.folder.display()
         );
     }
+    let both: Vec<PathBuf> = sides.iter().map(|run| run.folder.clone()).collect();
+    let are_baselines = scratch.iter().all(|run| run.schedule.stages().len() == 1);
+    if let Some(folder) = output::given_twice(&both).filter(|_| are_baselines) {
+        bail!("{}: is there twice, on one side of the comparison or on both", folder.display());
+    }
     if !others.is_empty() {
         let named = staged.iter().chain(&scratch).chain(&others);
         let named: Vec<PathBuf> = named.map(|run| run.folder.clone()).collect();
@@ -150,21 +155,23 @@ pub fn print(found: &Comparison) -> Result<()> {
     let width = found.savings.iter().map(|one| one.at.len()).fold(28, usize::max);
     let counted =
         2 + found.savings.iter().map(|one| found.with_pilots(one).len()).fold(11, usize::max);
-    output::line(&format!(
-        "{:<width$} {:>8} {:>9} {:>20} {:>counted$} {:>9} {:>10} {:>12}",
-        "saving at",
-        "loss",
-        "saving",
-        "95 % over seeds",
-        "with pilots",
-        "exact",
-        "6 N D",
-        "from scratch"
-    ))?;
+    if !found.savings.is_empty() {
+        output::line(&format!(
+            "{:<width$} {:>8} {:>9} {:>20} {:>counted$} {:>9} {:>12} {:>13}",
+            "saving at",
+            "loss",
+            "saving",
+            "95 % over seeds",
+            "with pilots",
+            "exact",
+            "staged FLOPs",
+            "scratch FLOPs"
+        ))?;
+    }
     for one in &found.savings {
         let interval = found.interval_of(one);
         output::line(&format!(
-            "{:<width$} {:>8.4} {:>9} {interval:>20} {:>counted$} {:>9} {:>10.3e} {:>12.3e}",
+            "{:<width$} {:>8.4} {:>9} {interval:>20} {:>counted$} {:>9} {:>12.3e} {:>13.3e}",
             one.at,
             one.found.loss,
             percent(one.found.saving),

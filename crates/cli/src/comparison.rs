@@ -71,9 +71,12 @@ impl Comparison {
 
     /// A saving with the pilot runs counted, and its interval over the seeds where it has one.
     pub fn with_pilots(&self, saving: &SavingAt) -> String {
+        if self.pilot_compute <= 0.0 {
+            return "-".to_string();
+        }
         let counted = percent(saving.found.saving_with_pilots);
         let interval = between(saving.found.low_with_pilots, saving.found.high_with_pilots);
-        match interval.filter(|_| self.pilot_compute > 0.0) {
+        match interval {
             Some(interval) => format!("{counted} ({interval})"),
             None => counted,
         }

@@ -347,33 +347,64 @@ pub fn shared_compute(run: &Path, runs: &[PathBuf]) -> Result<f64> {
     Ok(branched_off(run, runs)?.map_or(0.0, |(branch, _)| branch.compute_flops))
 }
 
-/// What a run has from another one of these, and which of them. Where the other one lay is in the run's record; when both were moved
-/// or copied it lies beside the run.
+/// What a run has from another one of these, by itself or by way of runs that are not among them, and which of them.
 pub fn branched_off(run: &Path, runs: &[PathBuf]) -> Result<Option<(Branch, usize)>> {
     let Some(branch) = RunFolder::branch_of(run)? else { return Ok(None) };
     let all = LearningCurve::read(&RunFolder::metrics_of(run))?.compute();
-    let shared = branch.compute_flops;
-    if !(0.0..=all).contains(&shared) {
+    if !(0.0..=all).contains(&branch.compute_flops) {
         bail!(
-            "{}: branch.json: compute_flops = {shared:e}: must be from 0 to the {all:e} of the whole run",
-            run.display()
+            "{}: branch.json: compute_flops = {:e}: must be from 0 to the {all:e} of the whole run",
+            run.display(),
+            branch.compute_flops
         );
     }
+    let (mut at, mut direct, mut shared) = (run.to_path_buf(), branch.clone(), branch);
+    // Runs branch off one another, and one between may not be among these.
+    for _ in 0..MOST_BRANCHES {
+        let places = places_of_source(&at, &direct)?;
+        if places.is_empty() {
+            output::note(&format!(
+                "warning: {} begins with {} of {}, which is not there: they count as its own",
+                at.display(),
+                Flops(direct.compute_flops),
+                direct.of.display()
+            ));
+        }
+        let is_it = |other: &PathBuf| places.iter().any(|place| output::is_same_file(place, other));
+        if let Some(other) = runs.iter().position(is_it) {
+            return Ok(Some((shared, other)));
+        }
+        let Some(place) = places.into_iter().next() else { break };
+        let Some(next) = RunFolder::branch_of(&place)? else { break };
+        if next.step < shared.step {
+            shared = next.clone();
+        }
+        (at, direct) = (place, next);
+    }
+    Ok(None)
+}
+
+/// Branches one off the other that are followed, at most.
+const MOST_BRANCHES: usize = 100;
+
+/// Where the run that another branched off lies: where it lay then, or, when both were moved or copied, beside the other one. One of the same name
+/// that has not made the same steps is another run.
+fn places_of_source(run: &Path, branch: &Branch) -> Result<Vec<PathBuf>> {
     let beside = run.canonicalize().ok().zip(branch.of.file_name());
     let beside = beside.map(|(run, name)| run.with_file_name(name));
-    let mut places: Vec<PathBuf> = beside.into_iter().chain([branch.of.clone()]).collect();
-    places.retain(|place| place.exists());
-    if places.is_empty() {
-        output::note(&format!(
-            "warning: {} begins with {} of {}, which is not there: they count as its own",
-            run.display(),
-            Flops(branch.compute_flops),
-            branch.of.display()
-        ));
+    let newest_shared = |folder: &Path| -> Result<Option<(u64, u64)>> {
+        let curve = LearningCurve::read(&RunFolder::metrics_of(folder))?;
+        let point = curve.points.iter().find(|point| point.step == branch.step);
+        Ok(point.map(|point| (point.compute_flops.to_bits(), point.train_loss.to_bits())))
+    };
+    let own = newest_shared(run)?;
+    let mut places = Vec::new();
+    for place in beside.into_iter().chain([branch.of.clone()]) {
+        if RunFolder::is_run(&place) && newest_shared(&place)? == own {
+            places.push(place);
+        }
     }
-    let is_it = |other: &PathBuf| places.iter().any(|place| output::is_same_file(place, other));
-    let found = runs.iter().position(is_it);
-    Ok(found.map(|other| (branch, other)))
+    Ok(places)
 }
 
 /// The run in a folder, or the runs in a folder of runs: one at least.

@@ -95,7 +95,7 @@ impl Sides {
         };
         if let Some(found) = saving_of_ends(&staged, &scratch, self.pilot_compute) {
             let saving_exact = exact(found.saving, found.compute_from_scratch);
-            return Ok(SavingAt { at: "the ends".to_string(), found, saving_exact });
+            return Ok(SavingAt { at: "final losses".to_string(), found, saving_exact });
         }
         let why = format!(
             "the staged runs end at a loss of {}; {}",
@@ -129,7 +129,7 @@ impl Sides {
                 (false, false) => "none ends as low or as high: make a longer and a shorter one",
             };
             Some(format!(
-                "of the runs from scratch with seed {seed}, which end at {}, {lacks} (train --from-scratch --seed {seed} --length)",
+                "of the runs from scratch with seed {seed}, which end at {}, {lacks} (train --from-scratch --seed {seed} --length FACTOR)",
                 range(ends)
             ))
         };

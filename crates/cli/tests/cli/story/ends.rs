@@ -80,7 +80,7 @@ fn decayed_runs_are_compared_by_their_ends() {
     let rows = write_decayed_sides(&world, &decaying);
     let found = world.json("compare staged scratch");
     let savings = found["savings"].as_array().unwrap();
-    assert_eq!((savings.len(), savings[0]["at"].as_str()), (1, Some("the ends")));
+    assert_eq!((savings.len(), savings[0]["at"].as_str()), (1, Some("final losses")));
     assert!((savings[0]["saving"].as_f64().unwrap() - 0.2).abs() < 1e-9, "{savings:?}");
     assert!(world.bad("compare staged scratch --loss 2").contains("only the ends of runs"));
     world.good("plot staged scratch -o ends.svg");
@@ -100,7 +100,7 @@ fn decayed_runs_are_compared_by_their_ends() {
     let why = one_length["no_saving"].as_str().unwrap();
     assert!(
         why.contains(
-            "none ends as low: make a longer one (train --from-scratch --seed 1 --length)"
+            "none ends as low: make a longer one (train --from-scratch --seed 1 --length FACTOR)"
         ),
         "{why}"
     );
@@ -108,7 +108,7 @@ fn decayed_runs_are_compared_by_their_ends() {
     let why = longest["no_saving"].as_str().unwrap();
     assert!(
         why.contains(
-            "none ends as high: make a shorter one (train --from-scratch --seed 1 --length)"
+            "none ends as high: make a shorter one (train --from-scratch --seed 1 --length FACTOR)"
         ),
         "{why}"
     );

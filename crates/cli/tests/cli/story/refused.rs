@@ -133,6 +133,10 @@ fn what_cannot_be_compared_is_explained() {
     let cases = [
         ("compare staged staged/1", "staged/1: has 2 stages; a baseline has one"),
         ("compare nowhere scratch", "nowhere cannot be read"),
+        (
+            "compare scratch/1 scratch",
+            "scratch/1: is there twice, on one side of the comparison or",
+        ),
         ("compare staged scratch --loss 0.1", "--loss 0.1: not every run reaches it"),
         ("plot staged scratch -o x.gif", "figures are written as .svg or .png"),
         ("plot staged scratch --show curves -o x.svg", "--show: staged is no schedule"),

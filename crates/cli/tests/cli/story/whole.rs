@@ -19,7 +19,8 @@ fn the_compute_of_pilot_runs_is_counted_once() {
     };
     let rows = fs::read_to_string(world.path("scratch/1/metrics.csv")).unwrap();
     let spent = |row: &str| row.split(',').nth(3).unwrap().parse::<f64>().unwrap();
-    let (tenth, all) = (spent(rows.lines().nth(10).unwrap()), spent(rows.lines().last().unwrap()));
+    let after = |step: usize| spent(rows.lines().nth(step).unwrap());
+    let (tenth, twentieth, all) = (after(10), after(20), spent(rows.lines().last().unwrap()));
     with_pilots(&world.json("compare staged scratch --pilots scratch/1"), all);
     let recipe = fs::read_to_string(world.path("scratch/1/schedule.toml")).unwrap();
     for name in ["trunk", "limb"] {
@@ -33,6 +34,24 @@ fn the_compute_of_pilot_runs_is_counted_once() {
     };
     branch(tenth);
     with_pilots(&world.json("compare staged scratch --pilots pilots"), 2.0 * all - tenth);
+    // By way of a run that is not named.
+    world.write("pilots/twig/schedule.toml", &recipe);
+    world.write("pilots/twig/metrics.csv", &rows);
+    let of_limb =
+        json!({ "of": world.path("pilots/limb"), "step": 20, "compute_flops": twentieth });
+    world.write("pilots/twig/branch.json", of_limb.to_string());
+    let named = "compare staged scratch --pilots pilots/trunk pilots/twig";
+    with_pilots(&world.json(named), 2.0 * all - tenth);
+    fs::remove_dir_all(world.path("pilots/twig")).unwrap();
+    // One of the same name that lies beside is another run where it has not made the same steps.
+    let other = fs::read_to_string(world.path("scratch/2/metrics.csv")).unwrap();
+    world.write("others/trunk/schedule.toml", &recipe);
+    world.write("others/trunk/metrics.csv", &other);
+    for file in ["schedule.toml", "metrics.csv", "branch.json"] {
+        let of_limb = fs::read(world.path(&format!("pilots/limb/{file}"))).unwrap();
+        world.write(&format!("others/limb/{file}"), of_limb);
+    }
+    with_pilots(&world.json("compare staged scratch --pilots others"), 2.0 * all);
     branch(1e30);
     let refused = world.bad("compare staged scratch --pilots pilots");
     assert!(refused.contains("branch.json: compute_flops = 1e30: must be from 0"), "{refused}");
