@@ -84,10 +84,10 @@ pub struct Plan {
     /// measured over; else 1]
     #[arg(long, value_name = "PACE", value_parser = pace)]
     pace: Option<f64>,
-    /// Make the last growth no later than at the loss that the last shape has after this share (above 0, at most 1) of its tokens from scratch, even if the law would:
+    /// Make the last growth no later than at the loss that the last shape has after this share (above 0, below 1) of its tokens from scratch, even if the law would:
     /// new parameters need time to learn before the rate decays. Where a smaller shape alone is cheapest to the end, growing later is always better,
     /// and only this option plans a growth from it. Needs --shape [default: the law's best point]
-    #[arg(long, value_name = "SHARE", value_parser = grow_by, requires = "shape")]
+    #[arg(long, value_name = "SHARE", value_parser = grow_before, requires = "shape")]
     grow_by: Option<f64>,
     /// Find the growth points between measured curves instead, smallest model first
     #[arg(long, num_args = 2.., value_name = "CURVE", conflicts_with_all = ["goal", "shape", "stop", "law", "stages",
@@ -141,7 +141,15 @@ pub fn plan(
     // Growths are as late as each policy has them.
     let policies = if request.grow_by.is_none() { costs.policies.clone() } else { Vec::new() };
     let pace_from = costs.pace_from;
-    Ok(Planned { plan, schedule, law, policies, pace_from, assumes_gpt2: false })
+    Ok(Planned {
+        plan,
+        schedule,
+        law,
+        policies,
+        pace_from,
+        assumes_gpt2: false,
+        lacks_template: false,
+    })
 }
 
 /// A plan, the schedule that it makes, and what it was made with.
@@ -154,6 +162,8 @@ pub struct Planned {
     pub pace_from: PaceSource,
     /// Whether vocabulary or context are GPT-2's, since nothing says those of the law's runs.
     pub assumes_gpt2: bool,
+    /// Whether the schedule's data and recipe are the built-in template's.
+    pub lacks_template: bool,
 }
 
 fn pace(text: &str) -> Result<f64, String> {
@@ -163,7 +173,15 @@ fn pace(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A share by which the last growth comes.
+/// A share by which the last growth comes, and the last stage begins.
+fn grow_before(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err("must be above 0 and below 1".into()),
+    }
+}
+
+/// A share by which a pilot run grows.
 pub fn grow_by(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
@@ -213,6 +231,9 @@ impl Plan {
         plan_report::print(&planned)?;
         if let Some(out) = &self.out {
             output::line(&format!("schedule: {}", out.display()))?;
+            if planned.lacks_template {
+                output::note(&format!("note: to train it: {}", plan_report::LACKS_TEMPLATE));
+            }
         }
         Ok(())
     }
@@ -296,7 +317,8 @@ impl Plan {
                 .collect::<Result<_>>()?,
             grow_by: self.grow_by,
         };
-        Ok(Planned { assumes_gpt2, ..plan(&request, template, law, &costs)? })
+        let lacks_template = self.template.is_none();
+        Ok(Planned { assumes_gpt2, lacks_template, ..plan(&request, template, law, &costs)? })
     }
 
     /// The batch of a template that was given, where the law has none.

@@ -3,7 +3,7 @@
 use crate::law::PaceSource;
 use crate::output;
 use crate::plan::Planned;
-use crate::plan_warnings::warnings;
+use crate::plan_warnings::{doubts, warnings};
 use anyhow::Result;
 use measure::{Flops, PfDays};
 use scaling::TrainingCost;
@@ -23,6 +23,7 @@ pub fn json(planned: &Planned) -> Value {
     value["law"] = json!(planned.law.name);
     value["saving_exact"] = json!(saving_exact(&planned.plan));
     value["warnings"] = json!(warnings(planned));
+    value["doubts"] = json!(doubts(planned));
     value["pace_from"] = json!(planned.pace_from);
     value["grown_run_saving"] = json!(grown_saving(planned));
     value["other_policies"] = json!(other_policies(planned));
@@ -97,20 +98,34 @@ fn pace(planned: &Planned) -> Option<String> {
 /// What hangs on the pace: at which one the stages save nothing, and what they save where growth preserves the dynamics.
 fn hinge(plan: &Plan) -> Option<String> {
     let at_one = plan.saving_at_pace_one?;
-    let nothing = match plan.break_even_pace {
-        Some(0.0) => Some("save something at any pace".to_string()),
-        Some(pace) => Some(format!("save nothing at a lasting pace of {pace:.2}")),
-        None => None,
-    };
+    let even = plan.break_even_pace.map(|pace| match pace {
+        0.0 => "These stages save something at any pace".to_string(),
+        1.0.. => format!("These stages break even only at a pace of {pace:.2}"),
+        _ => format!("These stages break even at a pace of {pace:.2}: a lower one costs more than from scratch"),
+    });
     let at_one = (plan.pace != 1.0).then(|| {
         if at_one < 0.0 {
-            format!("cost {} more than from scratch at 1", percent(-at_one))
+            format!("at a pace of 1 they cost {} more than from scratch", percent(-at_one))
         } else {
-            format!("save {} at 1", percent(at_one))
+            format!("at a pace of 1 they save {}", percent(at_one))
         }
     });
-    let parts: Vec<String> = nothing.into_iter().chain(at_one).collect();
-    (!parts.is_empty()).then(|| format!("These stages {}", parts.join(" and ")))
+    let parts: Vec<String> = even.into_iter().chain(at_one).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// Whether to grow, and what questions it.
+fn advice(planned: &Planned) -> String {
+    let advice = &planned.plan.advice;
+    let doubts = doubts(planned);
+    match &advice.reason {
+        Some(reason) => format!("do not grow: {reason}"),
+        None if advice.grow && doubts.is_empty() => "grow".to_string(),
+        None if advice.grow => {
+            format!("grow, but in doubt (see the warnings): {}", doubts.join("; "))
+        }
+        None => "none, since one stage was asked for".to_string(),
+    }
 }
 
 /// What the run saved that the pace is of, where the plan grows as one did.
@@ -131,11 +146,15 @@ pub fn comment(planned: &Planned) -> String {
     ];
     lines.extend(pace(planned));
     lines.extend(hinge(plan));
-    if let Some(reason) = &plan.advice.reason {
-        lines.push(format!("Advice: do not grow: {reason}"));
+    lines.push(format!("Advice: {}", advice(planned)));
+    if planned.lacks_template {
+        lines.push(format!("To be trained: {LACKS_TEMPLATE}"));
     }
     format!("# {}\n\n", lines.join("\n# "))
 }
+
+/// What a schedule lacks that was planned without a recipe.
+pub const LACKS_TEMPLATE: &str = "data, optimizer, learning rate and machine are placeholders; plan with --template RECIPE, or set them";
 
 /// The table of stages, line by line.
 pub fn stage_lines(planned: &Planned) -> Vec<String> {
@@ -251,7 +270,7 @@ fn summary(planned: &Planned) -> Result<()> {
     }
     if let Some(saving) = grown_saving(planned) {
         output::line(&format!(
-            "That run saved {} of the compute that its own last shape takes from scratch, under the law",
+            "The grown pilot run itself saved {} of the compute of its own last shape from scratch, under the law",
             percent(saving)
         ))?;
     }
@@ -266,7 +285,9 @@ fn summary(planned: &Planned) -> Result<()> {
             alone.shape, alone.n_params, alone.loss
         ))?;
     }
-    for (name, saving) in other_policies(planned) {
+    let own = planned.schedule.prediction().map(|plan| plan.batch.as_str());
+    let policies = other_policies(planned).into_iter();
+    for (name, saving) in policies.filter(|(name, _)| Some(name.as_str()) != own) {
         let saving = saving
             .map_or("has no such chain".into(), |saving| format!("saves {}", percent(saving)));
         output::line(&format!("the same sizes and loss at a batch that is {name}: {saving}"))?;
@@ -279,12 +300,5 @@ fn summary(planned: &Planned) -> Result<()> {
     for warning in warnings(planned) {
         output::note(&format!("warning: {warning}"));
     }
-    match &plan.advice.reason {
-        Some(reason) => output::line(&format!("advice: do not grow: {reason}")),
-        None if plan.advice.grow && planned.pace_from == PaceSource::Assumed => output::line(
-            "advice: grow, provided that growth preserves the dynamics: its pace is not measured",
-        ),
-        None if plan.advice.grow => output::line("advice: grow"),
-        None => output::line("no advice: one stage was asked for"),
-    }
+    output::line(&format!("advice: {}", advice(planned)))
 }

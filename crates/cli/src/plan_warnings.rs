@@ -31,39 +31,71 @@ const LARGER_LEAP: f64 = 2.0;
 /// growths were measured not to make up for their slow beginning (docs/SAVINGS.md).
 const ENOUGH_RATE: f64 = 2.2;
 
+/// A warning, and in some words what about the saving it questions, if it does.
+struct Warning {
+    text: String,
+    doubt: Option<&'static str>,
+}
+
+impl Warning {
+    fn doubt(doubt: &'static str, text: String) -> Self {
+        Self { text, doubt: Some(doubt) }
+    }
+}
+
+impl From<String> for Warning {
+    fn from(text: String) -> Self {
+        Self { text, doubt: None }
+    }
+}
+
 /// All that there is to warn of.
 pub fn warnings(planned: &Planned) -> Vec<String> {
+    found(planned).into_iter().map(|warning| warning.text).collect()
+}
+
+/// What there is against believing in the saving, in some words each.
+pub fn doubts(planned: &Planned) -> Vec<&'static str> {
+    found(planned).iter().filter_map(|warning| warning.doubt).collect()
+}
+
+fn found(planned: &Planned) -> Vec<Warning> {
     let exact = saving_exact(&planned.plan).filter(|exact| *exact < LEAST_SAVING);
     let exact = exact.map(|exact| {
-        format!(
-            "with attention and output head counted, where small models save less than in 6 N D, the saving is {}; the advice is based on 6 N D",
-            percent(exact)
+        Warning::doubt(
+            "with attention and output head counted nothing is saved",
+            format!(
+                "with attention and output head counted, where small models save less than in 6 N D, the saving is {}; the advice is based on 6 N D",
+                percent(exact)
+            ),
         )
     });
     let later = planned.plan.cheaper_alone.as_ref().filter(|_| planned.plan.stages.len() > 1);
     let later = later.map(|alone| {
         alone.reason("this plan")
-            + "; this is the best plan among growths with an optimal moment"
+            + "; this is the best plan among growths that have a best moment"
             + if alone.has_end { ", and --grow-by SHARE plans a late growth" } else { "" }
     });
     let left_out = planned.plan.laws_left_out;
     let left_out = (left_out > 0).then(|| {
         format!("{left_out} of the resampled laws say nothing of this plan and are left out of its intervals")
     });
-    let found = [
+    let plain = |texts: Vec<String>| texts.into_iter().map(Warning::from).collect::<Vec<_>>();
+    let of_law = [
         left_out.into_iter().collect(),
         later.into_iter().collect(),
         of_a_pace_without_growth(planned).into_iter().collect(),
         of_the_law(planned),
-        of_a_missing_pace(planned).into_iter().collect(),
-        of_the_batch(planned),
-        of_the_recipe(planned),
-        exact.into_iter().collect(),
-        of_whole_steps(planned),
-        of_the_steps_left(planned).into_iter().collect(),
-        of_the_measured_pace(planned),
     ];
-    found.concat()
+    let of_runs = [of_the_batch(planned), of_the_recipe(planned)];
+    let mut found = plain(of_law.concat());
+    found.extend(of_a_missing_pace(planned));
+    found.extend(plain(of_runs.concat()));
+    found.extend(exact);
+    found.extend(plain(of_whole_steps(planned)));
+    found.extend(of_the_steps_left(planned));
+    found.extend(of_the_measured_pace(planned));
+    found
 }
 
 /// What its fit warns of, and what lies beyond its data.
@@ -82,7 +114,7 @@ fn growths(planned: &Planned) -> impl Iterator<Item = Operators> {
     planned.plan.stages.windows(2).map(between)
 }
 
-fn of_a_missing_pace(planned: &Planned) -> Option<String> {
+fn of_a_missing_pace(planned: &Planned) -> Option<Warning> {
     let assumed = planned.pace_from == PaceSource::Assumed && planned.plan.stages.len() > 1;
     let widens = growths(planned).any(|grew| grew.width.is_some());
     let so_far = if widens {
@@ -91,9 +123,12 @@ fn of_a_missing_pace(planned: &Planned) -> Option<String> {
         ""
     };
     assumed.then(|| {
-        format!(
-            "the pace after growth is not measured, so growth is assumed to preserve the dynamics{so_far}; staged pilot measures it if the rate decays, \
-             --pace sets it"
+        Warning::doubt(
+            "the pace is not measured",
+            format!(
+                "the pace after growth is not measured, so growth is assumed to preserve the dynamics{so_far}; staged pilot measures it if the rate \
+                 decays, --pace sets it"
+            ),
         )
     })
 }
@@ -209,7 +244,7 @@ fn of_whole_steps(planned: &Planned) -> Vec<String> {
 }
 
 /// A growth that is later than the one whose pace was measured, or of another kind.
-fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
+fn of_the_measured_pace(planned: &Planned) -> Vec<Warning> {
     let measured = planned.law.grew().filter(|_| planned.pace_from == PaceSource::Measured);
     let Some(measured) = measured else { return Vec::new() };
     let plan = &planned.plan;
@@ -217,19 +252,25 @@ fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
     let from_scratch = plan.compute_from_scratch / (6.0 * last.n_params);
     let share = last.tokens_before / from_scratch;
     let later = planned.law.growth_share().filter(|one| share > LATER * one).map(|measured| {
-        format!(
-            "the pace was measured after a growth at {} of the tokens from scratch, but the last growth here comes at {}: later growths \
-             had a lower pace (docs/SAVINGS.md); grow earlier (--grow-by) or measure a growth as late as this (staged pilot --grow-by)",
-            percent(measured),
-            percent(share)
+        Warning::doubt(
+            "the growth comes later than the one whose pace was measured",
+            format!(
+                "the pace was measured after a growth at {} of the tokens from scratch, but the last growth here comes at {}: later growths \
+                 had a lower pace (docs/SAVINGS.md); grow earlier (--grow-by) or measure a growth as late as this (staged pilot --grow-by)",
+                percent(measured),
+                percent(share)
+            ),
         )
     });
     let grew = growths(planned).flat_map(|grew| grew.kinds());
     let other: BTreeSet<&str> = grew.filter(|kind| !measured.kinds().contains(kind)).collect();
     let other = (!other.is_empty()).then(|| {
-        format!(
-            "the pace was measured on a growth in {measured} between pilot shapes and is assumed for {} too",
-            Vec::from_iter(other).join(" and "),
+        Warning::doubt(
+            "the pace was measured on another kind of growth",
+            format!(
+                "the pace was measured on a growth in {measured} between pilot shapes and is assumed for {} too",
+                Vec::from_iter(other).join(" and "),
+            ),
         )
     });
     later
@@ -242,7 +283,7 @@ fn of_the_measured_pace(planned: &Planned) -> Vec<String> {
 }
 
 /// A growth inside the blocks with too few steps at the full rate after it.
-fn of_the_steps_left(planned: &Planned) -> Option<String> {
+fn of_the_steps_left(planned: &Planned) -> Option<Warning> {
     let (schedule, last) = (&planned.schedule, planned.plan.stages.last()?);
     let grew = growths(planned).last()?;
     let inside = grew.width.is_none() && !grew.depth;
@@ -255,39 +296,49 @@ fn of_the_steps_left(planned: &Planned) -> Option<String> {
     let hidden = hidden_rate(schedule, i, last.shape.d_model);
     let sum = left as f64 * hidden;
     (sum < ENOUGH_RATE).then(|| {
-        format!(
-            "{left} steps are left between the last growth and the decay, at a hidden LR of {hidden:.2e}: a product of {sum:.1}; growths inside the \
-             blocks with less than {ENOUGH_RATE} had 0.6 to 1.0 of the pace from scratch, whatever their pilot run showed \
-             (docs/SAVINGS.md); plan for more tokens, or grow earlier (--grow-by)"
+        Warning::doubt(
+            "few steps are left between growth and decay",
+            format!(
+                "{left} steps are left between the last growth and the decay, at a hidden LR of {hidden:.2e}: a product of {sum:.1}; growths inside the \
+                 blocks with less than {ENOUGH_RATE} had 0.6 to 1.0 of the pace from scratch, whatever their pilot run showed \
+                 (docs/SAVINGS.md); plan for more tokens, or grow earlier (--grow-by)"
+            ),
         )
     })
 }
 
 /// A pace above 1 that was measured in a smaller model.
-fn of_a_lead(planned: &Planned) -> Option<String> {
+fn of_a_lead(planned: &Planned) -> Option<Warning> {
     let (pace, size) = (planned.plan.pace, planned.law.grown_size()?);
     let last = planned.plan.stages.last()?.n_params;
     (pace > 1.0 && last > LARGER * size).then(|| {
-        format!(
-            "the pace of {pace:.2} was measured at N = {size:.3e} and is assumed at {last:.3e}: paces above 1 were as high at four times \
-             the size only at 0.8 M parameters in batches of 1,024 tokens, and 0.5 to 1.0 in all other cases (docs/SAVINGS.md); --pace 1 plans without that lead"
+        Warning::doubt(
+            "the pace, above 1, is that of a smaller model",
+            format!(
+                "the pace of {pace:.2} was measured at N = {size:.3e} and is assumed at {last:.3e}: paces above 1 were as high at four times \
+                 the size only at 0.8 M parameters in batches of 1,024 tokens, and 0.5 to 1.0 in all other cases (docs/SAVINGS.md); --pace 1 plans \
+                 without that lead"
+            ),
         )
     })
 }
 
 /// Growths to many more times the parameters than in the one that was measured.
-fn of_a_larger_leap(planned: &Planned) -> Option<String> {
+fn of_a_larger_leap(planned: &Planned) -> Option<Warning> {
     let measured = planned.law.growth_factor()?;
     let factors = planned.plan.stages.windows(2).map(|pair| pair[1].n_params / pair[0].n_params);
     let most = factors.max_by(f64::total_cmp).filter(|most| *most > LARGER_LEAP * measured)?;
-    Some(format!(
-        "the pace was measured on a growth to {measured:.1} times the parameters and is assumed for one to {most:.1} times: the one such plan \
-         that was run had 0.6 to 0.75 of the pace (docs/savings/h200.md); --through plans a smaller step"
+    Some(Warning::doubt(
+        "the pace is that of a much smaller growth",
+        format!(
+            "the pace was measured on a growth to {measured:.1} times the parameters and is assumed for one to {most:.1} times: the one such plan \
+             that was run had 0.6 to 0.75 of the pace (docs/savings/h200.md); --through plans a smaller step"
+        ),
     ))
 }
 
 /// Growths of models that have had many more tokens per parameter than the one whose growth was measured.
-fn of_settled_models(planned: &Planned) -> Option<String> {
+fn of_settled_models(planned: &Planned) -> Option<Warning> {
     let measured = planned.law.growth_tokens_per_param()?;
     let stages = &planned.plan.stages;
     let (_, before_growth) = stages.split_last()?;
@@ -300,9 +351,12 @@ fn of_settled_models(planned: &Planned) -> Option<String> {
         .zip(per_param)
         .max_by(|a: &(usize, f64), b| a.1.total_cmp(&b.1))
         .filter(|(_, most)| *most > MORE_SETTLED * measured)?;
-    Some(format!(
-        "the pace was measured on a model that grew after {measured:.1} tokens per parameter, but the growth into stage {into} is of \
-         one after {most:.1}: models trained for longer had a lower pace after growth (docs/SAVINGS.md); grow earlier (--grow-by) or \
-         measure it in longer pilot runs (staged pilot --share)"
+    Some(Warning::doubt(
+        "the growing model has had more tokens per parameter than the one whose pace was measured",
+        format!(
+            "the pace was measured on a model that grew after {measured:.1} tokens per parameter, but the growth into stage {into} is of \
+             one after {most:.1}: models trained for longer had a lower pace after growth (docs/SAVINGS.md); grow earlier (--grow-by) or \
+             measure it in longer pilot runs (staged pilot --share)"
+        ),
     ))
 }

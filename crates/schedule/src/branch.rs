@@ -31,7 +31,7 @@ impl Schedule {
     ) -> Result<(), String> {
         let (Some(ours), Some(mut theirs)) = (self.common_part(stage), other.common_part(stage))
         else {
-            return Err(format!("there is no stage {stage}, from 0, in both"));
+            return Err(format!("not both have a stage {}", stage + 1));
         };
         if stage == 0 {
             // A learning rate counts by its values, below, so that runs of other lengths and decays have a part in common.
@@ -43,7 +43,7 @@ impl Schedule {
         for (schedule, whose) in [(self, "this run"), (other, "the other run")] {
             let end = before.saturating_add(schedule.steps_of(stage, before));
             if end < step {
-                return Err(format!("stage {stage}, from 0, of {whose} ends at step {end}"));
+                return Err(format!("{whose} ends its stage {} at step {end}", stage + 1));
             }
         }
         for step in before + 1..=step {
@@ -175,12 +175,14 @@ mod tests {
         let grown = parse(&grown(240).replacen("1200", "720", 1)).unwrap();
         assert_eq!(grown.same_until(&trunk, 0, 0, 720), Ok(()));
         let ended = grown.same_until(&trunk, 0, 0, 840).unwrap_err();
-        assert!(ended.contains("this run ends at step 720"), "{ended}");
+        assert!(ended.contains("this run ends its stage 1 at step 720"), "{ended}");
         let longer = grown.clone().with_length(2.0).unwrap();
         // At 240 of 840 and of 1,440 steps when it begins; the first decays from step 1,152 of the run on.
         assert_eq!(longer.same_until(&grown, 1, 720, 1152), Ok(()));
         assert!(longer.same_until(&grown, 1, 720, 1153).is_err());
-        assert!(longer.same_until(&trunk, 1, 720, 721).unwrap_err().contains("no stage 1"));
+        assert!(
+            longer.same_until(&trunk, 1, 720, 721).unwrap_err().contains("not both have a stage 2")
+        );
     }
 
     #[test]

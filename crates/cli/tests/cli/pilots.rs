@@ -72,7 +72,11 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
         let found = world.staged(&format!("{plan} --operators {operators} -o by_{operators}.toml"));
         let text = lossy(&found.stderr);
         assert!(found.status.success(), "{text}");
-        assert!(lossy(&found.stdout).contains("\nThat run saved "), "{}", lossy(&found.stdout));
+        assert!(
+            lossy(&found.stdout).contains("\nThe grown pilot run itself saved "),
+            "{}",
+            lossy(&found.stdout)
+        );
         let warning = "measured on a growth in feed-forward between pilot shapes and is assumed for width too";
         assert_eq!(text.contains(warning), warned, "{text}");
     }
