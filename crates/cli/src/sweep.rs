@@ -280,8 +280,11 @@ impl Found {
 mod tests {
     use super::*;
 
-    fn tried(ends: &[(f64, Option<f64>)]) -> Vec<Tried> {
-        let run = |&(peak, loss): &(f64, Option<f64>)| Tried {
+    /// A peak and its loss; none where it diverged.
+    type Run = (f64, Option<f64>);
+
+    fn tried(ends: &[Run]) -> Vec<Tried> {
+        let run = |&(peak, loss): &Run| Tried {
             peak,
             folder: PathBuf::new(),
             loss,
@@ -292,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_sweep_goes_on_beyond_the_edge_that_is_best() {
-        let cases: [(&[(f64, Option<f64>)], Option<f64>); 8] = [
+        let cases: [(&[Run], Option<f64>); 8] = [
             (&[(1.0, Some(3.0)), (2.0, Some(2.0)), (4.0, Some(2.5))], None),
             (&[(1.0, Some(3.0)), (2.0, Some(2.0)), (6.0, Some(1.5))], Some(18.0)),
             (&[(1.0, Some(1.0)), (3.0, Some(2.0)), (6.0, Some(3.0))], Some(0.33333)),

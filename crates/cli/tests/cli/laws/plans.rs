@@ -10,6 +10,28 @@ fn of_the_project(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name).display().to_string()
 }
 
+#[test]
+fn what_speaks_against_a_growth_stands_beside_the_advice() {
+    let world = world();
+    world.json(&format!("fit points.csv {COLUMNS} --bootstraps 60 -o law.json"));
+    let ask = "plan --shape gpt2 --stop 10tpp --stages 2 --law";
+    let whole = world.json(&format!("{ask} law.json"));
+    let by_hand = world.json(&format!("{ask} law.json --pace 0.8 -o slow.toml"));
+    let text = fs::read_to_string(world.path("slow.toml")).unwrap();
+    let exact = "with attention and output head counted nothing is saved";
+    let advice = format!(
+        "\n# Advice: grow, but in doubt (see the warnings): {exact}\n# To be trained: data"
+    );
+    assert!(text.contains(&advice), "{text}");
+    assert_eq!(by_hand["doubts"], serde_json::json!([exact]));
+    assert_eq!(whole["doubts"][0], "the pace is not measured");
+    let untroubled = world.good(&format!("{ask} law.json --pace 0.9 --vocab 500 --context 64"));
+    assert!(untroubled.contains("\nadvice: grow\n"), "{untroubled}");
+    let told = world.good(&format!("{ask} law.json"));
+    let doubt = "advice: grow, but in doubt (see the warnings): the pace is not measured";
+    assert!(told.contains(doubt), "{told}");
+}
+
 /// A law with a grown run beside it, which came to the loss that four fifths of its tokens would have brought at the pace from
 /// scratch.
 #[test]
@@ -23,18 +45,6 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     assert!(by_hand["saving"].as_f64() < whole["saving"].as_f64());
     let text = fs::read_to_string(world.path("slow.toml")).unwrap();
     assert!(text.contains("# Pace 0.80") && text.contains("\npace = 0.8\n"));
-    let exact = "with attention and output head counted nothing is saved";
-    let advice = format!(
-        "\n# Advice: grow, but in doubt (see the warnings): {exact}\n# To be trained: data"
-    );
-    assert!(text.contains(&advice), "{text}");
-    assert_eq!(by_hand["doubts"], serde_json::json!([exact]));
-    assert_eq!(whole["doubts"][0], "the pace is not measured");
-    let untroubled = world.good(&format!("{ask} law.json --pace 0.9 --vocab 500 --context 64"));
-    assert!(untroubled.contains("\nadvice: grow\n"), "{untroubled}");
-    let told = world.good(&format!("{ask} law.json"));
-    let doubt = "advice: grow, but in doubt (see the warnings): the pace is not measured";
-    assert!(told.contains(doubt), "{told}");
     assert!(
         text.contains("\n# These stages save something at any pace; at a pace of 1 they save "),
         "{text}"
