@@ -353,12 +353,17 @@ impl Costs {
     }
 }
 
+/// The name of a policy of one batch, of so many tokens.
+pub fn fixed_batch(tokens: &str) -> String {
+    format!("fixed {tokens} tokens")
+}
+
 fn policies(law: StepLaw, pace: Pace) -> Vec<(String, TrainingCost)> {
     let policies = [
         ("critical-at-end".to_string(), BatchPolicy::CriticalAtEnd),
         ("critical".to_string(), BatchPolicy::Critical),
         (
-            format!("fixed {DEFAULT_BATCH} tokens"),
+            fixed_batch(&DEFAULT_BATCH.to_string()),
             BatchPolicy::Fixed { batch_tokens: DEFAULT_BATCH },
         ),
     ];

@@ -1,6 +1,6 @@
 //! A plan as a table, as JSON and as the head of its schedule.
 
-use crate::law::PaceSource;
+use crate::law::{PaceSource, fixed_batch};
 use crate::output;
 use crate::plan::Planned;
 use crate::plan_warnings::{doubts, warnings};
@@ -100,7 +100,7 @@ fn hinge(plan: &Plan) -> Option<String> {
     let at_one = plan.saving_at_pace_one?;
     let even = plan.break_even_pace.map(|pace| match pace {
         0.0 => "These stages save something at any pace".to_string(),
-        1.0.. => format!("These stages break even only at a pace of {pace:.2}"),
+        1.0.. => format!("These stages break even only at a lasting pace of {pace:.2}"),
         _ => format!("These stages break even at a pace of {pace:.2}: a lower one costs more than from scratch"),
     });
     let at_one = (plan.pace != 1.0).then(|| {
@@ -285,9 +285,9 @@ fn summary(planned: &Planned) -> Result<()> {
             alone.shape, alone.n_params, alone.loss
         ))?;
     }
-    let own = planned.schedule.prediction().map(|plan| plan.batch.as_str());
-    let policies = other_policies(planned).into_iter();
-    for (name, saving) in policies.filter(|(name, _)| Some(name.as_str()) != own) {
+    let own = planned.schedule.prediction().map_or("", |plan| plan.batch.as_str());
+    let is_own = |name: &str| name == own || name == fixed_batch(own);
+    for (name, saving) in other_policies(planned).into_iter().filter(|(name, _)| !is_own(name)) {
         let saving = saving
             .map_or("has no such chain".into(), |saving| format!("saves {}", percent(saving)));
         output::line(&format!("the same sizes and loss at a batch that is {name}: {saving}"))?;

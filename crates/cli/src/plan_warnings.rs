@@ -63,7 +63,7 @@ fn found(planned: &Planned) -> Vec<Warning> {
     let exact = saving_exact(&planned.plan).filter(|exact| *exact < LEAST_SAVING);
     let exact = exact.map(|exact| {
         Warning::doubt(
-            "with attention and output head counted nothing is saved",
+            "with attention and output head counted less than 1 % is saved",
             format!(
                 "with attention and output head counted, where small models save less than in 6 N D, the saving is {}; the advice is based on 6 N D",
                 percent(exact)

@@ -360,12 +360,12 @@ pub fn branched_off(run: &Path, runs: &[PathBuf]) -> Result<Option<(Branch, usiz
     }
     let (mut at, mut direct, mut shared) = (run.to_path_buf(), branch.clone(), branch);
     // Runs branch off one another, and one between may not be among these.
-    for _ in 0..MOST_BRANCHES {
+    for link in 0..MOST_BRANCHES {
         let places = places_of_source(&at, &direct)?;
-        if places.is_empty() {
+        if places.is_empty() && link == 0 {
             output::note(&format!(
                 "warning: {} begins with {} of {}, which is not there: they count as its own",
-                at.display(),
+                run.display(),
                 Flops(direct.compute_flops),
                 direct.of.display()
             ));
@@ -377,6 +377,14 @@ pub fn branched_off(run: &Path, runs: &[PathBuf]) -> Result<Option<(Branch, usiz
         let Some(place) = places.into_iter().next() else { break };
         let Some(next) = RunFolder::branch_of(&place)? else { break };
         if next.step < shared.step {
+            if !(0.0..=shared.compute_flops).contains(&next.compute_flops) {
+                bail!(
+                    "{}: branch.json: compute_flops = {:e}: must be from 0 to the {:e} of the steps beyond it",
+                    place.display(),
+                    next.compute_flops,
+                    shared.compute_flops
+                );
+            }
             shared = next.clone();
         }
         (at, direct) = (place, next);
@@ -392,19 +400,17 @@ const MOST_BRANCHES: usize = 100;
 fn places_of_source(run: &Path, branch: &Branch) -> Result<Vec<PathBuf>> {
     let beside = run.canonicalize().ok().zip(branch.of.file_name());
     let beside = beside.map(|(run, name)| run.with_file_name(name));
-    let newest_shared = |folder: &Path| -> Result<Option<(u64, u64)>> {
+    let newest_shared = |folder: &Path| -> Result<Option<(u64, u64)>, CurveError> {
         let curve = LearningCurve::read(&RunFolder::metrics_of(folder))?;
         let point = curve.points.iter().find(|point| point.step == branch.step);
         Ok(point.map(|point| (point.compute_flops.to_bits(), point.train_loss.to_bits())))
     };
     let own = newest_shared(run)?;
-    let mut places = Vec::new();
-    for place in beside.into_iter().chain([branch.of.clone()]) {
-        if RunFolder::is_run(&place) && newest_shared(&place)? == own {
-            places.push(place);
-        }
-    }
-    Ok(places)
+    let made_the_same = |place: &PathBuf| {
+        let is_itself = output::is_same_file(place, run);
+        !is_itself && newest_shared(place).is_ok_and(|found| found == own)
+    };
+    Ok(beside.into_iter().chain([branch.of.clone()]).filter(made_the_same).collect())
 }
 
 /// The run in a folder, or the runs in a folder of runs: one at least.

@@ -30,10 +30,10 @@ pub enum Ended {
 pub fn run_all(what: &str, runs: Vec<RunOptions>) -> Result<Option<Vec<RunSummary>>> {
     let ended = run_queue(what, &runs, |made| made.map(Ended::Made))?;
     let summary = |ended| match ended {
-        Ended::Made(summary) => Some(summary),
-        Ended::Diverged { .. } => None,
+        Ended::Made(summary) => Ok(summary),
+        Ended::Diverged { step } => Err(anyhow!("a run diverged at step {step}")),
     };
-    Ok(ended.map(|ended| ended.into_iter().filter_map(summary).collect()))
+    ended.map(|ended| ended.into_iter().map(summary).collect()).transpose()
 }
 
 /// The same for runs of which some may diverge, which then end alone.

@@ -24,7 +24,7 @@ const MOST_FACTOR: f64 = 4.0;
     override_usage = "staged sweep <SCHEDULE> [OPTIONS]",
     after_help = "Example: staged sweep schedules/demo_text.toml --text book.txt --length 0.5\n\n\
     A saving is worth what its baseline is worth: at a peak that is not the best one staging seems to save more. Under mu-P the \
-    best peak of a narrower model is that of the whole one too, so --shape finds it for less. The best peak depends on the batch and, \
+    best peak of a narrower model is nearly that of the whole one, so --shape finds it for less. The best peak depends on the batch and, \
     less, on the length."
 )]
 pub struct Sweep {
@@ -52,7 +52,7 @@ pub struct Sweep {
     /// cpu, cuda or cuda:NUMBER
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Continue a sweep that was stopped, or add other peaks to it
+    /// Continue a sweep that was stopped, or add other --peaks to those in its folder
     #[arg(long)]
     resume: bool,
     /// Print the result as JSON
@@ -88,8 +88,6 @@ impl Sweep {
         if self.peaks.is_empty() {
             self.peaks = vec![rounded(own / FACTOR), own, rounded(own * FACTOR)];
         }
-        self.peaks.sort_by(f64::total_cmp);
-        self.peaks.dedup();
         for peak in &self.peaks {
             // Before tokens are made, which may take long.
             baseline.clone().with_peak(*peak)?;
@@ -107,6 +105,9 @@ impl Sweep {
                 folder.display()
             );
         }
+        self.peaks.extend(peaks_in(&folder));
+        self.peaks.sort_by(f64::total_cmp);
+        self.peaks.dedup();
         tell(&baseline, self.peaks.len());
         let prepared = with_prepared_tokens(baseline, &folder, self.resume)?.on_one_thread();
         let sweeping =
@@ -145,6 +146,13 @@ impl Sweep {
     }
 }
 
+/// The peaks of the runs that a folder holds.
+fn peaks_in(folder: &Path) -> Vec<f64> {
+    let Ok(held) = std::fs::read_dir(folder) else { return Vec::new() };
+    let names = held.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix("peak-")?.parse().ok()).collect()
+}
+
 /// Says what is to come, and what the result will not tell.
 fn tell(baseline: &Schedule, n_peaks: usize) {
     output::note(&format!(
@@ -180,8 +188,9 @@ impl Sweeping<'_> {
         let Some(mut runs) = self.runs(peaks)? else { return Ok(None) };
         for _ in 0..MOST_FURTHER {
             let Some(peak) = further(&runs) else { break };
-            // One that no schedule can have is none to try.
-            if self.baseline.clone().with_peak(peak).is_err() {
+            // One that no schedule can have is none to try, nor one that differs in less than what is rounded.
+            let is_known = runs.iter().any(|run| run.peak == peak);
+            if is_known || self.baseline.clone().with_peak(peak).is_err() {
                 break;
             }
             output::note(&format!("the best peak is at the edge of the sweep; on to {peak}"));

@@ -33,6 +33,10 @@ fn a_sweep_encloses_the_best_peak_and_goes_on() {
     let before = fs::read(world.path(&metrics)).unwrap();
     let again = world.json("sweep stable.toml --length 0.3 --peaks 0.025,0.0125 -o sweep --resume");
     assert_eq!(again, found);
+    // Another peak joins those that are there.
+    let more = world.json("sweep stable.toml --length 0.3 --peaks 0.2 -o sweep --resume");
+    assert_eq!(peaks(&more), [tried.as_slice(), &[0.2]].concat());
+    assert_eq!(more["best"], best);
     assert_eq!(fs::read(world.path(&metrics)).unwrap(), before);
 }
 

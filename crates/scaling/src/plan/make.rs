@@ -142,7 +142,8 @@ pub(super) fn best_path(
         return evaluate(&request.cost, shapes.clone(), Operators::ALL, &end).ok_or_else(|| {
             let names: Vec<String> = shapes.iter().map(ToString::to_string).collect();
             let apart = shapes.windows(2).find(|pair| !Operators::ALL.reach(&pair[0], &pair[1]));
-            let reason = match apart.map(|pair| format!("{} does not grow into {}", pair[0], pair[1])).or_else(|| never_worth(&request.cost, &shapes)) {
+            let apart = apart.map(|pair| format!("{} does not grow into {}", pair[0], pair[1]));
+            let reason = match apart.or_else(|| without_best_loss(&request.cost, &shapes)) {
                 Some(reason) => reason,
                 None if request.grow_by.is_some() => {
                     "growths that must come by that share of the tokens leave a stage nothing to do".to_string()
@@ -165,8 +166,8 @@ pub(super) fn best_path(
     })
 }
 
-/// Which of given shapes is not worth training at all, since the next one is the cheaper one at every loss.
-fn never_worth(cost: &TrainingCost, shapes: &[GptShape]) -> Option<String> {
+/// Which of given shapes has no best loss at which to grow into the next one, since one of the two is the cheaper one at every loss.
+fn without_best_loss(cost: &TrainingCost, shapes: &[GptShape]) -> Option<String> {
     let sizes: Vec<f64> = shapes.iter().map(|shape| shape.n_params() as f64).collect();
     let without = |(k, pair): (usize, &[f64])| {
         let found = cost.growth_point(StageStart::of(k), pair[0], pair[1]);
@@ -280,8 +281,8 @@ fn without_stages(request: &Request, alone: Option<&CheaperAlone>, last: &GptSha
     Advice { grow: false, reason: Some(reason) }
 }
 
-/// The smaller shape that alone takes least to the final loss, where that is less than `paid`: each growth from it would come still
-/// better later, so there is no best one before the end. None where growths must come early or through given shapes, or another shape may be
+/// The smaller shape that alone takes least to the final loss, where that is less than `paid` and each growth from it would come still
+/// better later, so that there is no best one before the end (another may have one in a number of stages that was not asked for). None where growths must come early or through given shapes, or another shape may be
 /// the last.
 fn cheaper_alone(request: &Request, last: &GptShape, loss: f64, paid: f64) -> Option<CheaperAlone> {
     let is_asked = request.grow_by.is_some() || !request.through.is_empty();
@@ -291,15 +292,19 @@ fn cheaper_alone(request: &Request, last: &GptShape, loss: f64, paid: f64) -> Op
     let smaller = request.operators.sources(last).into_iter();
     let costs = smaller.filter_map(|shape| {
         let cost = request.cost.compute_at(shape.n_params() as f64, loss).ok()?;
-        Some((shape, cost))
+        (cost < paid).then_some((shape, cost))
     });
-    let (shape, cost) = costs.min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let mut costs: Vec<(GptShape, f64)> = costs.collect();
+    costs.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let n_last = last.n_params() as f64;
+    let has_best = |(shape, _): &&(GptShape, f64)| {
+        let n_params = shape.n_params() as f64;
+        let point = request.cost.growth_point(StageStart::Scratch, n_params, n_last);
+        point.is_ok_and(|point| point.loss > loss)
+    };
+    let (shape, cost) = costs.iter().find(|one| !has_best(one))?;
     let has_end = !matches!(request.goal, Goal::Budget(_));
-    // Otherwise it may have a best growth in a number of stages that was not asked for.
-    let n_params = shape.n_params() as f64;
-    let point = request.cost.growth_point(StageStart::Scratch, n_params, last.n_params() as f64);
-    let has_best = point.is_ok_and(|point| point.loss > loss);
-    (cost < paid && !has_best).then_some(CheaperAlone { shape, less: 1.0 - cost / paid, has_end })
+    Some(CheaperAlone { shape: *shape, less: 1.0 - cost / paid, has_end })
 }
 
 /// Whether to grow. `beaten_by` names a single size that meets the goal as well without growth.

@@ -52,6 +52,22 @@ fn the_compute_of_pilot_runs_is_counted_once() {
         world.write(&format!("others/limb/{file}"), of_limb);
     }
     with_pilots(&world.json("compare staged scratch --pilots others"), 2.0 * all);
+    // Nor is a run its own source where that has the same name in another folder.
+    for file in ["schedule.toml", "metrics.csv", "branch.json"] {
+        let of_limb = fs::read(world.path(&format!("pilots/limb/{file}"))).unwrap();
+        world.write(&format!("elsewhere/trunk/{file}"), of_limb);
+    }
+    with_pilots(&world.json("compare staged scratch --pilots elsewhere/trunk"), all);
+    // One without a curve is none either, and one that is damaged says so.
+    fs::remove_file(world.path("others/trunk/metrics.csv")).unwrap();
+    with_pilots(&world.json("compare staged scratch --pilots others/limb"), all);
+    branch(2.0 * twentieth);
+    world.write("pilots/twig/branch.json", of_limb.to_string());
+    world.write("pilots/twig/schedule.toml", &recipe);
+    world.write("pilots/twig/metrics.csv", &rows);
+    let damaged = world.bad(named);
+    assert!(damaged.contains("limb: branch.json: compute_flops ="), "{damaged}");
+    fs::remove_dir_all(world.path("pilots/twig")).unwrap();
     branch(1e30);
     let refused = world.bad("compare staged scratch --pilots pilots");
     assert!(refused.contains("branch.json: compute_flops = 1e30: must be from 0"), "{refused}");
