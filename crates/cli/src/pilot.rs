@@ -173,12 +173,7 @@ impl Pilot {
             resume: self.resume,
         };
         runs.planned()?;
-        if !self.resume && output::is_taken(&folder) {
-            bail!(
-                "{}: is not empty; add --resume to go on with pilot runs there, or choose another folder",
-                folder.display()
-            );
-        }
+        output::check_free(&folder, self.resume, "pilot runs")?;
         if output::is_taken(&folder) && !holds_pilots(&folder)? {
             bail!("{}: holds no pilot runs to go on with; choose another folder", folder.display());
         }

@@ -2,7 +2,7 @@ use crate::pilot::with_prepared_tokens;
 use crate::side_by_side::{Ended, run_each};
 use crate::train::length;
 use crate::{output, shapes};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use clap::Args;
 use measure::{Flops, Parametrization};
 use model::DeviceChoice;
@@ -99,12 +99,7 @@ impl Sweep {
         output::check_name("-o", &folder)?;
         let device: DeviceChoice = self.device.parse()?;
         device.open(baseline.machine().precision)?;
-        if !self.resume && output::is_taken(&folder) {
-            bail!(
-                "{}: is not empty; add --resume to go on with a sweep there, or choose another folder",
-                folder.display()
-            );
-        }
+        output::check_free(&folder, self.resume, "a sweep")?;
         self.peaks.extend(peaks_in(&folder));
         self.peaks.sort_by(f64::total_cmp);
         self.peaks.dedup();
