@@ -316,8 +316,8 @@ fn of_a_lead(planned: &Planned) -> Option<Warning> {
             "the pace, above 1, is that of a smaller model",
             format!(
                 "the pace of {pace:.2} was measured at N = {size:.3e} and is assumed at {last:.3e}: paces above 1 were as high at four times \
-                 the size only at 0.8 M parameters in batches of 1,024 tokens, and 0.5 to 1.0 in all other cases, and a pilot shape with fewer heads than the last one is behind from scratch, which raises its \
-                 pace (docs/SAVINGS.md); --pace 1 plans without that lead"
+                 the size only at 0.8 M parameters in batches of 1,024 tokens, and 0.5 to 1.0 in all other cases, and a pilot shape with fewer \
+                 heads than the last one is behind from scratch, which raises its pace (docs/SAVINGS.md); --pace 1 plans without that lead"
             ),
         )
     })

@@ -92,10 +92,8 @@ impl Sweep {
             // Before tokens are made, which may take long.
             baseline.clone().with_peak(*peak)?;
         }
-        let folder = self.out.clone().unwrap_or_else(|| {
-            let name = baseline.name().trim_end_matches("-from-scratch");
-            Path::new("runs").join(format!("{name}-sweep"))
-        });
+        let name = format!("{}-sweep", baseline.name());
+        let folder = self.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
         output::check_name("-o", &folder)?;
         let device: DeviceChoice = self.device.parse()?;
         device.open(baseline.machine().precision)?;
