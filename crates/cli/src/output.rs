@@ -91,17 +91,6 @@ pub fn is_taken(folder: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut held| held.next().is_some())
 }
 
-/// Errs where a folder for several runs holds something and is not to be gone on with.
-pub fn check_free(folder: &Path, resume: bool, what: &str) -> Result<()> {
-    if !resume && is_taken(folder) {
-        bail!(
-            "{}: is not empty; add --resume to go on with {what} there, or choose another folder",
-            folder.display()
-        );
-    }
-    Ok(())
-}
-
 /// The command line of this process, the program by its name alone.
 pub fn command() -> String {
     let quoted = |word: std::ffi::OsString| {

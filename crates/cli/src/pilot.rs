@@ -173,10 +173,7 @@ impl Pilot {
             resume: self.resume,
         };
         runs.planned()?;
-        output::check_free(&folder, self.resume, "pilot runs")?;
-        if output::is_taken(&folder) && !holds_pilots(&folder)? {
-            bail!("{}: holds no pilot runs to go on with; choose another folder", folder.display());
-        }
+        check_folder(&folder, self.resume, "pilot-", "pilot runs")?;
         let prepared = with_prepared_tokens(recipe.clone(), &folder, self.resume)?;
         let runs = PilotRuns { recipe: &prepared, ..runs };
         let Some((law, made)) = runs.law()? else {
@@ -249,17 +246,32 @@ impl Pilot {
 /// Steps of a pilot run, at most.
 const MOST_STEPS: f64 = 1e7;
 
-/// Whether a folder holds pilot runs, or the tokens for some.
-fn holds_pilots(folder: &Path) -> Result<bool> {
+/// Errs where several runs, whose names begin so, cannot be made in a folder or gone on with there.
+pub fn check_folder(folder: &Path, resume: bool, prefix: &str, what: &str) -> Result<()> {
+    let taken = output::is_taken(folder);
+    if taken && !resume {
+        bail!(
+            "{}: is not empty; add --resume to go on with {what} there, or choose another folder",
+            folder.display()
+        );
+    }
+    if taken && !holds_runs(folder, prefix)? {
+        bail!("{}: holds no {what} to go on with; choose another folder", folder.display());
+    }
+    Ok(())
+}
+
+/// Whether a folder holds runs whose names begin so, or the tokens for some.
+fn holds_runs(folder: &Path, prefix: &str) -> Result<bool> {
     // Those of a demo lie in a folder of their own in it.
     if RunFolder::is_run(folder) || folder.join(demo::SETTINGS_FILE).exists() {
         return Ok(false);
     }
-    let is_pilot = |run: &PathBuf| {
-        run.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pilot-"))
+    let is_one = |run: &PathBuf| {
+        run.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
     };
     Ok(RunFolder::tokens_of(folder).with_file_name(TEXT_FILE).exists()
-        || run_folders(folder)?.iter().any(is_pilot))
+        || run_folders(folder)?.iter().any(is_one))
 }
 
 /// Where the law of pilot runs is written.

@@ -175,10 +175,8 @@ fn pace(text: &str) -> Result<f64, String> {
 
 /// A share by which the last growth comes, and the last stage begins.
 fn grow_before(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
-        _ => Err("must be above 0 and below 1".into()),
-    }
+    let share = grow_by(text).ok().filter(|share| *share < 1.0);
+    share.ok_or_else(|| "must be above 0 and below 1".into())
 }
 
 /// A share by which a pilot run grows.

@@ -1,4 +1,4 @@
-use crate::pilot::with_prepared_tokens;
+use crate::pilot::{check_folder, with_prepared_tokens};
 use crate::side_by_side::{Ended, run_each};
 use crate::train::length;
 use crate::{output, shapes};
@@ -17,6 +17,9 @@ const MOST_FURTHER: usize = 3;
 /// From one peak to the next where nothing is said, and at most to a further one.
 const FACTOR: f64 = 2.0;
 const MOST_FACTOR: f64 = 4.0;
+
+/// What the names of a sweep's runs begin with, before the peak.
+const PREFIX: &str = "peak-";
 
 /// Arguments of `staged sweep`.
 #[derive(Args)]
@@ -97,7 +100,7 @@ impl Sweep {
         output::check_name("-o", &folder)?;
         let device: DeviceChoice = self.device.parse()?;
         device.open(baseline.machine().precision)?;
-        output::check_free(&folder, self.resume, "a sweep")?;
+        check_folder(&folder, self.resume, PREFIX, "runs of a sweep")?;
         self.peaks.extend(peaks_in(&folder));
         self.peaks.sort_by(f64::total_cmp);
         self.peaks.dedup();
@@ -143,7 +146,7 @@ impl Sweep {
 fn peaks_in(folder: &Path) -> Vec<f64> {
     let Ok(held) = std::fs::read_dir(folder) else { return Vec::new() };
     let names = held.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter_map(|name| name.strip_prefix("peak-")?.parse().ok()).collect()
+    names.filter_map(|name| name.strip_prefix(PREFIX)?.parse().ok()).collect()
 }
 
 /// Says what is to come, and what the result will not tell.
@@ -203,7 +206,7 @@ impl Sweeping<'_> {
         for peak in peaks {
             runs.push(RunOptions {
                 schedule: self.baseline.clone().with_peak(*peak)?,
-                folder: self.folder.join(format!("peak-{peak}")),
+                folder: self.folder.join(format!("{PREFIX}{peak}")),
                 device: self.device,
                 resume: self.resume,
                 branch_of: None,

@@ -4,6 +4,7 @@
 mod byte_level;
 mod corpus;
 mod error;
+mod lock;
 mod permutation;
 mod prepare;
 mod synthetic;
@@ -13,8 +14,9 @@ mod tokenizer;
 
 pub use corpus::Corpus;
 pub use error::CorpusError;
+pub use lock::open_locked;
 pub use prepare::{Prepared, encode_text, prepare};
 pub use synthetic::SyntheticLanguage;
 pub use text::Cleaning;
-pub use token_file::{TokenFile, TokenFileInfo, is_at, is_unknown};
+pub use token_file::{TokenFile, TokenFileInfo, is_unknown};
 pub use tokenizer::{Tokenizer, TokenizerChoice};

@@ -1,29 +1,21 @@
 //! Token files: llm.c's `.bin` is written; that and nanoGPT's headerless uint16 are read.
 
-use crate::CorpusError;
-use memmap2::Mmap;
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use std::fs::{File, TryLockError};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use xxhash_rust::xxh3::Xxh3Default;
+mod layout;
+mod writer;
 
-/// llm.c's header: 256 32-bit integers, of which the first three are magic, version and count.
-const HEADER_BYTES: usize = 256 * 4;
-/// llm.c's magic and version for 16-bit tokens (`dev/data/data_common.py`, "gpt-2").
-const MAGIC_16: (u32, u32) = (20_240_520, 1);
-/// llm.c's magic and version for 32-bit tokens (`dev/data/data_common.py`, "llama-3").
-const MAGIC_32: (u32, u32) = (20_240_801, 7);
-/// Most tokens that llm.c's header counts, in a signed 32-bit integer.
-const MOST_TOKENS: u64 = i32::MAX as u64;
+pub(crate) use writer::TokenFileWriter;
+
+use crate::CorpusError;
+use layout::{Layout, token_of};
+use memmap2::Mmap;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
 /// What stands before the size of a vocabulary of which no more is known.
 const UNKNOWN: &str = "unknown:";
 /// Largest vocabulary that a model can have.
 const MOST_VOCABULARY: u32 = 10_000_000;
-/// Largest vocabulary whose tokens fit into 16 bits.
-const LARGEST_16: usize = 1 << 16;
-
 /// Whether no more is known of a vocabulary than its size: that of a token file that another program wrote.
 pub fn is_unknown(vocabulary: &str) -> bool {
     vocabulary.starts_with(UNKNOWN)
@@ -74,12 +66,6 @@ pub struct TokenFile {
     layout: Layout,
     info: TokenFileInfo,
     described: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Layout {
-    header_bytes: usize,
-    token_bytes: usize,
 }
 
 impl TokenFile {
@@ -179,247 +165,6 @@ fn map_file(file: &File) -> std::io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
-fn token_of(bytes: &[u8]) -> u32 {
-    match bytes {
-        [a, b] => u32::from(u16::from_le_bytes([*a, *b])),
-        [a, b, c, d] => u32::from_le_bytes([*a, *b, *c, *d]),
-        _ => unreachable!("tokens are 2 or 4 bytes wide"),
-    }
-}
-
-impl Layout {
-    fn for_vocabulary(n_vocab: usize) -> Self {
-        let token_bytes = if n_vocab <= LARGEST_16 { 2 } else { 4 };
-        Self { header_bytes: HEADER_BYTES, token_bytes }
-    }
-
-    fn magic(self) -> (u32, u32) {
-        if self.token_bytes == 2 { MAGIC_16 } else { MAGIC_32 }
-    }
-
-    /// The layout that a file's first bytes and its size tell.
-    fn of(bytes: &[u8], path: &Path) -> Result<Self, CorpusError> {
-        let word = |i: usize| bytes.get(4 * i..4 * i + 4).map(token_of);
-        let layout = [2, 4]
-            .map(|token_bytes| Self { header_bytes: HEADER_BYTES, token_bytes })
-            .into_iter()
-            .find(|layout| word(0) == Some(layout.magic().0));
-        let Some(layout) = layout else {
-            if path.extension().is_none_or(|end| end != "bin") {
-                let reason = "no token file: llm.c's begin with a magic number, and nanoGPT's are named .bin; staged data prepare \
-                              makes one of a text";
-                return Err(CorpusError::file(path, reason));
-            }
-            if let Some(magic) = other_magic(bytes) {
-                let reason = format!(
-                    "begins with {magic}, a magic number of llm.c's that is not read; those that are: {} (16-bit tokens) and {} (32-bit)",
-                    MAGIC_16.0, MAGIC_32.0
-                );
-                return Err(CorpusError::file(path, reason));
-            }
-            if has_wide_tokens(bytes) {
-                let reason = "every second token is 0, as in 32-bit tokens; nanoGPT's have 16 bits: write them so, or with llm.c's header";
-                return Err(CorpusError::file(path, reason));
-            }
-            if !bytes.len().is_multiple_of(2) {
-                let reason = "neither llm.c's format (no magic number) nor nanoGPT's (odd size)";
-                return Err(CorpusError::file(path, reason));
-            }
-            return Ok(Self { header_bytes: 0, token_bytes: 2 });
-        };
-        if bytes.len() < HEADER_BYTES {
-            let reason = format!("{} bytes: llm.c's header alone has {HEADER_BYTES}", bytes.len());
-            return Err(CorpusError::file(path, reason));
-        }
-        let (version, count) = (word(1).unwrap_or(0), word(2).unwrap_or(0) as usize);
-        if version != layout.magic().1 {
-            let reason = format!("version {version} where llm.c has {}", layout.magic().1);
-            return Err(CorpusError::file(path, reason));
-        }
-        let found = bytes.len() - HEADER_BYTES;
-        if found != count * layout.token_bytes {
-            let reason = format!(
-                "{found} bytes of tokens where the header promises {count} tokens of {} bytes",
-                layout.token_bytes
-            );
-            return Err(CorpusError::file(path, reason));
-        }
-        if count == 0 {
-            return Err(CorpusError::file(path, "is empty: no tokens"));
-        }
-        Ok(layout)
-    }
-
-    fn largest_token(self, tokens: &[u8]) -> u32 {
-        tokens
-            .par_chunks(self.token_bytes << 20)
-            .map(|part| part.chunks_exact(self.token_bytes).map(token_of).max().unwrap_or(0))
-            .max()
-            .unwrap_or(0)
-    }
-}
-
-/// The first word of a header like llm.c's, a date, where it is none of those that are read: a version, a count and zeros follow it.
-fn other_magic(bytes: &[u8]) -> Option<u32> {
-    let magic = token_of(bytes.get(..4)?);
-    let zeros = bytes.get(12..HEADER_BYTES)?;
-    ((20_200_101..20_400_000).contains(&magic) && zeros.iter().all(|byte| *byte == 0))
-        .then_some(magic)
-}
-
-/// Whether each of the first tokens, were they of 32 bits, is below 2^16.
-fn has_wide_tokens(bytes: &[u8]) -> bool {
-    const LEAST: usize = 64;
-    const LOOKED_AT: usize = 1 << 16;
-    let words = bytes.chunks_exact(4).take(LOOKED_AT);
-    words.len() >= LEAST
-        && words.clone().all(|word| word[2..] == [0, 0])
-        && words.clone().any(|word| word[..2] != [0, 0])
-}
-
-/// Writes a token file piece by piece; it appears under its name only when it is finished.
-pub(crate) struct TokenFileWriter {
-    path: PathBuf,
-    partial: PathBuf,
-    file: BufWriter<File>,
-    layout: Layout,
-    n_tokens: u64,
-    hash: Xxh3Default,
-    /// Whether the file has its name, and the other one may be another process's.
-    placed: bool,
-}
-
-impl TokenFileWriter {
-    pub fn create(path: &Path, n_vocab: usize) -> Result<Self, CorpusError> {
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(CorpusError::io(folder))?;
-        }
-        let partial = with_suffix(path, ".partial");
-        let file = own_file(&partial, path)?;
-        let mut file = BufWriter::with_capacity(1 << 20, file);
-        file.write_all(&[0; HEADER_BYTES]).map_err(CorpusError::io(&partial))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            partial,
-            file,
-            layout: Layout::for_vocabulary(n_vocab),
-            n_tokens: 0,
-            hash: Xxh3Default::new(),
-            placed: false,
-        })
-    }
-
-    /// The bytes of tokens, as [`TokenFileWriter::append`] takes them.
-    pub fn encode(n_vocab: usize, tokens: &[u32]) -> Vec<u8> {
-        if Layout::for_vocabulary(n_vocab).token_bytes == 2 {
-            tokens.iter().flat_map(|token| (*token as u16).to_le_bytes()).collect()
-        } else {
-            tokens.iter().flat_map(|token| token.to_le_bytes()).collect()
-        }
-    }
-
-    pub fn append(&mut self, encoded: &[u8]) -> Result<(), CorpusError> {
-        self.hash.update(encoded);
-        self.n_tokens += (encoded.len() / self.layout.token_bytes) as u64;
-        if self.n_tokens > MOST_TOKENS {
-            let reason =
-                format!("more than {MOST_TOKENS} tokens, which llm.c's header cannot count");
-            return Err(CorpusError::file(&self.path, reason));
-        }
-        self.file.write_all(encoded).map_err(CorpusError::io(&self.partial))
-    }
-
-    /// Finishes the header, writes the JSON and the tokenizer beside it, and gives all of them their names once all are on the disk.
-    pub fn finish(
-        mut self,
-        info: TokenFileInfo,
-        tokenizer_json: Option<&str>,
-    ) -> Result<TokenFileInfo, CorpusError> {
-        let count = self.n_tokens as u32;
-        let (magic, version) = self.layout.magic();
-        let header: Vec<u8> =
-            [magic, version, count].into_iter().flat_map(u32::to_le_bytes).collect();
-        let io = || CorpusError::io(&self.partial);
-        self.file.seek(SeekFrom::Start(0)).map_err(io())?;
-        self.file.write_all(&header).map_err(io())?;
-        self.file.flush().map_err(io())?;
-        let xxh3 = format!("{:016x}", self.hash.digest());
-        let info = TokenFileInfo { n_tokens: self.n_tokens, xxh3, ..info };
-        self.file.get_ref().sync_data().map_err(io())?;
-        let info_path = TokenFileInfo::path_for(&self.path);
-        let text = serde_json::to_vec_pretty(&info)
-            .map_err(|error| CorpusError::file(&info_path, error.to_string()))?;
-        let tokenizer_path = TokenFileInfo::tokenizer_path_for(&self.path);
-        let tokenizer = tokenizer_json
-            .map(|json| Partial::write(&tokenizer_path, json.as_bytes()))
-            .transpose()?;
-        let json = Partial::write(&info_path, &text)?;
-        match tokenizer {
-            Some(tokenizer) => tokenizer.place()?,
-            // That of tokens whose place these take.
-            None if tokenizer_path.exists() => {
-                std::fs::remove_file(&tokenizer_path).map_err(CorpusError::io(&tokenizer_path))?;
-            }
-            None => {}
-        }
-        json.place()?;
-        std::fs::rename(&self.partial, &self.path).map_err(io())?;
-        self.placed = true;
-        // Its name, and those of the files beside it.
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(CorpusError::io(folder))?;
-        Ok(info)
-    }
-}
-
-/// A file that is empty and that no other process writes, for what is to be `path`.
-fn own_file(partial: &Path, path: &Path) -> Result<File, CorpusError> {
-    let io = || CorpusError::io(partial);
-    loop {
-        let file = File::options().write(true).create(true).truncate(false).open(partial);
-        let file = file.map_err(io())?;
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return Err(CorpusError::Busy { path: path.to_path_buf() });
-        }
-        // Who held it may have given it its name, or removed it, since it was opened.
-        if is_at(&file, partial).map_err(io())? {
-            file.set_len(0).map_err(io())?;
-            return Ok(file);
-        }
-    }
-}
-
-/// Whether an open file is the one of a name: who held it before may have removed it, or given it another name.
-///
-/// # Errors
-/// The system does not tell of the open file.
-#[cfg(unix)]
-pub fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let own = file.metadata()?;
-    let is_own = |there: std::fs::Metadata| (there.dev(), there.ino()) == (own.dev(), own.ino());
-    Ok(std::fs::metadata(path).is_ok_and(is_own))
-}
-
-/// Elsewhere a file that is open keeps its name.
-///
-/// # Errors
-/// None.
-#[cfg(not(unix))]
-pub fn is_at(_: &File, _: &Path) -> std::io::Result<bool> {
-    Ok(true)
-}
-
-impl Drop for TokenFileWriter {
-    fn drop(&mut self) {
-        if !self.placed {
-            // Nothing is left behind by a failure.
-            let _ = std::fs::remove_file(&self.partial);
-        }
-    }
-}
-
 fn checksum(bytes: &[u8]) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
 }
@@ -432,36 +177,6 @@ fn read_info(path: &Path) -> Result<TokenFileInfo, CorpusError> {
         return Err(CorpusError::file(path, "n_vocab = 0: must be at least 1"));
     }
     Ok(info)
-}
-
-/// A small file under another name, on the disk; it goes again unless it is given its name.
-struct Partial {
-    partial: PathBuf,
-    path: PathBuf,
-}
-
-impl Partial {
-    fn write(path: &Path, content: &[u8]) -> Result<Self, CorpusError> {
-        let file = Self { partial: with_suffix(path, ".partial"), path: path.to_path_buf() };
-        let write = || {
-            let mut to = File::create(&file.partial)?;
-            to.write_all(content)?;
-            to.sync_all()
-        };
-        write().map_err(CorpusError::io(&file.partial))?;
-        Ok(file)
-    }
-
-    fn place(self) -> Result<(), CorpusError> {
-        std::fs::rename(&self.partial, &self.path).map_err(CorpusError::io(&self.path))
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // Gone already where it has its name.
-        let _ = std::fs::remove_file(&self.partial);
-    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

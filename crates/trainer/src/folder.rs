@@ -1,5 +1,5 @@
 use crate::{Branch, Event, GrowthReport, Start, TrainError};
-use corpus::TokenFileInfo;
+use corpus::{TokenFileInfo, open_locked};
 use schedule::Schedule;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -76,22 +76,16 @@ impl RunFolder {
         })
     }
 
-    /// The lock, held. A run that did not begin removes its own, maybe since it was opened here; then there is a new one to hold.
+    /// The lock, held.
     fn locked(root: &Path, path: &Path) -> Result<File, TrainError> {
-        loop {
-            let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-            let lock = lock.map_err(TrainError::io(path))?;
-            match lock.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    return Err(TrainError::folder(root, "another process is working on this run"));
-                }
-                Err(TryLockError::Error(cause)) => {
-                    return Err(TrainError::Io { path: path.to_path_buf(), cause });
-                }
+        let (lock, locked) = open_locked(path).map_err(TrainError::io(path))?;
+        match locked {
+            Ok(()) => Ok(lock),
+            Err(TryLockError::WouldBlock) => {
+                Err(TrainError::folder(root, "another process is working on this run"))
             }
-            if corpus::is_at(&lock, path).map_err(TrainError::io(path))? {
-                return Ok(lock);
+            Err(TryLockError::Error(cause)) => {
+                Err(TrainError::Io { path: path.to_path_buf(), cause })
             }
         }
     }
