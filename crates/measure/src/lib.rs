@@ -14,6 +14,7 @@ mod whole_file;
 
 pub use comparison::{
     RunEnd, Saving, dynamics_ratio, least_saving_of_ends, saving_at, saving_of_ends,
+    student_quantile,
 };
 pub use compute::{Flops, PfDays};
 pub use curve::{CurveError, CurvePoint, CurveWriter, LearningCurve, MOST_STEPS};

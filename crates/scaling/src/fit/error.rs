@@ -67,7 +67,7 @@ pub enum FitError {
     NotFinite(LawForm),
     /// Too few isoFLOP groups, or groups without a minimum inside.
     #[error(
-        "{found} budgets have a minimum between their sizes: at least {needed} are needed, each with runs of four sizes or more"
+        "{found} budgets have a minimum between their sizes: at least {needed} are needed, each with runs of four sizes or more whose compute is the same to 3 %"
     )]
     TooFewBudgets {
         /// Budgets with a minimum.
