@@ -491,10 +491,10 @@ fn throughput(path: &Path) -> Result<Throughput> {
     let table = Table::read(path)?;
     let speed = table.column("tokens_per_second")?;
     let size: Box<dyn Fn(Row<'_>) -> Result<f64>> =
-        match (table.find("n_params"), table.find("n_layers"), table.find("d_model")) {
-            (Some(n_params), ..) => Box::new(move |row| row.number(n_params)),
+        match (table.find("n_params")?, table.find("n_layers")?, table.find("d_model")?) {
+            (Some(n_params), ..) => Box::new(move |row| row.positive(n_params)),
             (None, Some(layers), Some(width)) => {
-                Box::new(move |row| Ok(12.0 * row.number(layers)? * row.number(width)?.powi(2)))
+                Box::new(move |row| Ok(12.0 * row.positive(layers)? * row.positive(width)?.powi(2)))
             }
             _ => bail!(
                 "{}: neither a column n_params nor columns n_layers and d_model; it has {}",
@@ -502,7 +502,7 @@ fn throughput(path: &Path) -> Result<Throughput> {
                 table.columns()
             ),
         };
-    let pairs = table.rows().map(|row| Ok((size(row)?, row.number(speed)?)));
+    let pairs = table.rows().map(|row| Ok((size(row)?, row.positive(speed)?)));
     let pairs = pairs.collect::<Result<Vec<_>>>()?;
     if pairs.is_empty() {
         bail!("{}: no rows", table.name);

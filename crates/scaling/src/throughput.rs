@@ -30,21 +30,19 @@ impl Throughput {
         Ok(Self { points: points.chunk_by(|a, b| a.0 == b.0).map(mean).collect() })
     }
 
-    /// Seconds for a token: interpolated in ln over ln N, continued by the outermost pieces, but beyond the largest size and where
-    /// only one was measured at least in proportion to N.
+    /// Seconds for a token: interpolated in ln over ln N; beyond the largest size and where only one was measured in proportion to N, and
+    /// below the smallest one as the first two tell, but neither slower than there nor less than in proportion to N.
     pub fn seconds(&self, n_params: f64) -> f64 {
         let at = n_params.ln();
-        let right = self.points.partition_point(|point| point.0 < at);
-        let right = right.clamp(1, self.points.len().max(2) - 1);
-        let left = self.points[right - 1];
-        let largest = self.points[self.points.len() - 1];
-        let slope = match self.points.get(right) {
-            Some(next) => (next.1 - left.1) / (next.0 - left.0),
+        let next = self.points.partition_point(|point| point.0 < at).max(1);
+        let left = self.points[next - 1];
+        let slope = match self.points.get(next) {
+            Some(right) => {
+                let slope = (right.1 - left.1) / (right.0 - left.0);
+                if at < left.0 { slope.clamp(0.0, 1.0) } else { slope }
+            }
             None => 1.0,
         };
-        if at > largest.0 {
-            return (largest.1 + slope.max(1.0) * (at - largest.0)).exp();
-        }
         (left.1 + slope * (at - left.0)).exp()
     }
 }
@@ -62,6 +60,11 @@ mod tests {
         // A larger model is not faster for ever because it was faster once.
         let rising = Throughput::new(&[(1e6, 8e4), (1e7, 8.1e4)]).unwrap();
         assert!((rising.seconds(1e9) * 8.1e2 - 1.0).abs() < 1e-9);
+        // Nor are two sizes that hardly differ what others are told by.
+        let near =
+            Throughput::new(&[(1e6, 8e4), (1.02e6, 7e4), (1e7, 1e4), (1.02e7, 8e3)]).unwrap();
+        assert!((near.seconds(1e5) * 8e5 - 1.0).abs() < 1e-9);
+        assert!((near.seconds(1.02e8) * 8e2 - 1.0).abs() < 1e-9);
         let one = Throughput::new(&[(1e6, 1e3)]).unwrap();
         assert!((one.seconds(1e7) - 1e-2).abs() < 1e-12);
         assert!(Throughput::new(&[]).is_err());
