@@ -1,7 +1,7 @@
 use super::FitError;
 use super::FittedLaw;
 use super::form::{LawForm, Quantity};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// A loss that was measured, and what was spent on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -48,8 +48,12 @@ impl Points {
     pub fn new(form: LawForm, observations: &[Observation]) -> Result<Self, FitError> {
         let mut points =
             Self { ln_quantities: Vec::new(), ln_losses: Vec::new(), runs: Vec::new(), n_runs: 0 };
-        let numbers: BTreeSet<usize> = observations.iter().map(|one| one.run).collect();
-        points.n_runs = numbers.len();
+        let mut places: BTreeMap<usize, usize> =
+            observations.iter().map(|one| (one.run, 0)).collect();
+        points.n_runs = places.len();
+        for (place, number) in places.values_mut().enumerate() {
+            *number = place;
+        }
         for (i, observation) in observations.iter().enumerate() {
             let mut ln = [0.0; 2];
             for (ln, quantity) in ln.iter_mut().zip(form.quantities()) {
@@ -62,7 +66,7 @@ impl Points {
             }
             points.ln_quantities.push(ln);
             points.ln_losses.push(positive_ln("loss", observation.loss, i + 1)?);
-            points.runs.push(numbers.range(..observation.run).count());
+            points.runs.push(places[&observation.run]);
         }
         let n_parameters = form.least_points();
         if points.ln_losses.len() < n_parameters {

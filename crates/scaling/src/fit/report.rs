@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 /// Resamples whose parameters are kept in the law, for the intervals of what is planned with it.
 const KEPT_DRAWS: usize = 400;
 
+/// Root of the mean square of the residuals from which on the form is not the points'.
+const POOR_FIT: f64 = 0.03;
+
 /// What is asked of a fit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FitOptions {
@@ -143,7 +146,7 @@ pub struct Fit {
     pub residuals: Residuals,
     /// Where there are enough sizes.
     pub left_out: Option<LeftOut>,
-    /// Batch of the runs in tokens, where a law in steps was fitted to runs that share one.
+    /// Batch of the runs in tokens, where they share one: that of what is planned, and of a law in steps.
     #[serde(default)]
     pub batch_tokens: Option<f64>,
     /// 6 N D of all the runs, FLOPs, where they are runs of our own: what the law cost.
@@ -295,6 +298,10 @@ impl Fit {
             if one.value == 0.0 {
                 warnings.push(format!("{name} is at its bound 0: a value below would fit better"));
             }
+            let scale = scale_of(self.law, name).map(|place| self.law.parameter_names()[place]);
+            if let Some(scale) = scale.filter(|scale| self.parameters[*scale].value == 0.0) {
+                warnings.push(format!("nothing tells {name}: {scale} is 0"));
+            }
             let (Some(low), Some(high)) = (one.low, one.high) else { continue };
             // Scales and factors stretch over decades where their exponents are known well.
             if name.starts_with(['a', 'b', 'E']) && high - low > one.value.abs() {
@@ -312,6 +319,12 @@ impl Fit {
             warnings.push(format!(
                 "intervals from {} points for {n_parameters} parameters are rough and too narrow",
                 residuals.len()
+            ));
+        }
+        if self.residuals.root_mean_square > POOR_FIT {
+            warnings.push(format!(
+                "the points lie {:.1} % off the law (r.m.s.): the form does not describe them",
+                100.0 * self.residuals.root_mean_square
             ));
         }
         warnings.extend(warm_up_warning(points, residuals));
@@ -398,6 +411,7 @@ fn joined_draws(parts: &[Part], seed: u64) -> Vec<Option<Vec<f64>>> {
 /// Points at the start of their runs that lie off the law by far more than the others.
 fn warm_up_warning(points: &Points, residuals: &[f64]) -> Option<String> {
     const SHARE: usize = 20;
+    const NOTICEABLE: f64 = 0.003;
     let mut of_run: Vec<Vec<usize>> = vec![Vec::new(); points.n_runs];
     for (i, run) in points.runs.iter().enumerate() {
         of_run[*run].push(i);
@@ -415,7 +429,7 @@ fn warm_up_warning(points: &Points, residuals: &[f64]) -> Option<String> {
     };
     let n = early.len();
     let (early, late) = (median(early), median(late));
-    (early > 5.0 * late).then(|| {
+    (early > 5.0 * late && early > NOTICEABLE).then(|| {
         format!(
             "warm-up in the fit: the first twentieth of the runs' points ({n}) are off by {:.1} % \
              (median), the others by {:.1} %; leave them out",
@@ -425,14 +439,27 @@ fn warm_up_warning(points: &Points, residuals: &[f64]) -> Option<String> {
     })
 }
 
+/// Where the factor of an exponent's summand stands: where that is 0, nothing tells the exponent.
+fn scale_of(form: LawForm, exponent: &str) -> Option<usize> {
+    let scale = match exponent {
+        "a" => "A",
+        "b" => "B",
+        _ => return None,
+    };
+    form.parameter_names().iter().position(|name| *name == scale)
+}
+
 fn estimates(form: LawForm, values: &[f64], draws: &[Vec<f64>]) -> BTreeMap<String, Estimate> {
     let names = form.parameter_names().iter().zip(values).enumerate();
     names
         .map(|(k, (name, value))| {
             // A weight is given, and its draws tell of no data.
             let draws = if *name == "w" { &[] } else { draws };
-            let sample = draws.iter().map(|draw| draw[k]).collect();
-            ((*name).to_string(), Estimate::of(*value, sample))
+            let scale = scale_of(form, name);
+            let is_told = |values: &[f64]| scale.is_none_or(|scale| values[scale] > 0.0);
+            let draws = if is_told(values) { draws } else { &[] };
+            let told = draws.iter().filter(|draw| is_told(draw));
+            ((*name).to_string(), Estimate::of(*value, told.map(|draw| draw[k]).collect()))
         })
         .collect()
 }
