@@ -4,7 +4,7 @@ use crate::{figures, output, progress};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use scaling::{Fit as Law, FitError, FitOptions, IsoFlop, LawForm};
+use scaling::{Fit as Law, FitOptions, IsoFlop, LawForm, Quantity};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use trainer::RunFolder;
@@ -21,7 +21,7 @@ pub struct Fit {
     /// Form of the law
     #[arg(long, value_parser = forms(), default_value_t = LawForm::Tokens)]
     form: LawForm,
-    /// Columns of other tables, where not named so: n_params=NAME,tokens=NAME,steps=NAME,compute=NAME,loss=NAME,run=NAME[+NAME]
+    /// Columns of other tables that are not named so: n_params=NAME,tokens=NAME,steps=NAME,compute=NAME,loss=NAME,run=NAME[+NAME]
     #[arg(long)]
     columns: Option<String>,
     /// Only rows in which a column has a value; may be given several times
@@ -39,8 +39,9 @@ pub struct Fit {
     /// Leave out so many points with the highest losses
     #[arg(long, default_value_t = 0)]
     drop_highest: usize,
-    /// Instead of a law, fit the compute-optimal size N_opt(C) to runs of equal compute
-    #[arg(long, conflicts_with_all = ["figure", "form"])]
+    /// Instead of a law, fit the compute-optimal size N_opt(C) to runs of equal compute; rows whose computes differ by less than 3 % from one to the
+    /// next are of one budget
+    #[arg(long, conflicts_with_all = ["figure", "form", "bootstraps", "seed"])]
     isoflop: bool,
     /// Resamples for the 95 % intervals; 0 for none
     #[arg(long, default_value_t = 1000, value_parser = bootstraps)]
@@ -98,7 +99,13 @@ fn bootstraps(text: &str) -> Result<usize, String> {
 
 impl Fit {
     pub fn run(self) -> Result<()> {
+        let needs = if self.isoflop {
+            (OF_BUDGETS, "optima of equal compute need".to_string())
+        } else {
+            (self.form.quantities(), format!("the form {} is a function of", self.form))
+        };
         let source = Source {
+            needs,
             files: self.curves.clone(),
             columns: self.columns.clone(),
             conditions: self.conditions.clone(),
@@ -107,9 +114,6 @@ impl Fit {
             stable_only: self.stable_only,
             drop_highest: self.drop_highest,
         };
-        if let Some(figure) = &self.figure {
-            figures::check_target(figure)?;
-        }
         let is_law: fn(&str) -> bool = is_law;
         let targets = |out: &PathBuf| [(out.clone(), is_law), (points_path(out), is_points as _)];
         for (target, is_own) in self.out.iter().flat_map(targets) {
@@ -125,6 +129,15 @@ impl Fit {
                 );
             }
             output::check_replaced(&target, is_own, "no law of staged fit, or no points of one")?;
+            if let Some(figure) = &self.figure {
+                figures::check_target(figure)?;
+                if output::is_one_target(figure, &target) {
+                    bail!(
+                        "--figure: {} is where the law or its points go; choose another name",
+                        figure.display()
+                    );
+                }
+            }
         }
         let observations = source.read()?;
         if self.isoflop {
@@ -132,13 +145,8 @@ impl Fit {
         }
         let options =
             FitOptions { form: self.form, n_bootstraps: self.bootstraps, seed: self.seed };
-        let names = || {
-            let more = self.curves.len() - 1;
-            let others = if more > 0 { format!(" and {more} more") } else { String::new() };
-            self.curves[0].display().to_string() + &others
-        };
         let fitting = progress::Waiting::new("fitting the law and its resamples");
-        let law = law_of(&observations, options).with_context(names);
+        let law = law_of(&observations, options).with_context(|| self.names());
         drop(fitting);
         let law = law?;
         if let Some(out) = &self.out {
@@ -161,8 +169,15 @@ impl Fit {
         Ok(())
     }
 
+    /// The files that are fitted, in short.
+    fn names(&self) -> String {
+        let more = self.curves.len() - 1;
+        let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+        self.curves[0].display().to_string() + &others
+    }
+
     fn isoflop(&self, observations: &Observations) -> Result<()> {
-        let found = IsoFlop::new(&observations.points, self.bootstraps, self.seed)?;
+        let found = IsoFlop::new(&observations.points).with_context(|| self.names())?;
         if let Some(out) = &self.out {
             output::write_file(out, &(serde_json::to_string_pretty(&found)? + "\n"))?;
         }
@@ -193,6 +208,9 @@ impl Fit {
     }
 }
 
+/// What a row of equal compute tells.
+const OF_BUDGETS: &[Quantity] = &[Quantity::Compute, Quantity::Params];
+
 /// Share of each pilot run that is left out at its start: no law in N and D holds there.
 const PILOT_SKIP: f64 = 0.25;
 
@@ -206,6 +224,7 @@ const GOOD_FIT: f64 = 0.01;
 pub fn fit_runs(runs: &[PathBuf], ends: bool, bootstraps: usize) -> Result<(Law, Observations)> {
     let source = Source {
         files: runs.to_vec(),
+        needs: (&[], String::new()),
         columns: None,
         conditions: Vec::new(),
         last_only: ends,
@@ -238,13 +257,7 @@ fn law_of_pilots(observations: &Observations, bootstraps: usize) -> Result<Law> 
 }
 
 fn law_of(observations: &Observations, options: FitOptions) -> Result<Law> {
-    let law = Law::new(&observations.points, options);
-    if let Err(error @ FitError::Missing { .. }) = law {
-        bail!(
-            "{error}; every point needs it, in a column of that name or one that is named: --columns n_params=...,tokens=...,loss=..."
-        );
-    }
-    let mut law = law?;
+    let mut law = Law::new(&observations.points, options)?;
     law.batch_tokens = observations.batch_tokens;
     law.compute = observations.compute;
     law.recipe = observations.recipe;

@@ -384,6 +384,9 @@ pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
     if !value.is_object() {
         bail!(no_law());
     }
+    if value.get("optima").is_some() {
+        bail!("{name}: holds the best sizes of staged fit --isoflop, which are no law");
+    }
     let fit: Fit = serde_json::from_value(value).with_context(no_law)?;
     let values = fit.values();
     if let Some((parameter, due)) = fit.law.fault(&values) {

@@ -8,7 +8,7 @@ use crate::run_record::{
 use crate::table::Table;
 use anyhow::{Context, Result, bail};
 use measure::LearningCurve;
-use scaling::{FittedRecipe, Observation, is_one_value};
+use scaling::{FittedRecipe, Observation, Quantity, is_one_value};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use trainer::RunFolder;
@@ -17,7 +17,9 @@ use trainer::RunFolder;
 pub struct Source {
     /// CSV files; a run's folder stands for its `metrics.csv`.
     pub files: Vec<PathBuf>,
-    /// `NAME=COLUMN` pairs for tables that are no `metrics.csv`.
+    /// What every point must tell, and of what it is needed.
+    pub needs: (&'static [Quantity], String),
+    /// `NAME=COLUMN` pairs for tables that are no `metrics.csv` and name these columns otherwise.
     pub columns: Option<String>,
     /// `COLUMN=VALUE` conditions on rows.
     pub conditions: Vec<String>,
@@ -78,7 +80,7 @@ impl Source {
             let number = next_run(&found.points);
             numbers.push(number);
             let path = RunFolder::curve_file(file);
-            if self.columns.is_none() && is_metrics(&path)? {
+            if is_metrics(&path)? {
                 if !self.conditions.is_empty() {
                     bail!("--where: {} is a metrics.csv, which has one run", path.display());
                 }
@@ -246,18 +248,20 @@ impl Source {
             );
         }
         if self.stable_only {
-            bail!("--stable-only: {name} is no metrics.csv, and no column has the learning rate");
+            bail!(
+                "--stable-only: {name} is no metrics.csv of a run, which alone tells the learning rate"
+            );
         }
         let first_run = next_run(&found.points);
         let mut runs: HashMap<String, usize> = HashMap::new();
         for (i, row) in table.rows().enumerate() {
-            if conditions.iter().any(|(column, value)| row.text(*column) != value) {
+            if conditions.iter().any(|(column, value)| !is_same_value(row.text(*column), value)) {
                 continue;
             }
             let number = |key: &str| -> Result<Option<f64>> {
                 let Some(column) = columns.by_name.get(key) else { return Ok(None) };
-                // Of columns that nobody named, a form may use some only.
-                if row.text(*column).is_empty() && self.columns.is_none() && key != "loss" {
+                // A form may use some columns only.
+                if row.text(*column).is_empty() && key != "loss" {
                     return Ok(None);
                 }
                 row.positive(*column).map(Some)
@@ -272,41 +276,49 @@ impl Source {
             let (tokens, steps) = (number("tokens")?, number("steps")?);
             // Of no common batch where one is not told.
             batches.push(tokens.zip(steps).map_or(f64::NAN, |(tokens, steps)| tokens / steps));
-            found.points.push(Observation {
+            let point = Observation {
                 n_params: number("n_params")?,
                 tokens,
                 steps,
                 compute: number("compute")?,
                 loss: number("loss")?.unwrap_or(f64::NAN),
                 run: *runs.entry(key).or_insert(next),
-            });
+            };
+            if let Some(untold) = self.untold(&point) {
+                bail!("{}: {untold}", row.line());
+            }
+            found.points.push(point);
+        }
+        if runs.is_empty() && conditions.is_empty() {
+            bail!("{name}: no rows");
         }
         if runs.is_empty() {
-            bail!("{name}: no row{}", if conditions.is_empty() { "s" } else { " meets --where" });
+            bail!("{name}: no row meets --where {}", self.conditions.join(" --where "));
         }
         Ok(())
     }
 
+    /// What a point does not tell.
+    fn untold(&self, point: &Observation) -> Option<String> {
+        let (quantities, needed_by) = &self.needs;
+        let untold = quantities.iter().find(|quantity| point.quantity(**quantity).is_none())?;
+        Some(format!("no {untold}, which {needed_by}"))
+    }
+
     fn table_columns(&self, table: &Table) -> Result<Columns> {
         let mut columns = Columns { by_name: HashMap::new(), run: Vec::new() };
-        let Some(pairs) = &self.columns else {
-            let named = NAMES.into_iter().filter_map(|key| Some((key, table.find(key)?)));
-            columns.by_name.extend(named);
-            columns.run.extend(table.find("run"));
-            if !columns.by_name.contains_key("loss") {
-                bail!(
-                    "{}: no metrics.csv, and no column named loss; it has {}. Name them: \
-                     --columns n_params=...,tokens=...,loss=...",
-                    table.name,
-                    table.columns()
-                );
-            }
-            return Ok(columns);
-        };
-        for pair in pairs.split(',') {
+        for key in NAMES {
+            columns.by_name.extend(table.find(key)?.map(|place| (key, place)));
+        }
+        columns.run.extend(table.find("run")?);
+        let mut named = HashMap::new();
+        for pair in self.columns.iter().flat_map(|pairs| pairs.split(',')) {
             let (key, column) = pair
                 .split_once('=')
                 .with_context(|| format!("--columns: {pair:?}: must be NAME=COLUMN"))?;
+            if let Some(other) = named.insert(key, column) {
+                bail!("--columns: {key}={other} and {key}={column}: must be one of them");
+            }
             if key == "run" {
                 columns.run =
                     column.split('+').map(|one| table.column(one)).collect::<Result<_>>()?;
@@ -318,8 +330,31 @@ impl Source {
             })?;
             columns.by_name.insert(known, table.column(column)?);
         }
-        if !columns.by_name.contains_key("loss") {
-            bail!("--columns: loss=... is missing");
+        let by_name = |key: &str| columns.by_name.get(key);
+        for (i, key) in NAMES.iter().enumerate() {
+            let twin = NAMES[..i]
+                .iter()
+                .find(|one| by_name(key).is_some() && by_name(one) == by_name(key));
+            if let Some(twin) = twin {
+                bail!("--columns: {twin} and {key} are the same column of {}", table.name);
+            }
+        }
+        let told = |key: &str| by_name(key).map(|_| 1.0);
+        let point = Observation {
+            n_params: told("n_params"),
+            tokens: told("tokens"),
+            steps: told("steps"),
+            compute: told("compute"),
+            ..Observation::default()
+        };
+        let untold = self.untold(&point);
+        let no_loss = || by_name("loss").is_none().then(|| "no column named loss".to_string());
+        if let Some(untold) = no_loss().or(untold) {
+            bail!(
+                "{}: {untold}; it has {}. Name columns that are named otherwise: --columns n_params=...,tokens=...,loss=...",
+                table.name,
+                table.columns()
+            );
         }
         Ok(columns)
     }
@@ -355,20 +390,40 @@ impl Source {
 
     /// Leaves out what is not asked for.
     fn select(&self, found: &mut Observations) {
-        let amount = |one: &Observation| one.tokens.or(one.steps).or(one.compute).unwrap_or(0.0);
-        let mut last: HashMap<usize, f64> = HashMap::new();
+        // A run's points are told apart by what all of them tell.
+        type Told = fn(&Observation) -> Option<f64>;
+        const AMOUNTS: [Told; 3] = [|one| one.tokens, |one| one.steps, |one| one.compute];
+        let mut amounts: HashMap<usize, [bool; 3]> = HashMap::new();
         for one in &found.points {
-            let most = last.entry(one.run).or_insert(0.0);
-            *most = most.max(amount(one));
+            let told = amounts.entry(one.run).or_insert([true; 3]);
+            for (told, amount) in told.iter_mut().zip(AMOUNTS) {
+                *told &= amount(one).is_some();
+            }
         }
-        found.points.retain(|one| {
-            let most = last[&one.run];
-            amount(one) >= self.skip * most && (!self.last_only || amount(one) >= most)
-        });
-        found.points.sort_by(|a, b| b.loss.total_cmp(&a.loss));
-        found.points.drain(..self.drop_highest.min(found.points.len()));
+        let amount = |one: &Observation| {
+            let told = amounts[&one.run].iter().position(|told| *told);
+            told.and_then(|k| AMOUNTS[k](one)).unwrap_or(0.0)
+        };
         found.points.sort_by(|a, b| a.run.cmp(&b.run).then(amount(a).total_cmp(&amount(b))));
+        let kept = found.points.chunk_by(|a, b| a.run == b.run).flat_map(|run| {
+            let (last, most) = (run.len() - 1, amount(&run[run.len() - 1]));
+            let is_kept = move |(i, one): &(usize, &Observation)| {
+                amount(one) >= self.skip * most && (!self.last_only || *i == last)
+            };
+            run.iter().enumerate().filter(is_kept).map(|(_, one)| *one)
+        });
+        let mut kept: Vec<Observation> = kept.collect();
+        kept.sort_by(|a, b| b.loss.total_cmp(&a.loss));
+        kept.drain(..self.drop_highest.min(kept.len()));
+        kept.sort_by(|a, b| a.run.cmp(&b.run).then(amount(a).total_cmp(&amount(b))));
+        found.points = kept;
     }
+}
+
+/// Whether a cell holds a value: the same text, or the same number.
+fn is_same_value(cell: &str, value: &str) -> bool {
+    let number = |text: &str| text.parse::<f64>().ok();
+    cell == value || number(cell).is_some_and(|found| number(value) == Some(found))
 }
 
 /// In what the losses of runs differ.

@@ -79,6 +79,18 @@ pub fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
+/// Whether two files that may not be there yet would be one.
+pub fn is_one_target(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        let path = measure::led_to(path);
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        path.file_name().map(|name| folder.join(name))
+    };
+    one == other || place(one).is_some() && place(one) == place(other)
+}
+
 /// The first path that leads to a file or folder that one before it leads to.
 pub fn given_twice(paths: &[PathBuf]) -> Option<&Path> {
     let mut seen = HashSet::new();

@@ -1,6 +1,6 @@
 //! Tables of comma-separated values whose first line names the columns.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use csv::StringRecord;
 use std::path::Path;
 
@@ -16,21 +16,36 @@ impl Table {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let mut reader =
-            csv::Reader::from_path(path).with_context(|| format!("{name} cannot be read"))?;
+        let mut reader = csv::ReaderBuilder::new()
+            .trim(csv::Trim::All)
+            .from_path(path)
+            .with_context(|| format!("{name} cannot be read"))?;
         let header = reader.headers().with_context(|| name.clone())?.clone();
+        if header.iter().all(str::is_empty) {
+            bail!("{name}: is empty; its first line must name the columns");
+        }
         let rows = reader.records().collect::<Result<_, _>>().with_context(|| name.clone())?;
         Ok(Self { name, header, rows })
     }
 
-    /// Where a column is, if there is one of that name.
-    pub fn find(&self, column: &str) -> Option<usize> {
-        self.header.iter().position(|one| one == column)
+    /// Where a column is, if there is one of that name. Errs where there are two.
+    pub fn find(&self, column: &str) -> Result<Option<usize>> {
+        let mut places = self.header.iter().enumerate().filter(|(_, name)| *name == column);
+        let found = places.next().map(|(place, _)| place);
+        if let (Some(first), Some((second, _))) = (found, places.next()) {
+            bail!(
+                "{}: two columns are named {column:?}, numbers {} and {}; rename one",
+                self.name,
+                first + 1,
+                second + 1
+            );
+        }
+        Ok(found)
     }
 
     /// Where a column is that must be there.
     pub fn column(&self, column: &str) -> Result<usize> {
-        self.find(column).with_context(|| {
+        self.find(column)?.with_context(|| {
             format!("{}: no column {column:?}; it has {}", self.name, self.columns())
         })
     }
@@ -56,7 +71,7 @@ pub struct Row<'a> {
 impl<'a> Row<'a> {
     /// What stands in a column, without blanks around it.
     pub fn text(self, column: usize) -> &'a str {
-        self.record.get(column).unwrap_or("").trim()
+        self.record.get(column).unwrap_or("")
     }
 
     /// The number in a column.
@@ -76,10 +91,14 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// File, line and column, to begin an error with.
-    fn place(self, column: usize) -> String {
+    /// File and line, to begin an error with.
+    pub fn line(self) -> String {
         let line = self.record.position().map_or(0, csv::Position::line);
-        let label = self.table.header.get(column).unwrap_or("");
-        format!("{}: line {line}: {label}", self.table.name)
+        format!("{}: line {line}", self.table.name)
+    }
+
+    /// File, line and column.
+    fn place(self, column: usize) -> String {
+        format!("{}: {}", self.line(), self.table.header.get(column).unwrap_or(""))
     }
 }

@@ -32,6 +32,9 @@ fn world() -> World {
     world.write("nan.csv", table.replacen("1e7,1e9", "nan,1e9", 1));
     world.write("words.csv", table.replacen("1e7,1e9", "1e7,many", 1));
     let few: Vec<&str> = table.lines().take(4).collect();
+    world.write("twins.csv", table.replacen("N,D,L,kind", "N,D,L,L", 1));
+    world.write("blank.csv", table.replacen("1e7,2e9", "1e7,", 1));
+    world.write("empty.csv", "");
     world.write("few.csv", few.join("\n"));
     let one_size: Vec<&str> = table.lines().take(9).collect();
     world.write("one_size.csv", one_size.join("\n"));

@@ -16,12 +16,15 @@ fn bad_points_are_explained_and_leave_no_trace() {
         (fit("words.csv"), "words.csv: line 2: D = \"many\": not a number"),
         (fit("few.csv"), "3 points: the form tokens has 5 parameters"),
         (fit("one_size.csv"), "the points have one value of n_params"),
-        (fit("points.csv --form steps"), "point 1: no steps"),
+        (
+            fit("points.csv --form steps"),
+            "points.csv: no steps, which the form steps is a function of; it has N, D, L, kind",
+        ),
         (
             "fit points.csv --columns tokens=D,loss=L --isoflop".into(),
-            "point 1: no compute, which optima of equal compute need",
+            "points.csv: no compute, which optima of equal compute need",
         ),
-        (fit("points.csv --where kind=c"), "no row meets --where"),
+        (fit("points.csv --where kind=c"), "points.csv: no row meets --where kind=c"),
         (
             fit("points.csv --where colour=c"),
             "--where colour=c: points.csv: no column \"colour\"; it has N, D, L, kind",
@@ -41,6 +44,15 @@ fn bad_points_are_explained_and_leave_no_trace() {
             format!("fit table.points.csv {COLUMNS} -o table.json"),
             "table.points.csv is one of the files that are fitted",
         ),
+        (
+            format!("fit points.csv {COLUMNS} -o new.svg --figure ./new.svg"),
+            "./new.svg is where the law or its points go",
+        ),
+        (fit("points.csv").replace("loss=L", "loss=L,loss=D"), "loss=L and loss=D: must be one"),
+        (fit("points.csv").replace("loss=L", "loss=D"), "tokens and loss are the same column"),
+        (fit("twins.csv"), "twins.csv: two columns are named \"L\", numbers 3 and 4"),
+        (fit("blank.csv"), "blank.csv: line 3: no tokens, which the form tokens is"),
+        ("fit empty.csv -o new.json".into(), "empty.csv: is empty"),
         ("fit points.csv --isoflop -o new.json --figure new.svg".into(), "cannot be used with"),
     ];
     leave_no_trace(&world, &cases);
