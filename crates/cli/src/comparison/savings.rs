@@ -24,7 +24,8 @@ impl Sides {
             runs.iter().filter_map(|run| run.smooth.clone()).collect()
         };
         let (staged, scratch) = (curves(&self.staged), curves(&self.scratch));
-        let ends = staged.iter().chain(&scratch).map(SmoothCurve::lowest_loss);
+        // The lowest points of noisy curves are the luckiest ones, and the longer a curve the luckier.
+        let ends = staged.iter().chain(&scratch).map(SmoothCurve::last_loss);
         let end = ends.fold(0.0, f64::max);
         let mut marks: Vec<(String, f64)> =
             losses.iter().map(|loss| ("asked for".to_string(), *loss)).collect();
@@ -45,7 +46,7 @@ impl Sides {
         }
         marks.retain(|(at, loss)| *loss > end || at == "asked for");
         marks.sort_by(|a, b| b.1.total_cmp(&a.1));
-        marks.push(("the lowest loss that all reach".to_string(), end));
+        marks.push(("the highest of their last losses".to_string(), end));
         let mut found = Vec::new();
         for (at, loss) in marks {
             match saving_at(&staged, &scratch, loss, self.pilot_compute) {
