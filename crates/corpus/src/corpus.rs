@@ -192,12 +192,24 @@ mod tests {
             ControlFlow::Continue(())
         })
         .unwrap();
-        let corpus = Corpus::from_file(&out, 0.1, 8).unwrap();
-        assert!(corpus.training_batch(1, 0, 1000).iter().all(|token| *token == u32::from(b'a')));
-        let held_out = corpus.held_out(1000);
-        assert_eq!(held_out.len(), 12);
-        assert!(held_out.concat().iter().all(|token| *token == u32::from(b'b')));
-        assert_eq!(corpus.held_out(3).len(), 3);
+        // A context that divides both parts, too: a sequence has one token more.
+        for (context_len, n_held_out) in [(8, 12), (10, 9)] {
+            let corpus = Corpus::from_file(&out, 0.1, context_len).unwrap();
+            let training = corpus.training_batch(1, 0, 1000);
+            assert!(training.iter().all(|token| *token == u32::from(b'a')), "{context_len}");
+            let held_out = corpus.held_out(1000);
+            assert_eq!(held_out.len(), n_held_out);
+            assert!(held_out.concat().iter().all(|token| *token == u32::from(b'b')));
+            assert_eq!(corpus.held_out(3).len(), 3);
+        }
+    }
+
+    #[test]
+    fn held_out_sequences_are_spread_over_their_part() {
+        let corpus = corpus(5000, 16).unwrap();
+        let all = corpus.held_out(1000);
+        assert_eq!(all.len(), 31);
+        assert_eq!(corpus.held_out(2), [all[0].clone(), all[15].clone()]);
     }
 
     #[test]

@@ -5,6 +5,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// What some programs put before UTF-8; no word of the text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What is changed in a text before it becomes tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cleaning {
@@ -67,13 +70,16 @@ impl TextPieces {
         let after = self.rest.split_off(cut);
         let mut bytes = std::mem::replace(&mut self.rest, after);
         let source_bytes = bytes.len() as u64;
+        let is_first = self.options.whole_words && self.given == 0;
+        let mark = if is_first && bytes.starts_with(BYTE_ORDER_MARK) { 3 } else { 0 };
+        bytes.drain(..mark);
         if self.options.whole_words
             && let Err(error) = std::str::from_utf8(&bytes)
         {
             if self.options.cleaning.lossy {
                 bytes = String::from_utf8_lossy(&bytes).into_owned().into_bytes();
             } else {
-                return Err(self.not_utf8(error.valid_up_to()));
+                return Err(self.not_utf8(mark + error.valid_up_to()));
             }
         }
         self.given += source_bytes;
@@ -108,16 +114,24 @@ impl Iterator for TextPieces {
     }
 }
 
-/// The last place where a cut changes no token: before white space that follows a letter, since
-/// byte-level tokenizers never let a token run from a letter into white space. Before a line break
-/// if there is one; between characters in a text without any such place.
+/// The last place where a cut changes no token: before a blank that follows what is no white space, since tokenizers let no token run
+/// into a blank and put none before a text that begins with one. In a text without any before a line break that follows a letter or a
+/// digit (other signs may be of one token with it), and in one without that between characters.
 fn last_cut(text: &[u8]) -> usize {
-    let before = |blank: fn(u8) -> bool| {
-        (1..text.len()).rev().find(|&i| blank(text[i]) && text[i - 1].is_ascii_alphabetic())
+    let before = |blank: fn(u8) -> bool, after: fn(char) -> bool| {
+        let is_cut = |i: &usize| blank(text[*i]) && character_before(text, *i).is_some_and(after);
+        (1..text.len()).rev().find(is_cut)
     };
-    before(|byte| byte == b'\n' || byte == b'\r')
-        .or_else(|| before(|byte| byte == b' '))
+    before(|byte| byte == b' ', |before| !before.is_whitespace())
+        .or_else(|| before(|byte| byte == b'\n' || byte == b'\r', char::is_alphanumeric))
         .unwrap_or_else(|| last_character(text))
+}
+
+/// The character that ends there; none where that is not UTF-8.
+fn character_before(text: &[u8], end: usize) -> Option<char> {
+    let start =
+        (end.saturating_sub(4)..end).rev().find(|i| text[*i] & 0b1100_0000 != 0b1000_0000)?;
+    std::str::from_utf8(&text[start..end]).ok()?.chars().next()
 }
 
 /// The start of the last character, so that it is not cut in two; at least 1.
@@ -146,7 +160,25 @@ mod tests {
     fn pieces_end_between_words() {
         let options = options(false, false, 10);
         let found = pieces(b"one two\nthree four five", options).unwrap();
-        assert_eq!(found, [&b"one two"[..], b"\nthree", b" four", b" five"]);
+        assert_eq!(found, [&b"one"[..], b" two", b"\nthree", b" four", b" five"]);
+        let cut = |text: &str| last_cut(text.as_bytes());
+        assert_eq!(cut("3.14159, 2.7"), "3.14159,".len());
+        assert_eq!(cut("слово слово"), "слово".len());
+        assert_eq!(cut("two  blanks"), "two".len());
+        // A blank after another kind of white space may be of one token with it.
+        assert_eq!(cut("a\u{a0} b"), "a\u{a0} ".len());
+        assert_eq!(cut("語\n語語"), "語".len());
+        assert_eq!(cut("),\n)"), "),\n".len());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_text() {
+        let found = pieces(b"\xef\xbb\xbfone two three", options(false, false, 10)).unwrap();
+        assert_eq!(found.concat(), b"one two three");
+        let error = pieces(b"\xef\xbb\xbfbad \xff", options(false, false, 8)).unwrap_err();
+        assert!(error.to_string().contains("not UTF-8 at byte 7"), "{error}");
+        let bytes = TextOptions { whole_words: false, ..options(false, false, 8) };
+        assert_eq!(pieces(b"\xef\xbb\xbfone", bytes).unwrap().concat(), b"\xef\xbb\xbfone");
     }
 
     #[test]
