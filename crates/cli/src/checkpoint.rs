@@ -4,7 +4,9 @@ use corpus::{Corpus, Tokenizer};
 use measure::Precision;
 use model::{DeviceChoice, Gpt};
 use schedule::{DataSource, Schedule};
-use state::{Checkpoint, CheckpointInfo, CheckpointStore, TOKENIZER_FILE};
+use state::{
+    Checkpoint, CheckpointInfo, CheckpointStore, STATE_FILE, Skipped, StateError, TOKENIZER_FILE,
+};
 use std::path::{Path, PathBuf};
 use trainer::{RunFolder, run_tokenizer};
 
@@ -26,7 +28,7 @@ impl OpenedCheckpoint {
     /// Opens a checkpoint folder, or the newest whole checkpoint of a run's folder.
     pub fn open(path: &Path, device: &str) -> Result<Self> {
         let choice: DeviceChoice = device.parse()?;
-        let (path, root) = locate(path)?;
+        let (path, root) = locate(path, CheckpointStore::newest_model)?;
         let run = match root {
             Some(root) => Some(RunOfCheckpoint { schedule: RunFolder::schedule_of(&root)?, root }),
             None => None,
@@ -149,10 +151,12 @@ pub fn tokenizer_along(run: Option<&Path>, checkpoint: &Checkpoint) -> Option<To
     None
 }
 
-/// A checkpoint folder by its own path or by that of its run, then the newest whole one, and the run
-/// that it lies in.
-pub fn locate(path: &Path) -> Result<(PathBuf, Option<PathBuf>)> {
-    if path.join("state.json").exists() {
+/// Which checkpoint of a run is meant: [`CheckpointStore::newest_whole`], or [`CheckpointStore::newest_model`] where moments are not needed.
+pub type NewestOf = fn(&CheckpointStore) -> Result<(Option<Checkpoint>, Vec<Skipped>), StateError>;
+
+/// A checkpoint folder by its own path or by that of its run, then the newest one, and the run that it lies in.
+pub fn locate(path: &Path, newest_of: NewestOf) -> Result<(PathBuf, Option<PathBuf>)> {
+    if path.join(STATE_FILE).exists() {
         let whole = path.canonicalize().with_context(|| path.display().to_string())?;
         // A schedule elsewhere above may be anybody's.
         let lies_in = |root: &&Path| {
@@ -163,7 +167,7 @@ pub fn locate(path: &Path) -> Result<(PathBuf, Option<PathBuf>)> {
         let run = root.filter(lies_in).map(Path::to_path_buf);
         Ok((path.to_path_buf(), run))
     } else if RunFolder::is_run(path) {
-        Ok((newest(path)?.path().to_path_buf(), Some(path.to_path_buf())))
+        Ok((newest(path, newest_of)?.path().to_path_buf(), Some(path.to_path_buf())))
     } else {
         bail!(
             "{}: neither a checkpoint (no state.json) nor a run (no schedule.toml)",
@@ -172,10 +176,9 @@ pub fn locate(path: &Path) -> Result<(PathBuf, Option<PathBuf>)> {
     }
 }
 
-/// The newest whole checkpoint of a run, with a warning for each that is passed over.
-fn newest(root: &Path) -> Result<Checkpoint> {
-    let (newest, skipped) =
-        CheckpointStore::reader(&RunFolder::checkpoints_of(root)).newest_whole()?;
+/// The newest checkpoint of a run, with a warning for each that is passed over.
+fn newest(root: &Path, newest_of: NewestOf) -> Result<Checkpoint> {
+    let (newest, skipped) = newest_of(&CheckpointStore::reader(&RunFolder::checkpoints_of(root)))?;
     for skipped in skipped {
         let path = skipped.path.display();
         output::note(&format!("warning: {path} is passed over: {}", skipped.reason));

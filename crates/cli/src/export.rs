@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use corpus::Tokenizer;
 use serde::Serialize;
-use state::{Checkpoint, ExportedTokenizer};
+use state::{Checkpoint, CheckpointStore, ExportedTokenizer};
 use std::path::PathBuf;
 
 /// Arguments of `staged export`.
@@ -36,7 +36,7 @@ struct Report {
 
 impl Export {
     pub fn run(self) -> Result<()> {
-        let (path, run) = locate(&self.checkpoint)?;
+        let (path, run) = locate(&self.checkpoint, CheckpointStore::newest_model)?;
         let checkpoint = Checkpoint::open_params(&path)?;
         let tokenizer = tokenizer_along(run.as_deref(), &checkpoint);
         let json = tokenizer.as_ref().map(Tokenizer::to_json).transpose()?.flatten();

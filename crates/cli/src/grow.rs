@@ -1,7 +1,7 @@
-use crate::checkpoint::{check_data, locate, tokenizer_along};
+use crate::checkpoint::{NewestOf, check_data, locate, tokenizer_along};
 use crate::progress::Counter;
 use crate::{output, train};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use corpus::Tokenizer;
 use growth::GrowthOperator;
@@ -16,11 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use trainer::{
-    EvaluationSet, GrowthCheck, RunFolder, check_growth, growth_seed, open_corpus, until_stopped,
+    CHECK_SEQUENCES, EvaluationSet, GrowthCheck, RunFolder, check_growth, growth_seed, open_corpus,
+    until_stopped,
 };
-
-/// Held-out sequences on which the growth is checked.
-const CHECK_SEQUENCES: usize = 8;
 
 /// Arguments of `staged grow`.
 #[derive(Args)]
@@ -125,8 +123,14 @@ impl Grow {
         output::check_name("-o", &self.out)?;
         check_no_runs_own(&self.out)?;
         let growth = self.growth()?;
-        let (path, run) = locate(&self.checkpoint)?;
-        let from = if growth.moments == MomentRule::Zero {
+        let needs_moments = growth.moments != MomentRule::Zero;
+        let newest: NewestOf = if needs_moments {
+            CheckpointStore::newest_whole
+        } else {
+            CheckpointStore::newest_model
+        };
+        let (path, run) = locate(&self.checkpoint, newest)?;
+        let from = if !needs_moments {
             Checkpoint::open_params(&path)?
         } else if Checkpoint::has_moments(&path) {
             Checkpoint::open(&path)?
@@ -139,12 +143,12 @@ impl Grow {
         };
         let before = from.info().shape;
         let to = self.target(&before)?;
-        to.check()?;
+        to.check().map_err(|error| in_words_of_the_command(&error))?;
         let parametrization = from.info().parametrization;
         // As in a run, so that a growth after a growth draws other numbers.
         let seed = growth_seed(self.seed, from.info().position.growths());
         let operator = GrowthOperator::new(before, to, parametrization, &growth, seed)
-            .map_err(|error| anyhow::anyhow!("{}", in_words_of_the_command(&error.to_string())))?;
+            .map_err(|error| in_words_of_the_command(&error))?;
         let batch = if self.no_check { None } else { Some(self.batch(&from, run.as_deref())?) };
         let tokenizer = tokenizer_along(run.as_deref(), &from);
         let tokenizer = tokenizer.as_ref().map(Tokenizer::to_json).transpose()?.flatten();
@@ -352,7 +356,7 @@ fn check(
 }
 
 /// A refusal names keys of a schedule; here they are options.
-fn in_words_of_the_command(refusal: &str) -> String {
+fn in_words_of_the_command(refusal: &dyn std::fmt::Display) -> anyhow::Error {
     let pairs = [
         ("growth.width =", "--mode"),
         ("growth.split_strength =", "--split-strength"),
@@ -362,9 +366,12 @@ fn in_words_of_the_command(refusal: &str) -> String {
         ("n_heads =", "--heads"),
         ("d_head =", "--d-head"),
         ("d_ff =", "--d-ff"),
+        ("shape =", "the target"),
     ];
+    let refusal = refusal.to_string();
     let pair = pairs.iter().find(|(key, _)| refusal.starts_with(key));
-    pair.map_or(refusal.to_string(), |(key, option)| format!("{option}{}", &refusal[key.len()..]))
+    let Some((key, option)) = pair else { return anyhow!(refusal) };
+    anyhow!("{option}{}", &refusal[key.len()..])
 }
 
 fn print(report: &Report) -> Result<()> {

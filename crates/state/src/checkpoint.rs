@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const FORMAT_VERSION: u32 = 2;
 pub(crate) const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
-pub(crate) const STATE_FILE: &str = "state.json";
+/// The record of a checkpoint, in its folder.
+pub const STATE_FILE: &str = "state.json";
 const FIRST_MOMENT: &str = "first_moment.";
 const SECOND_MOMENT: &str = "second_moment.";
 

@@ -88,6 +88,11 @@ pub fn import(
         return Err(StateError::broken(&config_path, reason));
     }
     let path = folder.join(MODEL_FILE);
+    if !path.exists() {
+        let reason = "is not there; models in several files or in other formats become one by save_pretrained(FOLDER, \
+                      safe_serialization=True, max_shard_size=\"100GB\") of transformers";
+        return Err(StateError::broken(&path, reason.to_string()));
+    }
     let bytes = fs::read(&path).map_err(StateError::io(&path))?;
     let source = Source::new(&path, &bytes, &shape)?;
     let frame = TrainingState {

@@ -13,7 +13,7 @@ mod store;
 mod training_state;
 
 pub use checkpoint::{
-    Checkpoint, CheckpointInfo, TensorGroup, TensorSink, write_checkpoint, write_folder,
+    Checkpoint, CheckpointInfo, STATE_FILE, TensorGroup, TensorSink, write_checkpoint, write_folder,
 };
 pub use error::StateError;
 pub use export::{ExportedTokenizer, TOKENIZER_FILE, export};

@@ -29,9 +29,11 @@ impl CheckpointStore {
     /// The file system refuses.
     pub fn open(root: &Path) -> Result<Self, StateError> {
         fs::create_dir_all(root).map_err(StateError::io(root))?;
-        for name in names(root)?.iter().filter(|name| name.ends_with(PARTIAL)) {
+        for name in names(root)?.iter().filter(|name| is_partial(name)) {
             let path = root.join(name);
-            fs::remove_dir_all(&path).map_err(StateError::io(&path))?;
+            if path.is_dir() {
+                fs::remove_dir_all(&path).map_err(StateError::io(&path))?;
+            }
         }
         Ok(Self { root: root.to_path_buf() })
     }
@@ -43,7 +45,7 @@ impl CheckpointStore {
 
     /// Whether a folder of this name beside the checkpoints passes for one of them, or for one that is being written.
     pub fn is_own_name(name: &str) -> bool {
-        is_step(name) || name.ends_with(PARTIAL)
+        step_of(name).is_some() || is_partial(name)
     }
 
     /// Where the checkpoint of a step lies, if there is one.
@@ -113,6 +115,14 @@ impl CheckpointStore {
         self.newest_whole_that(&mut |_| true)
     }
 
+    /// The same, by its model alone: its moments may be absent or damaged, and none can be read.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::newest_whole`].
+    pub fn newest_model(&self) -> Result<(Option<Checkpoint>, Vec<Skipped>), StateError> {
+        self.newest(&mut |_| true, Checkpoint::open_params)
+    }
+
     /// The same among those whose record is what is looked for.
     ///
     /// # Errors
@@ -121,6 +131,14 @@ impl CheckpointStore {
         &self,
         fits: &mut dyn FnMut(&CheckpointInfo) -> bool,
     ) -> Result<(Option<Checkpoint>, Vec<Skipped>), StateError> {
+        self.newest(fits, Checkpoint::open)
+    }
+
+    fn newest(
+        &self,
+        fits: &mut dyn FnMut(&CheckpointInfo) -> bool,
+        open: fn(&Path) -> Result<Checkpoint, StateError>,
+    ) -> Result<(Option<Checkpoint>, Vec<Skipped>), StateError> {
         let mut skipped = Vec::new();
         for (_, path) in self.steps()?.into_iter().rev() {
             // Its record tells what it is, and only of one that is looked for are the tensors held against it.
@@ -128,7 +146,7 @@ impl CheckpointStore {
             if matches!(is_it, Ok(false)) {
                 continue;
             }
-            match is_it.and_then(|_| Checkpoint::open(&path)) {
+            match is_it.and_then(|_| open(&path)) {
                 Ok(checkpoint) => return Ok((Some(checkpoint), skipped)),
                 Err(error) if !error.is_damage() => return Err(error),
                 Err(error) => skipped.push(Skipped { path, reason: error.to_string() }),
@@ -148,16 +166,22 @@ impl CheckpointStore {
     fn steps(&self) -> Result<Vec<(u64, PathBuf)>, StateError> {
         let mut steps: Vec<(u64, PathBuf)> = names(&self.root)?
             .into_iter()
-            .filter(|name| is_step(name))
-            .map(|name| (name[5..].parse().unwrap_or(u64::MAX), self.root.join(name)))
+            .filter_map(|name| Some((step_of(&name)?, self.root.join(name))))
             .collect();
         steps.sort();
         Ok(steps)
     }
 }
 
-fn is_step(name: &str) -> bool {
-    name.strip_prefix("step-").is_some_and(|step| step.bytes().all(|b| b.is_ascii_digit()))
+/// The step of a checkpoint by its folder's name; `None` for another name.
+fn step_of(name: &str) -> Option<u64> {
+    let step = name.strip_prefix("step-")?;
+    step.bytes().all(|b| b.is_ascii_digit()).then(|| step.parse().ok()).flatten()
+}
+
+/// Whether a folder's name is that of a checkpoint that is being written.
+fn is_partial(name: &str) -> bool {
+    name.strip_suffix(PARTIAL).is_some_and(|name| step_of(name).is_some())
 }
 
 fn names(root: &Path) -> Result<Vec<String>, StateError> {

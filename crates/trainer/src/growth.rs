@@ -16,7 +16,7 @@ const MOST_CHANGE: f64 = 1e-5;
 const LEAST_CHANGE: f64 = 1e-6;
 
 /// Held-out sequences on which a growth is checked, and those whose logits are compared.
-const CHECK_SEQUENCES: usize = 8;
+pub const CHECK_SEQUENCES: usize = 8;
 const LOGIT_SEQUENCES: usize = 2;
 
 /// What a growth did to the model, on the same held-out sequences and in f32.

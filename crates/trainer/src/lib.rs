@@ -28,7 +28,7 @@ pub use error::TrainError;
 pub use evaluate::{EvaluationSet, mean_loss};
 pub use event::{Event, Outcome, RunSummary};
 pub use folder::RunFolder;
-pub use growth::{GrowthCheck, GrowthReport, check_growth, growth_seed};
+pub use growth::{CHECK_SEQUENCES, GrowthCheck, GrowthReport, check_growth, growth_seed};
 pub use learner::{Learner, Step};
 pub use run::{RunOptions, TENSOR_LIBRARY, train};
 pub use start::Start;

@@ -107,7 +107,7 @@ fn copy_run(world: &World, from: &str, to: &str) {
 }
 
 /// Growths that cannot be, and what is said of them.
-const GROWTHS: [(&str, &str); 23] = [
+const GROWTHS: [(&str, &str); 24] = [
     ("grow nowhere --width 2 -o new", "nowhere: neither a checkpoint"),
     ("grow foreign --width 2 -o new", "foreign: neither a checkpoint (no state.json)"),
     (
@@ -122,7 +122,8 @@ const GROWTHS: [(&str, &str); 23] = [
     ("grow run --d-model 24 --mode split -o new", "--mode split: needs d_model, n_heads and d_ff"),
     ("grow run --heads 4 --d-head 4 -o new", "--d-head 4: must be at least 8"),
     ("grow run --d-model 16 --heads 4 -o new", "--d-head 4: must be at least 8"),
-    ("grow run --d-model 0 --heads 0 -o new", "d_model = 0: must be from 1 to 100000"),
+    ("grow run --d-model 0 --heads 0 -o new", "--d-model 0: must be from 1 to 100000"),
+    ("grow run --heads 200000 -o new", "--heads 200000: must be from 1 to"),
     ("grow run --depth 1 -o new", "must be larger than the model before the growth"),
     ("grow run --depth 3 --placement 0,1,0 -o new", "must name blocks from 0 to 0"),
     ("grow run --depth 3 --placement top -o new", "--placement top: must be interleave"),
@@ -139,7 +140,7 @@ const GROWTHS: [(&str, &str); 23] = [
         "there are no moments to map; --moments zero",
     ),
     ("grow run --width 2 --d-ff 100000000 -o new", "cannot be used with"),
-    ("grow run --d-ff 100000000 -o new", "d_ff = 100000000: must be from 1 to 1000000"),
+    ("grow run --d-ff 100000000 -o new", "--d-ff 100000000: must be from 1 to 1000000"),
 ];
 
 #[test]
@@ -506,7 +507,11 @@ fn what_a_run_would_take_for_its_own_or_pass_over_is_refused() {
     let world = world();
     let found = world.bad("grow run --depth 2 -o run/checkpoints/step-00000009");
     assert!(found.contains("would take it for a checkpoint of its own"), "{found}");
-    assert!(world.bad("grow run --depth 2 -o run/checkpoints/a.partial").contains("of its own"));
+    assert!(
+        world
+            .bad("grow run --depth 2 -o run/checkpoints/step-00000009.partial")
+            .contains("of its own")
+    );
     assert!(!world.path("run/checkpoints/step-00000009").exists());
     world.good("grow run --depth 2 -o step-00000009");
     let beside = world.staged_in("run/checkpoints", "grow .. --depth 2 -o step-00000009");
