@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use trainer::{EvaluationSet, mean_loss, open_corpus, text_cleaning};
 
 /// Most tokens that are measured, since they are held in memory.
-const MOST_TOKENS: u64 = 1 << 27;
+const MOST_TOKENS: u64 = schedule::MOST_EVALUATION_TOKENS;
 
 /// Arguments of `staged eval`.
 #[derive(Args)]
@@ -85,7 +85,7 @@ impl Eval {
     /// What to measure.
     fn evaluation_set(&self, opened: &OpenedCheckpoint) -> Result<EvaluationSet> {
         let context_len = opened.info.shape.context_len;
-        let limit = self.n_tokens.unwrap_or(MOST_TOKENS);
+        let limit = self.n_tokens.unwrap_or(MOST_TOKENS).max(context_len as u64);
         if let Some(path) = &self.text {
             let cleaning = match opened.run().map(|run| run.schedule.data()) {
                 Some(DataSource::Text(text)) => text_cleaning(text),

@@ -16,7 +16,7 @@ const FORMAT_VERSION: u32 = 1;
 const MOST_BASE_WIDTH: usize = 1_000_000;
 
 /// Most tokens of an evaluation set.
-const MOST_EVALUATION_TOKENS: u64 = 1 << 27;
+pub const MOST_EVALUATION_TOKENS: u64 = 1 << 27;
 
 /// Largest batch: some hundred times that of the largest models.
 pub const MOST_BATCH_TOKENS: u64 = 1 << 30;
@@ -80,7 +80,7 @@ impl Checker<'_> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let is_name = file.name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && file.name.chars().all(plain);
-        let expected = "must be letters, digits, '-', '_' and '.', since it names the run's folder";
+        let expected = "must be letters, digits, '-', '_' and '.', a letter or digit first, since it names the run's folder";
         self.require(is_name, "name", format!("{:?}", file.name), expected)?;
         self.data(&file.data)?;
         let names = file.model.start.as_ref().is_none_or(|start| !start.as_os_str().is_empty());
@@ -170,23 +170,29 @@ impl Checker<'_> {
                 ("parametrization.hidden_std", hidden_std)
             }
         };
-        self.positive(hidden_key, hidden)?;
-        self.positive("parametrization.embedding_std", parametrization.embedding_std())?;
+        let factor = |key: &str, value: f64| {
+            let expected = "must be from 1e-10 to 1e10, for the model is made of 32-bit floats";
+            self.require((1e-10..=1e10).contains(&value), key, value, expected)
+        };
+        factor(hidden_key, hidden)?;
+        factor("parametrization.embedding_std", parametrization.embedding_std())?;
         let at_base = match parametrization {
             Parametrization::Mup { output_multiplier, .. }
             | Parametrization::Standard { output_multiplier, .. } => output_multiplier,
         };
-        self.positive("parametrization.output_multiplier", at_base)
+        factor("parametrization.output_multiplier", at_base)
     }
 
     fn optimizer(&self, adamw: AdamWSettings) -> Result<(), ScheduleError> {
         self.below_one("optimizer.beta1", adamw.beta1)?;
         self.below_one("optimizer.beta2", adamw.beta2)?;
-        let expected = "must be at least 1e-30, for the update is made in 32-bit floats";
-        let in_range = adamw.eps.is_finite() && adamw.eps >= 1e-30;
+        let expected = "must be from 1e-20 to 1, for the update is made in 32-bit floats";
+        let in_range = (1e-20..=1.0).contains(&adamw.eps);
         self.require(in_range, "optimizer.eps", adamw.eps, expected)?;
         self.not_negative("optimizer.weight_decay", adamw.weight_decay)?;
-        self.positive("optimizer.clip_norm", adamw.clip_norm)
+        let expected = "must be from 1e-10 to 1e30, for the gradient is made in 32-bit floats";
+        let in_range = (1e-10..=1e30).contains(&adamw.clip_norm);
+        self.require(in_range, "optimizer.clip_norm", adamw.clip_norm, expected)
     }
 
     /// Errs if an update takes more from a parameter than there is of it: with every step it would change its sign and grow.
@@ -202,9 +208,8 @@ impl Checker<'_> {
         let only_wsd = "only shape = \"wsd\" decays over a share of the run";
         let fits = rate.shape == DecayShape::Wsd || rate.decay_fraction == default_decay_fraction();
         self.require(fits, "learning_rate.decay_fraction", rate.decay_fraction, only_wsd)?;
-        let falls = rate.shape != DecayShape::Constant;
-        let expected = "a constant learning rate has no final fraction";
-        let fits = falls || rate.final_fraction == 0.0;
+        let expected = "a learning rate that never decays has no final fraction";
+        let fits = rate.decays() || rate.final_fraction == 0.0;
         self.require(fits, "learning_rate.final_fraction", rate.final_fraction, expected)
     }
 
@@ -226,10 +231,10 @@ impl Checker<'_> {
         if let Some(ramp) = &file.batch.ramp {
             whole("batch.ramp.from_tokens", ramp.from_tokens)?;
             self.require(
-                ramp.from_tokens <= file.batch.tokens,
+                ramp.from_tokens < file.batch.tokens,
                 "batch.ramp.from_tokens",
                 ramp.from_tokens,
-                format!("must be at most batch.tokens = {}", file.batch.tokens),
+                format!("must be below batch.tokens = {}", file.batch.tokens),
             )?;
             let expected = "must be from 1 to 10000000";
             let in_range = (1..=10_000_000).contains(&ramp.steps);
@@ -390,6 +395,8 @@ impl Checker<'_> {
             if has_band {
                 self.positive(&key("low"), curve.low[i])?;
                 self.positive(&key("high"), curve.high[i])?;
+                let expected = format!("must not be below the lower end, {}", curve.low[i]);
+                self.require(curve.low[i] <= curve.high[i], &key("high"), curve.high[i], expected)?;
             }
             if i > 0 {
                 let expected = "must not be below the stage before it";
@@ -399,6 +406,10 @@ impl Checker<'_> {
                     format!("must be above the value before it, {}", curve.compute[i - 1]);
                 let rises = curve.compute[i - 1] < curve.compute[i];
                 self.require(rises, &key("compute"), curve.compute[i], expected)?;
+                let expected =
+                    format!("must not be below the value before it, {}", curve.tokens[i - 1]);
+                let rises = curve.tokens[i - 1] <= curve.tokens[i];
+                self.require(rises, &key("tokens"), curve.tokens[i], expected)?;
             }
         }
         for stage in 0..=last {

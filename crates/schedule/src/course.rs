@@ -1,6 +1,7 @@
 //! The course of a run: steps, compute and learning rate as pure functions of stage and step.
 
 use crate::{MomentRule, SLOPE_EVALUATIONS, Schedule, Stage};
+use measure::Flops;
 
 impl Schedule {
     /// Steps that all stages make unless a target loss comes first: of each the least of its limits in
@@ -127,6 +128,29 @@ impl Schedule {
         (before, compute)
     }
 
+    /// Whether the last stage may end before its learning rate has decayed: at a loss or a slope.
+    pub fn ends_undecayed(&self) -> bool {
+        let last = self.stages().last().map(Stage::until);
+        let may_end = last.is_some_and(|until| until.loss.is_some() || until.slope.is_some());
+        self.learning_rate().decays() && may_end
+    }
+
+    /// How the schedule departs from the plan that its prediction is of: its stages' compute where their steps, shapes or batch were changed.
+    pub fn departed_from_plan(&self) -> Option<String> {
+        const ROUNDING: f64 = 0.05;
+        let planned = self.prediction()?.compute;
+        let open = |stage: &Stage| stage.until().loss.is_some() || stage.until().slope.is_some();
+        let made = self.most_compute();
+        let is_other = (made / planned - 1.0).abs() > ROUNDING;
+        (is_other && !self.stages().iter().any(open)).then(|| {
+            format!(
+                "the prediction is that of a run of {}, and these stages take {}: their steps, shapes or batch were changed after the plan",
+                Flops(planned),
+                Flops(made)
+            )
+        })
+    }
+
     /// Whether the learning rate rises with the batch, so that it is nowhere at its peak before the full batch.
     pub fn rate_rises(&self) -> bool {
         self.file.batch.ramp.is_some_and(|ramp| ramp.rate_exponent > 0.0)
@@ -203,6 +227,18 @@ mod tests {
             // The decay over 200 of 1,000 steps begins with the stage, not before it.
             assert!(rate(1, 1210) > 0.007, "{shape}: {}", rate(1, 1210));
             assert!(rate(1, 1300) < 1e-6, "{shape}");
+        }
+    }
+
+    /// Of warm-up and re-warm-up the lower one counts, and no more than the peak.
+    #[test]
+    fn the_rate_rises_again_after_a_growth_up_to_the_peak() {
+        let stage = "n_layers = 6;d_model = 256;n_heads = 8;until = { steps = 200 };\
+                     growth = { resumed_step = 50, rewarmup_steps = 10 };";
+        let schedule = parse(&second(stage)).unwrap();
+        for (step, due) in [(1205, 0.5), (1209, 0.59), (1220, 0.7), (1300, 1.0), (1390, 1.0)] {
+            let rate = schedule.learning_rate_at(1, 1200, step);
+            assert!((rate - 0.008 * due).abs() < 1e-12, "{step}: {rate}");
         }
     }
 

@@ -115,9 +115,8 @@ mod tests {
     /// The rate of the update that makes `step` (the first is 1) in a run of `n_steps`.
     fn at(rate: LearningRate, step: u64, n_steps: u64) -> f64 {
         let mut schedule = parse(GOOD).unwrap();
-        // A constant rate has no end of its own.
-        let is_constant = rate.shape == DecayShape::Constant;
-        let final_fraction = if is_constant { 0.0 } else { rate.final_fraction };
+        // A rate that never decays has no end of its own.
+        let final_fraction = if rate.decays() { rate.final_fraction } else { 0.0 };
         schedule.file.learning_rate = LearningRate { final_fraction, ..rate };
         schedule.file.stages[0].until.steps = Some(n_steps);
         let schedule = Schedule::check(schedule.file, Path::new("test")).unwrap();

@@ -15,7 +15,7 @@ mod settings;
 mod variants;
 
 pub use batch::{Batch, Ramp};
-pub use check::MOST_BATCH_TOKENS;
+pub use check::{MOST_BATCH_TOKENS, MOST_EVALUATION_TOKENS};
 pub use error::ScheduleError;
 pub use growth::{
     BlockSource, DepthMode, Growth, GrowthPlan, GrowthRefusal, MomentRule, NamedPlacement,

@@ -188,9 +188,10 @@ impl Schedule {
         self.file.batch.ramp
     }
 
-    /// Sequences in one forward pass.
+    /// Sequences in one forward pass: no more than there are in a full batch.
     pub fn micro_batch(&self) -> usize {
-        self.file.batch.micro_batch
+        let of_batch = self.file.batch.tokens / self.file.model.context_len as u64;
+        self.file.batch.micro_batch.min(of_batch as usize)
     }
 
     /// When and on how much the held-out loss is measured.
@@ -345,45 +346,120 @@ until = { steps = 1200 }
         assert_eq!(again.to_toml(), schedule.to_toml());
     }
 
+    /// What stands in a good file, what is put there, and what is said about it.
+    const BAD: &[(&str, &str, &str)] = &[
+        ("n_heads = 4", "n_heads = 3", "stages[0].n_heads = 3: must divide d_model = 128"),
+        ("tokens = 4096", "tokens = 4000", "batch.tokens = 4000: must be a positive multiple"),
+        ("keep = 2", "keep = 0", "checkpoint.keep = 0: must be at least 1"),
+        ("peak = 0.008", "peak = -1.0", "learning_rate.peak = -1: must be positive"),
+        ("peak = 0.008", "peak = 1e300", "learning_rate.peak = 1e300: must be below"),
+        ("peak = 0.008", "peak = nan", "learning_rate.peak = NaN: must be positive"),
+        ("beta2 = 0.98", "beta2 = 1.0", "optimizer.beta2 = 1: must be at least 0 and below 1"),
+        ("seed = 1", "seed = 1\nsede = 2", "unknown field `sede`"),
+        ("strip_cr = true", "strip_rc = true", "unknown field `strip_rc`"),
+        ("source = \"text\"", "source = \"txt\"", "unknown variant `txt`"),
+        ("base_width = 64", "", "base_width"),
+        ("tokens = 49152", "tokens = 9000000000", "must be at most 134217728"),
+        ("eps = 1e-9", "eps = 1e-46", "optimizer.eps = "),
+        ("d_model = 128", "d_model = 10000000", "d_model = 10000000: must be from 1 to 100000"),
+        ("n_layers = 4", "n_layers = 0", "stages[0].n_layers = 0: must be from 1"),
+        ("base_width = 64", "base_width = 64\nhidden_std = 1.0", "hidden_std"),
+        ("{ steps = 1200 }", "{ loss = 1.5 }", "stages[0].until = { loss }: needs steps"),
+        ("{ steps = 1200 }", "{ slope = -0.05 }", "stages[0].until = { slope }: needs steps"),
+        ("{ steps = 1200 }", "{ steps = 9, slope = 0.1 }", "slope = 0.1: must be negative"),
+        ("until = { steps = 1200 }", "until = { steps = 1200 }\ngrowth = {}", "grows from nothing"),
+        ("version = 1", "version = 2", "version = 2: this version reads version 1"),
+        ("name = \"test\"", "name = \"../x\"", "name = \"../x\": must be letters"),
+        ("d_model = 128", "d_model = \"wide\"", "invalid type: string \"wide\""),
+        ("weight_decay = 0.1", "weight_decay = 125", "peak = 0.008: must be below 1 / optimizer"),
+        ("strip_cr = true", "strip_cr = 5", "expected a boolean (strip_cr)"),
+        ("base_width = 64", "base_width = 1e3", "expected usize (base_width)"),
+        ("every_steps = 50", "every_steps = 0", "evaluation.every_steps = 0: must be at least 1"),
+        ("tokens = 49152", "tokens = 7", "evaluation.tokens = 7: must be at least one sequence"),
+        ("base_width = 64", "base_width = 0", "parametrization.base_width = 0: must be from 1"),
+        (
+            "base_width = 64",
+            "base_width = 64\noutput_multiplier = 1e-300",
+            "output_multiplier = 1e-300: must be from 1e-10",
+        ),
+        (
+            "base_width = 64",
+            "base_width = 64\nhidden_gain = 1e300",
+            "hidden_gain = 1e300: must be from 1e-10",
+        ),
+        (
+            "base_width = 64",
+            "base_width = 64\nembedding_std = 0.0",
+            "embedding_std = 0: must be from 1e-10",
+        ),
+        ("eps = 1e-9", "eps = 2.0", "optimizer.eps = 2: must be from 1e-20 to 1"),
+        ("clip_norm = 1.0", "clip_norm = -1.0", "optimizer.clip_norm = -1: must be from 1e-10"),
+        (
+            "weight_decay = 0.1",
+            "weight_decay = -0.1",
+            "optimizer.weight_decay = -0.1: must be 0 or more",
+        ),
+        (
+            "peak = 0.008",
+            "peak = 0.008\nfinal_fraction = 0.5",
+            "learning_rate.final_fraction = 0.5: a learning rate that never",
+        ),
+        ("peak = 0.008", "peak = 0.008\ndecay_fraction = 0.5", "decay_fraction = 0.5: only shape"),
+        ("micro_batch = 32", "micro_batch = 0", "batch.micro_batch = 0: must be at least 1"),
+        (
+            "micro_batch = 32",
+            "micro_batch = 32\n[batch.ramp]\nfrom_tokens = 4096\nsteps = 9",
+            "batch.ramp.from_tokens = 4096: must be below",
+        ),
+        (
+            "micro_batch = 32",
+            "micro_batch = 32\n[batch.ramp]\nfrom_tokens = 1000\nsteps = 9",
+            "batch.ramp.from_tokens = 1000: must be a positive",
+        ),
+        (
+            "micro_batch = 32",
+            "micro_batch = 32\n[batch.ramp]\nfrom_tokens = 1024\nsteps = 0",
+            "batch.ramp.steps = 0: must be from 1",
+        ),
+        ("{ steps = 1200 }", "{ steps = 0 }", "stages[0].until.steps = 0: must be at least 1"),
+        ("{ steps = 1200 }", "{ tokens = 0 }", "stages[0].until.tokens = 0: must be at least 1"),
+        (
+            "{ steps = 1200 }",
+            "{ compute = -1.0 }",
+            "stages[0].until.compute = -1: must be positive",
+        ),
+        (
+            "{ steps = 1200 }",
+            "{ steps = 9, loss = 0.0 }",
+            "stages[0].until.loss = 0: must be positive",
+        ),
+        (
+            "[[stages]]",
+            "[machine]\nthreads = 0\n\n[[stages]]",
+            "machine.threads = 0: must be from 1",
+        ),
+        (
+            "[[stages]]",
+            "[from_scratch]\npeak = 0.0\n\n[[stages]]",
+            "from_scratch.peak = 0: must be positive",
+        ),
+        (
+            "[[stages]]",
+            "[from_scratch]\nuntil = { loss = 1.5 }\n\n[[stages]]",
+            "from_scratch.until = { loss }: needs steps",
+        ),
+        (
+            "strip_cr = true",
+            "strip_cr = true\nvalidation_fraction = 1.0",
+            "data.validation_fraction = 1: must be between 0 and 1",
+        ),
+        ("name = \"test\"", "name = \"_x\"", "a letter or digit first"),
+        ("seed = 1", "seed = 1\npilot_compute = 0.0", "pilot_compute = 0: must be positive"),
+    ];
+
     #[test]
     fn each_bad_value_is_named_with_what_would_be_right() {
-        let cases = [
-            ("n_heads = 4", "n_heads = 3", "stages[0].n_heads = 3: must divide d_model = 128"),
-            ("tokens = 4096", "tokens = 4000", "batch.tokens = 4000: must be a positive multiple"),
-            ("keep = 2", "keep = 0", "checkpoint.keep = 0: must be at least 1"),
-            ("peak = 0.008", "peak = -1.0", "learning_rate.peak = -1: must be positive"),
-            ("peak = 0.008", "peak = 1e300", "learning_rate.peak = 1e300: must be below"),
-            ("peak = 0.008", "peak = nan", "learning_rate.peak = NaN: must be positive"),
-            ("beta2 = 0.98", "beta2 = 1.0", "optimizer.beta2 = 1: must be at least 0 and below 1"),
-            ("seed = 1", "seed = 1\nsede = 2", "unknown field `sede`"),
-            ("strip_cr = true", "strip_rc = true", "unknown field `strip_rc`"),
-            ("source = \"text\"", "source = \"txt\"", "unknown variant `txt`"),
-            ("base_width = 64", "", "base_width"),
-            ("tokens = 49152", "tokens = 9000000000", "must be at most 134217728"),
-            ("eps = 1e-9", "eps = 1e-46", "optimizer.eps = "),
-            ("d_model = 128", "d_model = 10000000", "d_model = 10000000: must be from 1 to 100000"),
-            ("n_layers = 4", "n_layers = 0", "stages[0].n_layers = 0: must be from 1"),
-            ("base_width = 64", "base_width = 64\nhidden_std = 1.0", "hidden_std"),
-            ("{ steps = 1200 }", "{ loss = 1.5 }", "stages[0].until = { loss }: needs steps"),
-            ("{ steps = 1200 }", "{ slope = -0.05 }", "stages[0].until = { slope }: needs steps"),
-            ("{ steps = 1200 }", "{ steps = 9, slope = 0.1 }", "slope = 0.1: must be negative"),
-            (
-                "until = { steps = 1200 }",
-                "until = { steps = 1200 }\ngrowth = {}",
-                "grows from nothing",
-            ),
-            ("version = 1", "version = 2", "version = 2: this version reads version 1"),
-            ("name = \"test\"", "name = \"../x\"", "name = \"../x\": must be letters"),
-            ("d_model = 128", "d_model = \"wide\"", "invalid type: string \"wide\""),
-            (
-                "weight_decay = 0.1",
-                "weight_decay = 125",
-                "peak = 0.008: must be below 1 / optimizer",
-            ),
-            ("strip_cr = true", "strip_cr = 5", "expected a boolean (strip_cr)"),
-            ("base_width = 64", "base_width = 1e3", "expected usize (base_width)"),
-        ];
-        for (good, bad, message) in cases {
+        for (good, bad, message) in BAD {
             let error = parse(&GOOD.replacen(good, bad, 1)).unwrap_err().to_string();
             assert!(error.contains(message), "{bad}: {error}");
             assert!(error.starts_with("x.toml: "), "{error}");

@@ -104,10 +104,39 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
-    use crate::schedule::tests::{parse, second};
+    use crate::Schedule;
+    use crate::schedule::tests::{GOOD, parse, second};
 
     fn text_with_pilots(text: &str) -> String {
         text.replace("seed = 1\n", "seed = 1\npilot_compute = 3e12\n")
+    }
+
+    /// A run of 1,200 steps of 786,432 parameters whose plan foretold so much compute for it.
+    fn planned(compute: f64) -> Schedule {
+        let told = "[prediction]\nlaw = \"law.json\"\nbatch = \"4096\"\nfinal_loss = 3.0\nsaving = 0.5\ncompute_from_scratch = 2e14";
+        let curve = "stage = [0, 0]\ntokens = [1e5, 1e6]\nloss = [4.0, 3.0]\nlow = []\nhigh = []";
+        let compute_of_curve = format!("compute = [1e11, {compute:e}]");
+        parse(&format!(
+            "{GOOD}\n{told}\ncompute = {compute:e}\n[prediction.curve]\n{curve}\n{compute_of_curve}\n"
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_planned_baseline_is_as_long_as_the_plan_says() {
+        let step = 6.0 * 786_432.0 * 4096.0;
+        let alone = planned(1e14).from_scratch().unwrap();
+        assert_eq!(alone.n_steps(), (2e14f64 / step).ceil() as u64);
+        assert!(alone.departed_from_plan().is_none(), "it has no prediction");
+    }
+
+    #[test]
+    fn stages_that_were_changed_after_the_plan_are_told() {
+        let compute = 1200.0 * 6.0 * 786_432.0 * 4096.0;
+        assert_eq!(planned(compute).departed_from_plan(), None);
+        assert_eq!(planned(0.97 * compute).departed_from_plan(), None);
+        let told = planned(0.5 * compute).departed_from_plan().unwrap();
+        assert!(told.contains("changed after the plan"), "{told}");
     }
 
     #[test]

@@ -71,8 +71,11 @@ pub enum TrainError {
     /// The loss or the gradient is no longer a number.
     #[error(
         "step {step}: {quantity} is {value}; the last good state is {}. Start a run in another --out \
-         with a lower learning_rate.peak or more learning_rate.warmup_steps",
-        last_good.as_ref().map_or("the start of the run".to_string(), |path| path.display().to_string())
+         with {}",
+        last_good.as_ref().map_or("the start of the run".to_string(), |path| path.display().to_string()),
+        // No update was made before the first step.
+        if *step == 1 { "smaller factors in [parametrization], or another model.start" }
+        else { "a lower learning_rate.peak or more learning_rate.warmup_steps" }
     )]
     NotFinite {
         /// Step whose update was not made.

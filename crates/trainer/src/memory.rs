@@ -6,6 +6,9 @@ use model::DeviceChoice;
 /// Numbers of 32 bits for each parameter, beside its gradients: itself, the copy that the kernels read, and Adam's two moments.
 const NUMBERS: u64 = 4;
 
+/// While a checkpoint is written: these, a gradient, and copies for the files of the parameter and its moments.
+const NUMBERS_SAVED: u64 = 8;
+
 /// Passes of a step of so many sequences that run side by side on the CPU, each with a gradient of its own.
 pub(crate) fn side_by_side(sequences: u64, micro_batch: u64) -> u64 {
     let micro_batches = sequences.div_ceil(micro_batch) as usize;
@@ -22,7 +25,7 @@ pub(crate) fn check_memory(
     if device != DeviceChoice::Cpu {
         return Ok(());
     }
-    let needed = 4 * (NUMBERS + passes) * shape.n_params_total();
+    let needed = 4 * (NUMBERS + passes).max(NUMBERS_SAVED) * shape.n_params_total();
     match memory() {
         Some(there) if needed > there => Err(TrainError::Memory {
             shape: *shape,

@@ -4,7 +4,7 @@ use crate::{RunFolder, TrainError};
 use measure::{GptShape, Parametrization};
 use schedule::Schedule;
 use serde::{Deserialize, Serialize};
-use state::{Checkpoint, Moments, Origin, TrainingState};
+use state::{Checkpoint, Moments, Origin, STATE_FILE, TrainingState};
 use std::path::{Path, PathBuf};
 
 /// What a run begins with.
@@ -37,7 +37,7 @@ impl StartingModel {
     /// The checkpoint cannot be read, or differs from the first stage in its shape or parametrization; the key is named.
     pub fn open(schedule: &Schedule) -> Result<Option<Self>, TrainError> {
         let Some(path) = schedule.start() else { return Ok(None) };
-        if !path.join("state.json").exists() {
+        if !path.join(STATE_FILE).exists() {
             let reason = if RunFolder::is_run(path) {
                 "model.start: is a run; name one of the checkpoints in its folder checkpoints/"
             } else {
@@ -148,10 +148,16 @@ fn same<T: PartialEq + std::fmt::Display>(
     Err(TrainError::folder(path, reason))
 }
 
-/// What learning rates depend on. How weights are drawn matters only for what grows later, and is the schedule's business.
+/// What learning rates and logits depend on. How weights are drawn matters only for what grows later, and is the schedule's business.
 fn kind(parametrization: Parametrization) -> String {
     match parametrization {
-        Parametrization::Mup { base_width, .. } => format!("mup with base_width = {base_width}"),
-        Parametrization::Standard { .. } => "standard".to_string(),
+        Parametrization::Mup { base_width, output_multiplier, .. } => {
+            format!(
+                "mup with base_width = {base_width} and output_multiplier = {output_multiplier}"
+            )
+        }
+        Parametrization::Standard { output_multiplier, .. } => {
+            format!("standard with output_multiplier = {output_multiplier}")
+        }
     }
 }
