@@ -1,6 +1,6 @@
 use crate::Schedule;
 use crate::file::ScheduleFile;
-use crate::{CheckpointSettings, DataSource, DecayShape, Until};
+use crate::{CheckpointSettings, DataSource, DecayShape, Machine, Until};
 use std::path::PathBuf;
 
 impl Schedule {
@@ -75,14 +75,14 @@ impl Schedule {
     }
 
     /// The first line in which a run of `there` is of another kind: not of this schedule under another seed or, with `any_length`, to
-    /// another length. Its name, evaluations, checkpoints and machine do not count, nor does its data, which may be the same as text
+    /// another length. Its name, evaluations, checkpoints, threads and memory do not count, nor does its data, which may be the same as text
     /// and as tokens: what the runs learnt from says that.
     pub fn difference_in_kind(&self, there: &Self, any_length: bool) -> Option<String> {
         let kind = |schedule: &Self| {
             let mut file = schedule.file.clone();
             (file.seed, file.data) = (0, self.file.data.clone());
             file.evaluation = self.file.evaluation;
-            file.machine = self.file.machine;
+            file.machine = Machine { precision: file.machine.precision, ..self.file.machine };
             for stage in file.stages.iter_mut().filter(|_| any_length) {
                 stage.until = Until::default();
             }
@@ -186,6 +186,19 @@ mod tests {
     }
 
     #[test]
+    fn a_branch_after_a_growth_has_had_the_same_course_before_it() {
+        let grown = grown(240);
+        let (here, there) =
+            (parse(&grown).unwrap(), grown.replace("warmup_steps = 100", "warmup_steps = 200"));
+        let parted = here.same_until(&parse(&there).unwrap(), 1, 1200, 1201).unwrap_err();
+        assert!(parted.contains("`warmup_steps = 200` there"), "{parted}");
+        let trunk = trunk();
+        let to_a_loss = trunk.replace("{ steps = 1200 }", "{ steps = 1200, loss = 1.5 }");
+        let parted = parse(&trunk).unwrap().same_until(&parse(&to_a_loss).unwrap(), 0, 0, 480);
+        assert!(parted.unwrap_err().contains("loss = 1.5"));
+    }
+
+    #[test]
     fn a_part_that_only_one_schedule_has_is_named() {
         let text = trunk();
         let without = parse(&text).unwrap();
@@ -219,6 +232,12 @@ mod tests {
         for (old, new) in same {
             assert_eq!(changed(old, new).same_until(&trunk, 0, 0, 480), Ok(()), "{new}");
         }
+        // Threads make no other kind of run, the precision does.
+        let kind = |machine: &str| parse(&format!("{text}\n[machine]\n{machine}\n")).unwrap();
+        assert_eq!(kind("threads = 1").difference_in_kind(&kind("threads = 2"), false), None);
+        let other =
+            kind("precision = \"f32\"").difference_in_kind(&kind("precision = \"bf16\""), false);
+        assert!(other.unwrap().contains("precision = \"bf16\""));
         let other = [
             ("seed = 1\n", "seed = 2\n", "`seed = 1` there, `seed = 2` here"),
             ("d_model = 128", "d_model = 256", "d_model"),

@@ -79,6 +79,7 @@ impl Sides {
                 ("learning_rate.warmup_steps", rate.warmup_steps.to_string()),
                 ("optimizer", settings(&run.schedule.optimizer())),
                 ("parametrization", settings(&run.schedule.parametrization())),
+                ("machine.precision", settings(&run.schedule.machine().precision)),
                 ("batch.tokens", batch.final_tokens().to_string()),
                 (
                     "batch.ramp",
@@ -87,15 +88,16 @@ impl Sides {
             ]
         };
         let mut notes = BTreeSet::new();
-        for run in &self.scratch {
+        let of = |run: &RunRecord| format!("in {}", run.folder.display());
+        let scratch = self.scratch.iter().map(|run| (run, "from scratch".to_string()));
+        for (run, which) in scratch.chain(self.others.iter().map(|run| (run, of(run)))) {
             for ((key, here), (_, there)) in recipe(run).into_iter().zip(recipe(first)) {
                 if here != there {
-                    notes.insert(format!(
-                        "{key} is {here} from scratch and {there} in the staged runs"
-                    ));
+                    notes.insert(format!("{key} is {here} {which} and {there} in the staged runs"));
                 }
             }
         }
+        notes.extend(first.schedule.departed_from_plan());
         notes.extend(self.staged.iter().chain(&self.scratch).filter_map(RunRecord::unfinished));
         notes.extend(self.staged.iter().filter_map(RunRecord::untold_growth));
         let all = self.staged.iter().chain(&self.scratch).chain(&self.others);
