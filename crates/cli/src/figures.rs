@@ -407,6 +407,9 @@ pub fn write(figure: &Figure, path: &Path) -> Result<()> {
     Ok(figure.write(&measure::led_to(path))?)
 }
 
+/// Runs that a legend has room for.
+const MOST_NAMED: usize = 12;
+
 /// Held-out losses of runs over their compute.
 pub fn runs(paths: &[PathBuf]) -> Result<Figure> {
     let folders: Vec<PathBuf> = paths.iter().map(|path| run_of(path)).collect();
@@ -428,8 +431,11 @@ pub fn runs(paths: &[PathBuf]) -> Result<Figure> {
         // Where colours come again, the stroke tells runs apart.
         let strokes = [Stroke::Solid, Stroke::Dashed, Stroke::Dotted];
         let stroke = strokes[(i / Color::SERIES) % strokes.len()];
-        let label = Some(name);
+        let label = (i < MOST_NAMED).then_some(name);
         layers.push(Layer::Line { points, color: Color::Series(i), stroke, label });
+    }
+    if paths.len() > MOST_NAMED {
+        output::note(&format!("the legend names the first {MOST_NAMED} of {} runs", paths.len()));
     }
     Ok(Figure::of(Panel {
         title: "Held-out loss".into(),

@@ -62,7 +62,13 @@ impl Axis {
             return None;
         }
         let width = most - least;
-        let margin = if width > 0.0 { MARGIN * width } else { 0.05 * least.abs().max(1.0) };
+        let margin = match self.scale {
+            _ if width > 0.0 => MARGIN * width,
+            Scale::Linear if least != 0.0 => MARGIN * least.abs(),
+            // A twelfth more or less, or of nothing all between -1 and 1.
+            Scale::Log => 0.05,
+            Scale::Linear => 1.0,
+        };
         Some(least - margin..most + margin)
     }
 
@@ -182,5 +188,7 @@ mod tests {
         assert!(span.start < 1.0 && span.start > 0.8 && span.end > 3.0 && span.end < 3.2);
         assert_eq!(axis.span([0.0].into_iter()), None);
         assert!(axis.span([5.0].into_iter()).unwrap().contains(&5f64.log10()));
+        let constant = Axis::linear("x").span([0.004, 0.004].into_iter()).unwrap();
+        assert!(constant.start > 0.0 && constant.end < 0.005, "{constant:?}");
     }
 }

@@ -1,6 +1,6 @@
 use crate::PlotError;
 use crate::figure::{Figure, Layer, Panel, Stroke};
-use crate::legend::{label_of, legend_at};
+use crate::legend::{LETTER, label_of, legend_at, shown};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
@@ -136,8 +136,8 @@ where
     let (corner, height) = legend_at(panel, &x, &y);
     let mut chart = ChartBuilder::on(area)
         .margin(pen.size(10))
-        .margin_right(pen.size(18))
-        .caption(&panel.title, (FONT, pen.size(FONT_SIZE + 1)))
+        .margin_right(pen.size(margin_right(panel, &x)))
+        .caption(shown(&panel.title), (FONT, pen.size(FONT_SIZE + 1)))
         .x_label_area_size(pen.size(44))
         .y_label_area_size(pen.size(66))
         .build_cartesian_2d(
@@ -146,7 +146,7 @@ where
         )?;
     axes(panel, &mut chart, &x, &height, pen)?;
     for layer in &panel.layers {
-        layer_on(panel, layer, &mut chart, (&x, &y), pen)?;
+        layer_on(panel, layer, &mut chart, (&x, &height), pen)?;
     }
     if panel.layers.iter().any(|layer| label_of(layer).is_some()) {
         chart
@@ -159,6 +159,16 @@ where
             .draw()?;
     }
     Ok(())
+}
+
+/// What the last label of the horizontal axis needs beside the panel, pixels.
+fn margin_right(panel: &Panel, x: &Range<f64>) -> u32 {
+    const LEAST: f64 = 18.0;
+    let Some(last) = panel.x.ticks(x).last().copied() else { return LEAST as u32 };
+    let letters = panel.x.label_at(last, x).chars().count() as f64;
+    let half = 0.5 * LETTER * f64::from(FONT_SIZE - 2) * letters;
+    let from_end = (x.end - last) / (x.end - x.start) * f64::from(PANEL.0 - 94);
+    (half - from_end).max(LEAST).ceil() as u32
 }
 
 fn axes<DB>(
@@ -233,7 +243,7 @@ where
             if let Some(label) = label {
                 let drawn = chart.draw_series(LineSeries::new(Vec::new(), style))?;
                 let length = pen.length(20.0);
-                drawn.label(label).legend(move |(x, y)| {
+                drawn.label(shown(label)).legend(move |(x, y)| {
                     let ends = [(x, y), (x + length, y)];
                     match broken {
                         None => PathElement::new(ends, style).into_dyn(),
@@ -253,7 +263,7 @@ where
             if let Some(label) = label {
                 let middle = pen.length(10.0);
                 drawn
-                    .label(label)
+                    .label(shown(label))
                     .legend(move |(x, y)| Circle::new((x + middle, y), radius, style).into_dyn());
             }
         }
@@ -272,7 +282,7 @@ where
             let drawn = chart.draw_series(std::iter::once(Polygon::new(outline, style)))?;
             if let Some(label) = label {
                 let (length, height) = (pen.length(20.0), pen.length(5.0));
-                drawn.label(label).legend(move |(x, y)| {
+                drawn.label(shown(label)).legend(move |(x, y)| {
                     Rectangle::new([(x, y - height), (x + length, y + height)], style).into_dyn()
                 });
             }

@@ -9,7 +9,7 @@ use std::ops::Range;
 const PLOT: (f64, f64) = (PANEL.0 as f64 - 94.0, PANEL.1 as f64 - 90.0);
 
 /// Mean width of a letter over the size of the font.
-const LETTER: f64 = 0.6;
+pub(crate) const LETTER: f64 = 0.6;
 
 /// Pixels of a legend beside its letters, and of each of its lines.
 const AROUND: (f64, f64) = (56.0, 20.0);
@@ -62,17 +62,21 @@ pub(crate) fn legend_at(panel: &Panel, x: &Range<f64>, y: &Range<f64>) -> (Corne
     if labels.is_empty() {
         return (Corner::ALL[0], y.clone());
     }
-    let letters = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0) as f64;
+    let letters = labels.iter().map(|label| shown(label).chars().count()).max().unwrap_or(0) as f64;
     let size = (
         (AROUND.0 + LETTER * f64::from(FONT_SIZE - 2) * letters) / PLOT.0,
         (AROUND.1 + LINE * labels.len() as f64) / PLOT.1,
     );
     let within = |value: f64, span: &Range<f64>| (span.start..=span.end).contains(&value);
-    let seen = |at: &(f64, f64)| within(at.0, x) && within(at.1, y);
-    let points: Vec<(f64, f64)> =
-        panel.layers.iter().flat_map(|layer| drawn(panel, layer)).filter(seen).collect();
+    let points: Vec<(f64, f64)> = panel
+        .layers
+        .iter()
+        .flat_map(|layer| drawn(panel, layer))
+        .filter(|at| within(at.0, x))
+        .collect();
     let covered = |corner: Corner, y: &Range<f64>| {
-        let places = points.iter().map(|at| (share(at.0, x), share(at.1, y)));
+        let seen = points.iter().filter(|at| within(at.1, y));
+        let places = seen.map(|at| (share(at.0, x), share(at.1, y)));
         places.filter(|at| corner.covers(size, *at)).count()
     };
     let emptiest = |y: &Range<f64>| {
@@ -96,6 +100,21 @@ pub(crate) fn legend_at(panel: &Panel, x: &Range<f64>, y: &Range<f64>) -> (Corne
 
 fn share(value: f64, span: &Range<f64>) -> f64 {
     (value - span.start) / (span.end - span.start)
+}
+
+/// Letters of a label at most.
+const MOST_LETTERS: usize = 40;
+
+/// A text as it is drawn: a long one without its middle, and without what no figure can hold.
+pub(crate) fn shown(text: &str) -> String {
+    let letters: Vec<char> =
+        text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if letters.len() <= MOST_LETTERS {
+        return letters.into_iter().collect();
+    }
+    let half = (MOST_LETTERS - 1) / 2;
+    let ends = [&letters[..=half], &['…'], &letters[letters.len() - half..]];
+    ends.concat().into_iter().collect()
 }
 
 pub(crate) fn label_of(layer: &Layer) -> Option<&String> {
