@@ -14,8 +14,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::Ordering;
-use trainer::{AdamW, Event, Outcome, gradient_norm};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use trainer::{AdamW, Event, Learner, Outcome, gradient_norm};
 
 const CONTEXT: usize = 16;
 const VOCABULARY: usize = 29;
@@ -553,6 +554,53 @@ fn a_stage_ends_when_its_curve_is_as_flat_as_asked_for() {
     // Evaluations are three steps apart, and ten are needed from a quarter of the compute on: those at 9 to 36 steps.
     assert_eq!(with("-1000.0"), 36);
     assert!(with("-1e-9") > 36);
+}
+
+/// A later stage is judged by its own evaluations: ten of them, whatever was measured before the growth.
+#[test]
+fn a_later_stage_ends_at_its_own_slope() {
+    let text = STAGES.replace("until = { steps = 5 }", "until = { steps = 60 }");
+    let text = text.replace("until = { tokens = 384 }", "until = { steps = 60, slope = -1000.0 }");
+    let schedule = Schedule::parse(&text, Path::new("growing.toml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut grown_at = Vec::new();
+    run_schedule(folder.path(), schedule, &mut |event, _| {
+        if let Event::Grown(report) = event {
+            grown_at.push(report.step);
+        }
+    })
+    .unwrap();
+    assert_eq!(grown_at, [60, 90]);
+}
+
+/// Adam's first update moves a bias by the rate, whichever way; after a growth with new moments it is the first again.
+#[test]
+fn moments_from_zero_begin_with_a_first_update() {
+    let text = STAGES.replace("moments = { reestimated = 2 }", "moments = \"zero\"");
+    let schedule = Schedule::parse(&text, Path::new("growing.toml")).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let corpus = Arc::new(trainer::open_corpus(&schedule, root.path()).unwrap());
+    let device = model::DeviceChoice::Cpu.open(schedule.machine().precision).unwrap();
+    let state = Learner::initial_state(&schedule, &corpus, Origin::of_no_run(3));
+    let mut learner = Learner::new(schedule, Arc::clone(&corpus), device, state);
+    let never = AtomicBool::new(false);
+    for _ in 0..5 {
+        learner.advance(&never).unwrap().unwrap();
+    }
+    let held_out = trainer::EvaluationSet::new(&corpus, 64, 16);
+    learner.grow(&held_out, &never).unwrap().unwrap();
+    let bias = |learner: &Learner| {
+        let state = learner.state();
+        let (_, bias) =
+            state.params.iter().find(|(id, _)| id.role == ParamRole::FinalNormBias).unwrap();
+        bias.data.clone()
+    };
+    let before = bias(&learner);
+    let step = learner.advance(&never).unwrap().unwrap();
+    for (before, after) in before.iter().zip(bias(&learner)) {
+        let moved = f64::from((after - before).abs()) / step.learning_rate;
+        assert!((moved - 1.0).abs() < 0.01, "{moved}");
+    }
 }
 
 /// A state that was tampered with after its growth is noticed.

@@ -87,8 +87,15 @@ pub fn run_schedule(
     train(&options, &mut |event| observe(event, &stop), &stop)
 }
 
+/// Runs it to its end, each step at the rate and the tokens that the schedule says.
 fn run_through(folder: &Path) -> RunSummary {
-    run_schedule(folder, schedule(), &mut |_, _| ()).unwrap()
+    let schedule = schedule();
+    run_schedule(folder, schedule.clone(), &mut |event, _| {
+        let Event::Step { point, .. } = event else { return };
+        assert_eq!(point.learning_rate, schedule.learning_rate_at(0, 0, point.step));
+        assert_eq!(point.tokens, schedule.batch().tokens_through(point.step));
+    })
+    .unwrap()
 }
 
 fn record(folder: &Path) -> (Vec<String>, Vec<Vec<u8>>) {
@@ -183,6 +190,33 @@ fn a_finished_run_is_left_as_it_is() {
     assert_eq!(record(folder.path()), before);
 }
 
+/// However a step's sequences are shared out among passes, its loss and gradient are those of all of them.
+#[test]
+fn micro_batches_make_up_the_batch() {
+    let root = tempfile::tempdir().unwrap();
+    let steps = |micro_batch: usize| {
+        let text = SCHEDULE.replace("micro_batch = 3", &format!("micro_batch = {micro_batch}"));
+        let schedule = Schedule::parse(&text, Path::new("micro.toml")).unwrap();
+        let corpus = Arc::new(open_corpus(&schedule, root.path()).unwrap());
+        let device = DeviceChoice::Cpu.open(schedule.machine().precision).unwrap();
+        let state = Learner::initial_state(&schedule, &corpus, Origin::of_no_run(5));
+        let mut learner = Learner::new(schedule, corpus, device, state);
+        let mut step = || learner.advance(&AtomicBool::new(false)).unwrap().unwrap();
+        [(); 6].map(|()| step()).map(|step| [step.train_loss, step.grad_norm])
+    };
+    let whole = steps(8);
+    for micro_batch in [1, 3] {
+        for (step, (found, due)) in steps(micro_batch).iter().zip(whole).enumerate() {
+            for (found, due) in found.iter().zip(due) {
+                assert!(
+                    (found / due - 1.0).abs() < 1e-4,
+                    "{micro_batch}, {step}: {found} for {due}"
+                );
+            }
+        }
+    }
+}
+
 /// A step that is given up half-way is made again, as if nothing had been.
 #[test]
 fn a_step_that_is_given_up_leaves_no_trace() {
@@ -247,8 +281,27 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_state() {
     let folder = tempfile::tempdir().unwrap();
     let error = run_schedule(folder.path(), schedule, &mut |_, _| ()).unwrap_err();
     let message = error.to_string();
-    assert!(message.contains("last good state is"), "{message}");
+    assert!(message.contains("last good state is the start of the run"), "{message}");
     assert!(message.contains("learning_rate.peak"), "{message}");
+    // Nor is a state saved that the last update has ruined.
+    let text = text.replace("every_steps = 4", "every_steps = 1");
+    let schedule = Schedule::parse(&text, Path::new("hot.toml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    run_schedule(folder.path(), schedule, &mut |_, _| ()).unwrap_err();
+    assert_eq!(fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), 0);
+    // One that went well until its growth is named.
+    let text = SCHEDULE
+        .replace(
+            "\"cosine\"\npeak = 0.01\nwarmup_steps = 3\nfinal_fraction = 0.1",
+            "\"constant\"\npeak = 1e16\nwarmup_steps = 1000000000000000000",
+        )
+        .replace("weight_decay = 0.1", "weight_decay = 0")
+        .replace("steps = 14", "steps = 4")
+        + "[[stages]]\nn_layers = 3\nd_model = 16\nn_heads = 2\nuntil = { steps = 4 }\ngrowth = { resumed_step = 1000000000000000000 }\n";
+    let schedule = Schedule::parse(&text, Path::new("hot.toml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let error = run_schedule(folder.path(), schedule, &mut |_, _| ()).unwrap_err().to_string();
+    assert!(error.contains("checkpoints/step-00000004"), "{error}");
 }
 
 /// A run whose rate is stable before it decays over its last half.

@@ -117,6 +117,16 @@ mod tests {
         assert_eq!(tokens, [1024, 2048, 3072, 4096, 4096]);
     }
 
+    /// Contexts of 8 from 3 to 10 sequences over 5 steps: 3, 4.4, 5.8, 7.2, 8.6 and 10 of them, rounded down.
+    #[test]
+    fn a_ramp_is_a_straight_line_of_whole_sequences() {
+        let batch = Batch::new(8, 80, 24, 5);
+        let sequences: Vec<u64> = (1..=7).map(|step| batch.sequences_at(step)).collect();
+        assert_eq!(sequences, [3, 4, 5, 7, 8, 10, 10]);
+        assert_eq!(batch.tokens_through(7), 8 * (3 + 4 + 5 + 7 + 8 + 10 + 10));
+        assert_eq!(batch.sequences_before(4), 3 + 4 + 5);
+    }
+
     proptest! {
         #[test]
         fn sums_and_inverse_agree(

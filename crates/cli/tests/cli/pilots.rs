@@ -208,7 +208,11 @@ fn ends_of_pilot_runs_make_a_law_and_a_grown_one_its_pace() {
     assert!(world.path("ends/pilot-2x8x1-to-2x16x2/growth-1.json").exists(), "{of_ends}");
     let grown = &of_ends["grown"];
     assert_eq!(grown["small"].as_f64(), Some(f64::from(12 * 2 * 8 * 8)));
-    assert!(grown["tokens_large"].as_f64() > Some(0.0), "{grown}");
+    let told = |key: &str| grown[key].as_f64().unwrap();
+    let of_stages = |tokens: &str, n: &str| 6.0 * told(tokens) * told(n);
+    let curve = fs::read_to_string(world.path("ends/pilot-2x8x1-to-2x16x2/metrics.csv")).unwrap();
+    let due = of_stages("tokens_small", "small") + of_stages("tokens_large", "large");
+    assert!((compute_of(&curve) / due - 1.0).abs() < 1e-9, "{grown}");
     let spent = of_ends["compute"].as_f64().unwrap();
     assert!(spent < 0.51 * budget(), "{spent} of {}", budget());
     let runs = fs::read_dir(world.path("ends")).unwrap().map(|entry| entry.unwrap().path());

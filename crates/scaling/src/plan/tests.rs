@@ -486,6 +486,48 @@ fn a_smaller_model_that_is_cheaper_to_the_end_is_named() {
     assert_eq!(nothing.advice.reason.unwrap(), "no growth spares compute here");
 }
 
+/// What speaks against a growth that saves something: too little, or a single size that does better.
+#[test]
+fn a_growth_that_hardly_saves_is_advised_against() {
+    let goal = Goal::Stop(Stop::TokensPerParam(20.0));
+    let at = |pace: f64| {
+        let cost = chinchilla().with_pace(Pace::lasting(pace));
+        plan(&Request { stages: 2..=2, ..request(cost, goal, FinalShape::Given(gpt2_large())) })
+    };
+    let hardly = at(0.945);
+    assert!(hardly.saving > 0.0 && hardly.saving < 0.01, "{}", hardly.saving);
+    assert!(!hardly.advice.grow);
+    assert!(hardly.advice.reason.unwrap().contains("is below 1 %"));
+    for (pace, which) in [(0.9, "28x1792x28 alone"), (0.92, "a single size of N = 1.060e9")] {
+        let slow = chinchilla().with_pace(Pace::lasting(pace));
+        let free = request(slow, Goal::Loss(2.5), FinalShape::Best(family()));
+        let beaten = plan(&Request { stages: 2..=2, ..free });
+        assert!(beaten.saving > 0.01 && !beaten.advice.grow, "{}", beaten.saving);
+        assert_eq!(beaten.advice.reason.unwrap(), format!("{which} reaches that loss for less"));
+    }
+}
+
+/// The predicted curve goes through all that the stages take, within its band.
+#[test]
+fn the_predicted_curve_ends_where_the_stages_do() {
+    let goal = Goal::Stop(Stop::TokensPerParam(20.0));
+    let TokenLaw::Sum(law) = CHINCHILLA_CORRECTED else { unreachable!() };
+    let resampled = [0.97, 0.99, 1.01, 1.03].map(|factor| {
+        TrainingCost::tokens(TokenLaw::Sum(SumLaw { data_factor: factor * law.data_factor, ..law }))
+    });
+    let base = request(chinchilla(), goal, FinalShape::Given(gpt2_large()));
+    let found = plan(&Request { stages: 3..=3, resampled: resampled.to_vec(), ..base });
+    let last = found.curve.last().unwrap();
+    let tokens: f64 = found.stages.iter().map(|stage| stage.tokens).sum();
+    assert!((last.tokens / tokens - 1.0).abs() < 1e-9, "{} for {tokens}", last.tokens);
+    assert!((last.compute / found.compute - 1.0).abs() < 1e-9);
+    assert!(found.curve.is_sorted_by(|a, b| a.tokens < b.tokens && a.compute < b.compute));
+    for point in &found.curve {
+        let [low, high] = point.interval.unwrap();
+        assert!(low < point.loss && point.loss < high, "{point:?}");
+    }
+}
+
 #[test]
 fn a_target_loss_is_met_for_less() {
     let plan = plan(&request(chinchilla(), Goal::Loss(2.5), FinalShape::Best(family())));
