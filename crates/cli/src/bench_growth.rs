@@ -1,6 +1,7 @@
 //! `staged bench growth`: how fast the loss falls after each way of growing, against the target size
 //! from scratch at the same loss.
 
+use crate::recipe::Recipe;
 use crate::{figures, output, shapes, train};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -30,11 +31,8 @@ const EVERY: u64 = 40;
     What is measured is kept in OUT/curves.csv; the same command goes on where it was stopped."
 )]
 pub struct GrowthBench {
-    /// The recipe; its last stage is the target size
-    schedule: PathBuf,
-    /// Text files to train on, instead of those in the schedule
-    #[arg(long, num_args = 1.., value_name = "FILE")]
-    text: Vec<PathBuf>,
+    #[command(flatten)]
+    recipe: Recipe,
     /// Size that grows wider, as 4x64x2 or 4x64x1-h32-f128
     #[arg(long, default_value = "4x64x2")]
     narrow: String,
@@ -152,23 +150,20 @@ fn cases() -> Vec<Case> {
 
 impl GrowthBench {
     pub fn run(self) -> Result<()> {
-        let mut schedule = Schedule::read(&self.schedule)?;
-        if !self.text.is_empty() {
-            schedule = schedule.with_text(self.text.clone())?;
-        }
+        let schedule = self.recipe.read()?;
         if !self.updates.is_multiple_of(EVERY) {
             bail!("--updates {}: must be a multiple of {EVERY}", self.updates);
         }
         if schedule.learning_rate().shape != DecayShape::Constant {
             bail!(
                 "{}: learning_rate.shape must be constant, for the runs differ in length",
-                self.schedule.display()
+                self.recipe.path().display()
             );
         }
         if schedule.ramp().is_some() {
             bail!(
                 "{}: leave out [batch.ramp], for runs are compared by updates",
-                self.schedule.display()
+                self.recipe.path().display()
             );
         }
         let target = shapes::last(&schedule, 1)?;

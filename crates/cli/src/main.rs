@@ -26,6 +26,7 @@ mod plan_report;
 mod plan_warnings;
 mod plot;
 mod progress;
+mod recipe;
 mod report;
 mod run_figure;
 mod run_record;

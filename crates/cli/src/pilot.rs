@@ -5,6 +5,7 @@ use text::TEXT_FILE;
 pub use text::with_prepared_tokens;
 
 use crate::plan::{grow_by, operators};
+use crate::recipe::Recipe;
 use crate::run_record::run_folders;
 use crate::side_by_side::run_all;
 use crate::{demo, fit, output, shapes};
@@ -46,11 +47,8 @@ const BOOTSTRAPS: usize = 200;
     Then: staged plan --law runs/pilots/law.json --template schedules/dickens_scratch.toml --shape 4x128x4 -o mine.toml"
 )]
 pub struct Pilot {
-    /// The recipe; its last stage is the shape that the law is for
-    schedule: PathBuf,
-    /// Text files to train on, instead of those in the schedule
-    #[arg(long, num_args = 1.., value_name = "FILE")]
-    text: Vec<PathBuf>,
+    #[command(flatten)]
+    recipe: Recipe,
     /// Compute of the run that is to be planned, FLOPs [default: that of the schedule]
     #[arg(long, value_name = "FLOPS")]
     budget: Option<f64>,
@@ -120,12 +118,9 @@ pub struct PilotMade {
 
 impl Pilot {
     pub fn run(self) -> Result<()> {
-        let mut recipe = Schedule::read(&self.schedule)?;
-        recipe.check_random_start(&self.schedule)?;
+        let recipe = self.recipe.read()?;
+        recipe.check_random_start(self.recipe.path())?;
         let shapes = self.shapes(&recipe)?;
-        if !self.text.is_empty() {
-            recipe = recipe.with_text(self.text)?;
-        }
         if !(self.share > 0.0 && self.share <= 1.0) {
             bail!("--share {}: must be above 0 and at most 1", self.share);
         }
@@ -156,7 +151,7 @@ impl Pilot {
             bail!(
                 "{}: batch.ramp.rate_exponent: the rate rises with the batch and decays nowhere, so that no two points of a run are at one \
                  rate; a law needs a rate that decays (learning_rate.shape = \"wsd\") or an exponent of 0",
-                self.schedule.display()
+                self.recipe.path().display()
             );
         }
         let device: DeviceChoice = self.device.parse()?;

@@ -1,4 +1,5 @@
 use crate::pilot::{check_folder, with_prepared_tokens};
+use crate::recipe::Recipe;
 use crate::side_by_side::{Ended, run_each};
 use crate::train::length;
 use crate::{output, shapes};
@@ -31,11 +32,8 @@ const PREFIX: &str = "peak-";
     less, on the length."
 )]
 pub struct Sweep {
-    /// The recipe; its last stage is the shape that is trained from scratch
-    schedule: PathBuf,
-    /// Text files to train on, instead of those in the schedule
-    #[arg(long, num_args = 1.., value_name = "FILE")]
-    text: Vec<PathBuf>,
+    #[command(flatten)]
+    recipe: Recipe,
     /// Peak learning rates, separated by commas. While the best is the highest or the lowest, up to three further ones follow [default: half, once and
     /// twice that of the baseline]
     #[arg(long, value_delimiter = ',', value_name = "RATES")]
@@ -117,10 +115,7 @@ impl Sweep {
 
     /// The run whose peak is sought.
     fn baseline(&self) -> Result<Schedule> {
-        let mut recipe = Schedule::read(&self.schedule)?;
-        if !self.text.is_empty() {
-            recipe = recipe.with_text(self.text.clone())?;
-        }
+        let recipe = self.recipe.read()?;
         let name = recipe.name().to_string();
         let alone = recipe.from_scratch()?;
         let last = shapes::last(&alone, 1)?;

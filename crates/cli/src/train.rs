@@ -1,5 +1,6 @@
 use crate::output;
 use crate::progress::Progress;
+use crate::recipe::Recipe;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::TokenizerChoice;
@@ -20,11 +21,8 @@ use trainer::{Outcome, RunFolder, RunOptions, RunSummary, train};
     tokens there is no state yet: nothing is left, and the exit code is 2."
 )]
 pub struct Train {
-    /// The schedule: a complete run
-    schedule: PathBuf,
-    /// Text files to train on, instead of those in the schedule
-    #[arg(long, num_args = 1.., value_name = "FILE")]
-    text: Vec<PathBuf>,
+    #[command(flatten)]
+    recipe: Recipe,
     /// The run's folder [default: runs/NAME of the schedule]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -61,10 +59,7 @@ pub fn length(text: &str) -> Result<f64, String> {
 
 impl Train {
     pub fn run(self) -> Result<()> {
-        let mut schedule = Schedule::read(&self.schedule)?;
-        if !self.text.is_empty() {
-            schedule = schedule.with_text(self.text)?;
-        }
+        let mut schedule = self.recipe.read()?;
         if self.from_scratch {
             schedule = schedule.from_scratch()?;
         }
@@ -75,7 +70,7 @@ impl Train {
             schedule = schedule.with_seed(seed);
         }
         if let DataSource::Text(text) = schedule.data() {
-            let of_file = || self.schedule.display().to_string();
+            let of_file = || self.recipe.path().display().to_string();
             if text.files.is_empty() {
                 bail!(
                     "{}: data.files = []: name text files there or with --text FILE...",
@@ -149,6 +144,15 @@ fn warn_of_course(schedule: &Schedule) {
         }
         before = before.saturating_add(own);
     }
+    if schedule.ends_undecayed() {
+        output::note(
+            "warning: the last stage may end at a loss or a slope before its learning rate has decayed, and then it has no loss that counts: only \
+             ends of runs whose rate decays are compared",
+        );
+    }
+    if let Some(departed) = schedule.departed_from_plan() {
+        output::note(&format!("warning: {departed}"));
+    }
     if !at_peak {
         output::note(&format!(
             "warning: learning_rate.warmup_steps = {}: the run has {before} steps, so the rate never comes to its peak",
@@ -174,7 +178,7 @@ pub fn stop_on_signals() -> Result<&'static AtomicBool> {
             if STOP.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
-            output::note("stopping and saving; interrupt again to quit without saving");
+            output::note("stopping; interrupt again to quit at once, without saving");
         })
     });
     match set {
