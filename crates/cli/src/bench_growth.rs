@@ -27,7 +27,7 @@ const EVERY: u64 = 40;
 #[derive(Args)]
 #[command(
     override_usage = "staged bench growth <SCHEDULE> --out <DIR> [OPTIONS]",
-    after_help = "Example: staged bench growth schedules/dickens_scratch.toml --text dickens.txt -o runs/growth\n\n\
+    after_help = "The target size is the shape of the schedule's last stage.\n\nExample: staged bench growth schedules/dickens_scratch.toml --text dickens.txt -o runs/growth\n\n\
     What is measured is kept in OUT/curves.csv; the same command goes on where it was stopped."
 )]
 pub struct GrowthBench {

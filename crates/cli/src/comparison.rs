@@ -233,7 +233,7 @@ impl Sides {
         }
         let last = savings.last().filter(|saving| saving.found.compute <= grew)?;
         Some(format!(
-            "at a loss of {:.4}, the lowest that all runs reach, the staged runs have not yet made their last growth: the saving there is \
+            "at a loss of {:.4}, the highest of the last losses, the staged runs have not yet made their last growth: the saving there is \
              that of a smaller model; train the runs that end at a higher loss for longer",
             last.found.loss
         ))

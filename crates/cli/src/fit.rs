@@ -21,7 +21,7 @@ pub struct Fit {
     /// Form of the law
     #[arg(long, value_parser = forms(), default_value_t = LawForm::Tokens)]
     form: LawForm,
-    /// Columns of other tables that are not named so: n_params=NAME,tokens=NAME,steps=NAME,compute=NAME,loss=NAME,run=NAME[+NAME]
+    /// Columns of other tables that are not named so (those that are count by themselves): n_params=NAME,tokens=NAME,steps=NAME,compute=NAME,loss=NAME,run=NAME[+NAME]
     #[arg(long)]
     columns: Option<String>,
     /// Only rows in which a column has a value; may be given several times
@@ -39,8 +39,7 @@ pub struct Fit {
     /// Leave out so many points with the highest losses
     #[arg(long, default_value_t = 0)]
     drop_highest: usize,
-    /// Instead of a law, fit the compute-optimal size N_opt(C) to runs of equal compute; rows whose computes differ by less than 3 % from one to the
-    /// next are of one budget
+    /// Instead of a law, fit the compute-optimal size N_opt(C) to runs of equal compute; computes within 3 % of each other are of one budget
     #[arg(long, conflicts_with_all = ["figure", "form", "bootstraps", "seed"])]
     isoflop: bool,
     /// Resamples for the 95 % intervals; 0 for none

@@ -56,6 +56,8 @@ struct BranchedRun {
 /// The columns of a table by what they hold.
 struct Columns {
     by_name: HashMap<&'static str, usize>,
+    /// Those of them that were named on the command line.
+    named: Vec<&'static str>,
     run: Vec<usize>,
 }
 
@@ -76,6 +78,7 @@ impl Source {
         // The number of the first run of each file.
         let mut numbers = Vec::new();
         let mut branches = Vec::new();
+        let mut tables = 0;
         for file in &self.files {
             let number = next_run(&found.points);
             numbers.push(number);
@@ -92,8 +95,15 @@ impl Source {
                 branches.extend(branch.map(|(branch, of)| (number, of, branch.step as f64)));
             } else {
                 compute = None;
+                tables += 1;
                 self.read_table(&Table::read(&path)?, &mut found, &mut batches)?;
             }
+        }
+        if self.columns.is_some() && tables == 0 {
+            bail!(
+                "--columns: {} is a metrics.csv, whose columns are known; leave it out",
+                self.files[0].display()
+            );
         }
         found.compute = compute;
         let first = batches.first().copied();
@@ -104,7 +114,7 @@ impl Source {
         let branches = branches.into_iter();
         let branches = branches.map(|(run, of, step)| BranchedRun { run, of: numbers[of], step });
         self.join_branches(&mut found, &branches.collect::<Vec<_>>());
-        self.select(&mut found);
+        self.select(&mut found)?;
         if found.points.is_empty() {
             bail!(
                 "no points are left to fit, of --drop-highest {}, --skip {} and what else chooses them",
@@ -260,9 +270,10 @@ impl Source {
             }
             let number = |key: &str| -> Result<Option<f64>> {
                 let Some(column) = columns.by_name.get(key) else { return Ok(None) };
-                // A form may use some columns only.
-                if row.text(*column).is_empty() && key != "loss" {
-                    return Ok(None);
+                // A form may use some columns only, and what nobody asked for may hold anything.
+                let is_asked_for = columns.named.contains(&key) || self.is_needed(key);
+                if !is_asked_for || row.text(*column).is_empty() && key != "loss" {
+                    return Ok(row.positive(*column).ok());
                 }
                 row.positive(*column).map(Some)
             };
@@ -298,6 +309,10 @@ impl Source {
         Ok(())
     }
 
+    fn is_needed(&self, key: &str) -> bool {
+        key == "loss" || self.needs.0.iter().any(|quantity| quantity.to_string() == key)
+    }
+
     /// What a point does not tell.
     fn untold(&self, point: &Observation) -> Option<String> {
         let (quantities, needed_by) = &self.needs;
@@ -306,7 +321,7 @@ impl Source {
     }
 
     fn table_columns(&self, table: &Table) -> Result<Columns> {
-        let mut columns = Columns { by_name: HashMap::new(), run: Vec::new() };
+        let mut columns = Columns { by_name: HashMap::new(), named: Vec::new(), run: Vec::new() };
         for key in NAMES {
             columns.by_name.extend(table.find(key)?.map(|place| (key, place)));
         }
@@ -328,7 +343,11 @@ impl Source {
             let known = known.with_context(|| {
                 format!("--columns: {key:?}: must be one of {}, run", NAMES.join(", "))
             })?;
-            columns.by_name.insert(known, table.column(column)?);
+            let place = table.column(column)?;
+            // A column that is named is what it is named, whatever stands over it.
+            columns.by_name.retain(|key, at| *at != place || columns.named.contains(key));
+            columns.by_name.insert(known, place);
+            columns.named.push(known);
         }
         let by_name = |key: &str| columns.by_name.get(key);
         for (i, key) in NAMES.iter().enumerate() {
@@ -389,7 +408,7 @@ impl Source {
     }
 
     /// Leaves out what is not asked for.
-    fn select(&self, found: &mut Observations) {
+    fn select(&self, found: &mut Observations) -> Result<()> {
         // A run's points are told apart by what all of them tell.
         type Told = fn(&Observation) -> Option<f64>;
         const AMOUNTS: [Told; 3] = [|one| one.tokens, |one| one.steps, |one| one.compute];
@@ -399,6 +418,17 @@ impl Source {
             for (told, amount) in told.iter_mut().zip(AMOUNTS) {
                 *told &= amount(one).is_some();
             }
+        }
+        let orders = self.last_only || self.skip > 0.0;
+        if orders && amounts.values().any(|told| !told.contains(&true)) {
+            bail!(
+                "{}: no tokens, steps or compute in all rows of a run say which of them are its first and its last",
+                if self.last_only {
+                    "--last-only".to_string()
+                } else {
+                    format!("--skip {}", self.skip)
+                }
+            );
         }
         let amount = |one: &Observation| {
             let told = amounts[&one.run].iter().position(|told| *told);
@@ -417,6 +447,7 @@ impl Source {
         kept.drain(..self.drop_highest.min(kept.len()));
         kept.sort_by(|a, b| a.run.cmp(&b.run).then(amount(a).total_cmp(&amount(b))));
         found.points = kept;
+        Ok(())
     }
 }
 

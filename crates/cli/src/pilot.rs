@@ -43,7 +43,7 @@ const BOOTSTRAPS: usize = 200;
 #[derive(Args)]
 #[command(
     override_usage = "staged pilot <SCHEDULE> [OPTIONS]",
-    after_help = "Example: staged pilot schedules/dickens_scratch.toml --text dickens.txt --budget 7e13 -o runs/pilots\n\n\
+    after_help = "The law is for the shape of the schedule's last stage.\n\nExample: staged pilot schedules/dickens_scratch.toml --text dickens.txt --budget 7e13 -o runs/pilots\n\n\
     Then: staged plan --law runs/pilots/law.json --template schedules/dickens_scratch.toml --shape 4x128x4 -o mine.toml"
 )]
 pub struct Pilot {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 // A schedule and the text that may take the place of its own, as several commands take them.
 #[derive(Args)]
 pub struct Recipe {
-    /// The schedule; `sweep`, `pilot` and `bench growth` take the shape of its last stage
+    /// The schedule
     schedule: PathBuf,
     /// Text files to train on, instead of those in the schedule
     #[arg(long, num_args = 1.., value_name = "FILE")]

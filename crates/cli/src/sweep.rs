@@ -26,7 +26,7 @@ const PREFIX: &str = "peak-";
 #[derive(Args)]
 #[command(
     override_usage = "staged sweep <SCHEDULE> [OPTIONS]",
-    after_help = "Example: staged sweep schedules/demo_text.toml --text book.txt --length 0.5\n\n\
+    after_help = "The runs are of the shape of the schedule's last stage.\n\nExample: staged sweep schedules/demo_text.toml --text book.txt --length 0.5\n\n\
     A saving is worth what its baseline is worth: at a peak that is not the best one staging seems to save more. Under mu-P the \
     best peak of a narrower model is nearly that of the whole one, so --shape finds it for less. The best peak depends on the batch and, \
     less, on the length."

@@ -144,6 +144,13 @@ fn warn_of_course(schedule: &Schedule) {
         }
         before = before.saturating_add(own);
     }
+    let rate = schedule.learning_rate();
+    if rate.final_fraction > 0.0 && rate.decaying_share() == 0.0 {
+        output::note(&format!(
+            "warning: learning_rate.final_fraction = {}: the rate never decays (decay_fraction = 0)",
+            rate.final_fraction
+        ));
+    }
     if schedule.ends_undecayed() {
         output::note(
             "warning: the last stage may end at a loss or a slope before its learning rate has decayed, and then it has no loss that counts: only \

@@ -65,7 +65,7 @@ impl Axis {
         let margin = match self.scale {
             _ if width > 0.0 => MARGIN * width,
             Scale::Linear if least != 0.0 => MARGIN * least.abs(),
-            // A twelfth more or less, or of nothing all between -1 and 1.
+            // An eighth more or less, or of nothing all between -1 and 1.
             Scale::Log => 0.05,
             Scale::Linear => 1.0,
         };

@@ -1,6 +1,6 @@
 use crate::PlotError;
 use crate::figure::{Figure, Layer, Panel, Stroke};
-use crate::legend::{LETTER, label_of, legend_at, shown};
+use crate::legend::{LETTER, label_of, legend_at, shortened, shown};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
@@ -13,6 +13,9 @@ pub(crate) const PANEL: (u32, u32) = (480, 380);
 
 /// PNG pixels for one of these.
 const PNG_SCALE: u32 = 2;
+
+/// Letters of a title that a panel has room for.
+const TITLE_LETTERS: usize = 48;
 
 const FONT: &str = "sans-serif";
 pub(crate) const FONT_SIZE: u32 = 16;
@@ -137,7 +140,7 @@ where
     let mut chart = ChartBuilder::on(area)
         .margin(pen.size(10))
         .margin_right(pen.size(margin_right(panel, &x)))
-        .caption(shown(&panel.title), (FONT, pen.size(FONT_SIZE + 1)))
+        .caption(shortened(&panel.title, TITLE_LETTERS), (FONT, pen.size(FONT_SIZE + 1)))
         .x_label_area_size(pen.size(44))
         .y_label_area_size(pen.size(66))
         .build_cartesian_2d(

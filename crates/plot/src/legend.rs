@@ -107,12 +107,17 @@ const MOST_LETTERS: usize = 40;
 
 /// A text as it is drawn: a long one without its middle, and without what no figure can hold.
 pub(crate) fn shown(text: &str) -> String {
+    shortened(text, MOST_LETTERS)
+}
+
+/// The same of so many letters at most.
+pub(crate) fn shortened(text: &str, most: usize) -> String {
     let letters: Vec<char> =
         text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if letters.len() <= MOST_LETTERS {
+    if letters.len() <= most {
         return letters.into_iter().collect();
     }
-    let half = (MOST_LETTERS - 1) / 2;
+    let half = (most - 1) / 2;
     let ends = [&letters[..=half], &['…'], &letters[letters.len() - half..]];
     ends.concat().into_iter().collect()
 }

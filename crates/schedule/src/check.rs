@@ -186,12 +186,12 @@ impl Checker<'_> {
     fn optimizer(&self, adamw: AdamWSettings) -> Result<(), ScheduleError> {
         self.below_one("optimizer.beta1", adamw.beta1)?;
         self.below_one("optimizer.beta2", adamw.beta2)?;
-        let expected = "must be from 1e-20 to 1, for the update is made in 32-bit floats";
-        let in_range = (1e-20..=1.0).contains(&adamw.eps);
+        let expected = "must be from 1e-30 to 1e10, for the update is made in 32-bit floats";
+        let in_range = (1e-30..=1e10).contains(&adamw.eps);
         self.require(in_range, "optimizer.eps", adamw.eps, expected)?;
         self.not_negative("optimizer.weight_decay", adamw.weight_decay)?;
-        let expected = "must be from 1e-10 to 1e30, for the gradient is made in 32-bit floats";
-        let in_range = (1e-10..=1e30).contains(&adamw.clip_norm);
+        let expected = "must be at least 1e-10, for the gradient is made in 32-bit floats";
+        let in_range = adamw.clip_norm >= 1e-10 && adamw.clip_norm.is_finite();
         self.require(in_range, "optimizer.clip_norm", adamw.clip_norm, expected)
     }
 
@@ -208,8 +208,9 @@ impl Checker<'_> {
         let only_wsd = "only shape = \"wsd\" decays over a share of the run";
         let fits = rate.shape == DecayShape::Wsd || rate.decay_fraction == default_decay_fraction();
         self.require(fits, "learning_rate.decay_fraction", rate.decay_fraction, only_wsd)?;
-        let expected = "a learning rate that never decays has no final fraction";
-        let fits = rate.decays() || rate.final_fraction == 0.0;
+        let falls = rate.shape != DecayShape::Constant;
+        let expected = "a constant learning rate has no final fraction";
+        let fits = falls || rate.final_fraction == 0.0;
         self.require(fits, "learning_rate.final_fraction", rate.final_fraction, expected)
     }
 
@@ -231,10 +232,10 @@ impl Checker<'_> {
         if let Some(ramp) = &file.batch.ramp {
             whole("batch.ramp.from_tokens", ramp.from_tokens)?;
             self.require(
-                ramp.from_tokens < file.batch.tokens,
+                ramp.from_tokens <= file.batch.tokens,
                 "batch.ramp.from_tokens",
                 ramp.from_tokens,
-                format!("must be below batch.tokens = {}", file.batch.tokens),
+                format!("must be at most batch.tokens = {}", file.batch.tokens),
             )?;
             let expected = "must be from 1 to 10000000";
             let in_range = (1..=10_000_000).contains(&ramp.steps);

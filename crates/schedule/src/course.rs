@@ -141,7 +141,11 @@ impl Schedule {
         let planned = self.prediction()?.compute;
         let open = |stage: &Stage| stage.until().loss.is_some() || stage.until().slope.is_some();
         let made = self.most_compute();
-        let is_other = (made / planned - 1.0).abs() > ROUNDING;
+        // Stages are of whole steps.
+        let step =
+            |stage: &Stage| stage.shape(1).flops_per_token().0 * self.batch().final_tokens() as f64;
+        let steps: f64 = self.stages().iter().map(step).sum();
+        let is_other = (made - planned).abs() > ROUNDING * planned + steps;
         (is_other && !self.stages().iter().any(open)).then(|| {
             format!(
                 "the prediction is that of a run of {}, and these stages take {}: their steps, shapes or batch were changed after the plan",

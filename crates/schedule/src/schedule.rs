@@ -392,8 +392,8 @@ until = { steps = 1200 }
             "base_width = 64\nembedding_std = 0.0",
             "embedding_std = 0: must be from 1e-10",
         ),
-        ("eps = 1e-9", "eps = 2.0", "optimizer.eps = 2: must be from 1e-20 to 1"),
-        ("clip_norm = 1.0", "clip_norm = -1.0", "optimizer.clip_norm = -1: must be from 1e-10"),
+        ("eps = 1e-9", "eps = 2e12", "optimizer.eps = 2000000000000: must be from 1e-30"),
+        ("clip_norm = 1.0", "clip_norm = -1.0", "optimizer.clip_norm = -1: must be at least 1e-10"),
         (
             "weight_decay = 0.1",
             "weight_decay = -0.1",
@@ -402,14 +402,14 @@ until = { steps = 1200 }
         (
             "peak = 0.008",
             "peak = 0.008\nfinal_fraction = 0.5",
-            "learning_rate.final_fraction = 0.5: a learning rate that never",
+            "learning_rate.final_fraction = 0.5: a constant learning rate",
         ),
         ("peak = 0.008", "peak = 0.008\ndecay_fraction = 0.5", "decay_fraction = 0.5: only shape"),
         ("micro_batch = 32", "micro_batch = 0", "batch.micro_batch = 0: must be at least 1"),
         (
             "micro_batch = 32",
-            "micro_batch = 32\n[batch.ramp]\nfrom_tokens = 4096\nsteps = 9",
-            "batch.ramp.from_tokens = 4096: must be below",
+            "micro_batch = 32\n[batch.ramp]\nfrom_tokens = 8192\nsteps = 9",
+            "batch.ramp.from_tokens = 8192: must be at most",
         ),
         (
             "micro_batch = 32",

@@ -25,8 +25,13 @@ impl Sides {
         };
         let (staged, scratch) = (curves(&self.staged), curves(&self.scratch));
         // The lowest points of noisy curves are the luckiest ones, and the longer a curve the luckier.
-        let ends = staged.iter().chain(&scratch).map(SmoothCurve::last_loss);
-        let end = ends.fold(0.0, f64::max);
+        let highest =
+            |of: fn(&SmoothCurve) -> f64| staged.iter().chain(&scratch).map(of).fold(0.0, f64::max);
+        let saving = |loss| saving_at(&staged, &scratch, loss, self.pilot_compute);
+        let last = highest(SmoothCurve::last_loss);
+        // A run that ends high has no last loss that the others pass.
+        let last = saving(last).map(|_| last);
+        let end = last.unwrap_or_else(|| highest(SmoothCurve::lowest_loss));
         let mut marks: Vec<(String, f64)> =
             losses.iter().map(|loss| ("asked for".to_string(), *loss)).collect();
         let n = self.staged[0].last_n_params() as f64;
@@ -46,10 +51,10 @@ impl Sides {
         }
         marks.retain(|(at, loss)| *loss > end || at == "asked for");
         marks.sort_by(|a, b| b.1.total_cmp(&a.1));
-        marks.push(("the highest of their last losses".to_string(), end));
+        marks.extend(last.map(|last| ("the highest of their last losses".to_string(), last)));
         let mut found = Vec::new();
         for (at, loss) in marks {
-            match saving_at(&staged, &scratch, loss, self.pilot_compute) {
+            match saving(loss) {
                 Some(saving) => {
                     let computes = staged.iter().map(|curve| curve.compute_at(loss));
                     let exact =

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 /// Sizes that a budget needs for an interpolation with slopes.
 const LEAST_SIZES: usize = 4;
 
-/// Computes of one budget, which whole steps round, differ by no more than this share from the next.
-pub const SAME_BUDGET: f64 = 0.03;
+/// Computes of one budget, which whole steps round, differ by no more than this share.
+const SAME_BUDGET: f64 = 0.03;
 
 /// Steps of the search for the minimum between two sizes.
 const STEPS_BETWEEN: usize = 200;
@@ -42,7 +42,8 @@ pub struct IsoFlop {
 impl IsoFlop {
     /// Interpolates ln L over ln N at each budget (Akima 1970), takes the minimum, and fits a straight
     /// line to ln N_opt over ln C by least squares: the method of Porian et al. 2024, appendix B,
-    /// without its weights. Rows whose computes lie within [`SAME_BUDGET`] of their neighbours are of one budget.
+    /// without its weights. Computes within 3 % of each other are of one budget; where
+    /// budgets lie closer than that, those that are the same up to a table's rounding.
     ///
     /// # Errors
     /// Fewer than three budgets with a minimum between their sizes.
@@ -54,6 +55,21 @@ impl IsoFlop {
         let (exponent, factor) = line(&optima);
         Ok(Self { exponent, factor, optima, left_out })
     }
+}
+
+/// Rows that are sorted by ln C, by their budgets.
+fn budgets(rows: &mut [[f64; 3]]) -> Vec<&mut [[f64; 3]]> {
+    let spread = |budget: &[[f64; 3]]| budget[budget.len() - 1][0] - budget[0][0];
+    rows.chunk_by_mut(|a, b| b[0] - a[0] < SAME_BUDGET)
+        .flat_map(|budget| {
+            // Budgets on a close grid are no single one.
+            if spread(budget) < SAME_BUDGET {
+                vec![budget]
+            } else {
+                budget.chunk_by_mut(|a, b| same(a[0], b[0])).collect()
+            }
+        })
+        .collect()
 }
 
 /// The optimum of each budget, and the budgets without one.
@@ -78,7 +94,7 @@ fn optima(observations: &[Observation]) -> Result<(Vec<Optimum>, Vec<f64>), FitE
     }
     rows.sort_by(|a, b| a[0].total_cmp(&b[0]));
     let (mut found, mut left_out) = (Vec::new(), Vec::new());
-    for budget in rows.chunk_by_mut(|a, b| b[0] - a[0] < SAME_BUDGET) {
+    for budget in budgets(&mut rows) {
         let compute = (budget.iter().map(|row| row[0]).sum::<f64>() / budget.len() as f64).exp();
         budget.sort_by(|a, b| a[1].total_cmp(&b[1]));
         let mut sizes: Vec<[f64; 2]> = Vec::new();
@@ -223,6 +239,25 @@ mod tests {
         let whole = IsoFlop::new(&whole.collect::<Vec<_>>()).unwrap();
         assert_eq!((whole.optima.len(), whole.left_out.len()), (8, 0));
         assert!((whole.exponent.value - due).abs() < 4e-3, "{:?}", whole.exponent);
+        // Nor do budgets on a grid of 2 %, which are told apart where they are the same.
+        let dense: Vec<Observation> = (0..40)
+            .flat_map(|i| {
+                let compute = 1e18 * 1.02f64.powi(i);
+                (-6..=6).map(move |k| {
+                    let n = 1e8 * 1.02f64.powf(0.5 * f64::from(i)) * 1.5f64.powi(k);
+                    let loss = LAW.loss_at(n, compute / (6.0 * n));
+                    Observation {
+                        n_params: Some(n),
+                        compute: Some(compute),
+                        loss,
+                        ..Observation::default()
+                    }
+                })
+            })
+            .collect();
+        let dense = IsoFlop::new(&dense).unwrap();
+        assert_eq!(dense.optima.len(), 40);
+        assert!((dense.exponent.value - due).abs() < 4e-3, "{:?}", dense.exponent);
         let two = &observations[..26];
         let message = IsoFlop::new(two).unwrap_err().to_string();
         assert!(message.contains("2 budgets have a minimum"), "{message}");
