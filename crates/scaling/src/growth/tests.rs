@@ -87,6 +87,18 @@ fn the_authors_thresholds_are_reproduced_as_a_baseline() {
     assert!((growth.step_ratio - 1.831).abs() < 1e-3, "{growth:?}");
 }
 
+/// S = S_min (1 + B_crit / B) (Kaplan et al. 2020, eq. 5.4): the smaller the batch the more steps.
+#[test]
+fn steps_in_a_fixed_batch_go_by_the_critical_one() {
+    for batch_tokens in [65_536.0, 524_288.0, 8_388_608.0] {
+        let cost = authors(BatchPolicy::Fixed { batch_tokens });
+        let loss = 1.2 * cost.asymptote(1e8);
+        let steps_min = AUTHORS_STEPS.steps_min_at(1e8, loss).unwrap();
+        let due = steps_min * (1.0 + KAPLAN_CRITICAL_BATCH.tokens_at(loss) / batch_tokens);
+        assert!((cost.steps_at(1e8, loss).unwrap() / due - 1.0).abs() < 1e-12);
+    }
+}
+
 /// Where a token takes less than in proportion to N longer, a small model spares less time than compute.
 #[test]
 fn a_growth_in_seconds_comes_where_seconds_are_least() {

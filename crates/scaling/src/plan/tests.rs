@@ -486,6 +486,26 @@ fn a_smaller_model_that_is_cheaper_to_the_end_is_named() {
     assert_eq!(nothing.advice.reason.unwrap(), "no growth spares compute here");
 }
 
+/// The authors' thresholds by what grows: depth, width or both (the golden savings of growth/tests.rs).
+#[test]
+fn each_kind_of_growth_has_its_threshold_beside_the_plan() {
+    let cost =
+        TrainingCost::steps(AUTHORS_STEPS, KAPLAN_CRITICAL_BATCH, BatchPolicy::CriticalAtEnd);
+    let last = GptShape::gpt2(24, 768, 12);
+    let exponents = AUTHORS_STEPS.params.exponent / AUTHORS_STEPS.steps.exponent;
+    let loss = cost.asymptote(last.n_params() as f64) * (1.0 + exponents);
+    for (n_layers, d_model, slope, percent) in
+        [(12, 768, "-0.0575", 6.5601), (24, 384, "-0.0475", 7.7691), (12, 384, "-0.03", 4.3783)]
+    {
+        let first = GptShape::gpt2(n_layers, d_model, d_model / 64);
+        let rules = baseline::baselines(&cost, &[first, last], loss);
+        let rule = rules.iter().find(|rule| rule.rule.contains("thresholds")).unwrap();
+        assert_eq!(rule.what, format!("the same shapes, grown at slopes {slope}"));
+        let saving = 100.0 * rule.saving.unwrap();
+        assert!((saving - percent).abs() < 1e-3, "{first}: {saving} for {percent}");
+    }
+}
+
 /// What speaks against a growth that saves something: too little, or a single size that does better.
 #[test]
 fn a_growth_that_hardly_saves_is_advised_against() {
