@@ -7,4 +7,5 @@ mod golden;
 mod growth;
 mod resume;
 mod schedules;
+mod stages;
 mod start;
