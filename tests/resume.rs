@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use trainer::{
-    Event, Learner, Outcome, RunFolder, RunOptions, RunSummary, TrainError, open_corpus, train,
+    EvaluationSet, Event, Learner, Outcome, RunFolder, RunOptions, RunSummary, TrainError,
+    open_corpus, train,
 };
 
 const SCHEDULE: &str = r#"
@@ -85,6 +86,15 @@ pub fn run_schedule(
     };
     let stop = AtomicBool::new(false);
     train(&options, &mut |event| observe(event, &stop), &stop)
+}
+
+/// A model on the synthetic language before its first step, and held-out sequences of it.
+pub fn learner(schedule: &Schedule) -> (Learner, EvaluationSet) {
+    let corpus = Arc::new(open_corpus(schedule, Path::new("")).unwrap());
+    let device = DeviceChoice::Cpu.open(schedule.machine().precision).unwrap();
+    let state = Learner::initial_state(schedule, &corpus, Origin::of_no_run(schedule.seed()));
+    let held_out = EvaluationSet::new(&corpus, 64, schedule.context_len());
+    (Learner::new(schedule.clone(), corpus, device, state), held_out)
 }
 
 /// Runs it to its end, each step at the rate and the tokens that the schedule says.
@@ -193,14 +203,10 @@ fn a_finished_run_is_left_as_it_is() {
 /// However a step's sequences are shared out among passes, its loss and gradient are those of all of them.
 #[test]
 fn micro_batches_make_up_the_batch() {
-    let root = tempfile::tempdir().unwrap();
     let steps = |micro_batch: usize| {
         let text = SCHEDULE.replace("micro_batch = 3", &format!("micro_batch = {micro_batch}"));
         let schedule = Schedule::parse(&text, Path::new("micro.toml")).unwrap();
-        let corpus = Arc::new(open_corpus(&schedule, root.path()).unwrap());
-        let device = DeviceChoice::Cpu.open(schedule.machine().precision).unwrap();
-        let state = Learner::initial_state(&schedule, &corpus, Origin::of_no_run(5));
-        let mut learner = Learner::new(schedule, corpus, device, state);
+        let (mut learner, _) = learner(&schedule);
         let mut step = || learner.advance(&AtomicBool::new(false)).unwrap().unwrap();
         [(); 6].map(|()| step()).map(|step| [step.train_loss, step.grad_norm])
     };
@@ -221,14 +227,7 @@ fn micro_batches_make_up_the_batch() {
 #[test]
 fn a_step_that_is_given_up_leaves_no_trace() {
     let schedule = schedule();
-    let root = tempfile::tempdir().unwrap();
-    let corpus = Arc::new(open_corpus(&schedule, root.path()).unwrap());
-    let device = DeviceChoice::Cpu.open(schedule.machine().precision).unwrap();
-    let learner = || {
-        let state = Learner::initial_state(&schedule, &corpus, Origin::of_no_run(5));
-        Learner::new(schedule.clone(), Arc::clone(&corpus), device.clone(), state)
-    };
-    let (mut straight, mut stopped) = (learner(), learner());
+    let ((mut straight, _), (mut stopped, _)) = (learner(&schedule), learner(&schedule));
     let (never, now) = (AtomicBool::new(false), AtomicBool::new(true));
     for step in 1..4 {
         assert!(stopped.advance(&now).unwrap().is_none());

@@ -1,12 +1,11 @@
 //! Runs of several stages: where each ends, what growing does, and going on after a crash.
 
-use crate::resume::{end_of_run, run_schedule};
+use crate::resume::{end_of_run, learner, run_schedule};
 use schedule::Schedule;
-use state::{Origin, ParamRole};
+use state::ParamRole;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use trainer::{Event, Learner, Outcome};
 
@@ -224,16 +223,11 @@ fn a_later_stage_ends_at_its_own_slope() {
 fn moments_from_zero_begin_with_a_first_update() {
     let text = STAGES.replace("moments = { reestimated = 2 }", "moments = \"zero\"");
     let schedule = Schedule::parse(&text, Path::new("growing.toml")).unwrap();
-    let root = tempfile::tempdir().unwrap();
-    let corpus = Arc::new(trainer::open_corpus(&schedule, root.path()).unwrap());
-    let device = model::DeviceChoice::Cpu.open(schedule.machine().precision).unwrap();
-    let state = Learner::initial_state(&schedule, &corpus, Origin::of_no_run(3));
-    let mut learner = Learner::new(schedule, Arc::clone(&corpus), device, state);
+    let (mut learner, held_out) = learner(&schedule);
     let never = AtomicBool::new(false);
     for _ in 0..5 {
         learner.advance(&never).unwrap().unwrap();
     }
-    let held_out = trainer::EvaluationSet::new(&corpus, 64, 16);
     learner.grow(&held_out, &never).unwrap().unwrap();
     let bias = |learner: &Learner| {
         let state = learner.state();

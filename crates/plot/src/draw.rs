@@ -1,6 +1,6 @@
 use crate::PlotError;
 use crate::figure::{Figure, Layer, Panel, Stroke};
-use crate::legend::{LETTER, label_of, legend_at, shortened, shown};
+use crate::legend::{LETTER, PLOT, label_of, legend_at, shortened, shown};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
@@ -170,7 +170,7 @@ fn margin_right(panel: &Panel, x: &Range<f64>) -> u32 {
     let Some(last) = panel.x.ticks(x).last().copied() else { return LEAST as u32 };
     let letters = panel.x.label_at(last, x).chars().count() as f64;
     let half = 0.5 * LETTER * f64::from(FONT_SIZE - 2) * letters;
-    let from_end = (x.end - last) / (x.end - x.start) * f64::from(PANEL.0 - 94);
+    let from_end = (x.end - last) / (x.end - x.start) * PLOT.0;
     (half - from_end).max(LEAST).ceil() as u32
 }
 

@@ -6,7 +6,7 @@ use plotters::prelude::SeriesLabelPosition;
 use std::ops::Range;
 
 /// What margins, title and labels leave of a panel for its curves, pixels.
-const PLOT: (f64, f64) = (PANEL.0 as f64 - 94.0, PANEL.1 as f64 - 90.0);
+pub(crate) const PLOT: (f64, f64) = (PANEL.0 as f64 - 94.0, PANEL.1 as f64 - 90.0);
 
 /// Mean width of a letter over the size of the font.
 pub(crate) const LETTER: f64 = 0.6;
