@@ -43,8 +43,10 @@ const BOOTSTRAPS: usize = 200;
 #[derive(Args)]
 #[command(
     override_usage = "staged pilot <SCHEDULE> [OPTIONS]",
-    after_help = "The law is for the shape of the schedule's last stage.\n\nExample: staged pilot schedules/dickens_scratch.toml --text dickens.txt --budget 7e13 -o runs/pilots\n\n\
-    Then: staged plan --law runs/pilots/law.json --template schedules/dickens_scratch.toml --shape 4x128x4 -o mine.toml"
+    after_help = "The law is for the shape of the schedule's last stage.\n\nExample: staged pilot schedules/dickens_batch1024_baseline.toml --text dickens.txt --share 0.3 --grow feed-forward,head-size \
+    --grow-by 0.35 -o runs/pilots\n\n\
+    Then: staged plan --law runs/pilots/law.json --template schedules/dickens_batch1024_baseline.toml --shape 4x128x4 --stop 10tpp \
+    --operators feed-forward,head-size --grow-by 0.35 -o mine.toml"
 )]
 pub struct Pilot {
     #[command(flatten)]

@@ -27,7 +27,7 @@ const GPT2_VOCABULARY: usize = 50_257;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  staged plan --budget 1e21 -o schedules/x.toml\n  \
     staged plan --shape gpt2-large --stop 1.1x --law kaplan-authors --operators depth\n  \
-    staged plan --pf-days 1e-6 --law law.json --template schedules/dickens_scratch.toml\n  \
+    staged plan --law runs/pilots/law.json --template recipe.toml --shape 4x128x4 --stop 10tpp --operators feed-forward,head-size\n  \
     staged plan --curves runs/small runs/big\n\n\
     In the table, L start and L end are the losses at a stage's start and end; slope is d ln L / d ln C at its end; ratio is its steps from \
     scratch over the next stage's, to that end loss; LR step is the step of the learning-rate schedule at which it starts; hidden LR is the \
