@@ -6,14 +6,14 @@ use crate::{figures, output, shapes, train};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::Corpus;
-use measure::{GptShape, SmoothCurve};
+use measure::{GptShape, Precision, SmoothCurve};
 use plot::{Axis, Color, Figure, Layer, Panel, Stroke};
 use schedule::{
     DecayShape, DepthMode, Growth, MomentRule, NamedPlacement, Placement, Schedule, StageSpec,
     WidthMode,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -151,6 +151,16 @@ fn cases() -> Vec<Case> {
 impl GrowthBench {
     pub fn run(self) -> Result<()> {
         let schedule = self.recipe.read()?;
+        if schedule.machine().precision == Precision::Bf16 {
+            bail!(
+                "{}: machine.precision = \"bf16\": must be f32, for growths are measured on the CPU",
+                self.recipe.path().display()
+            );
+        }
+        let mut seeds = HashSet::new();
+        if let Some(seed) = self.seeds.iter().find(|seed| !seeds.insert(**seed)) {
+            bail!("--seeds: {seed} is given twice");
+        }
         if !self.updates.is_multiple_of(EVERY) {
             bail!("--updates {}: must be a multiple of {EVERY}", self.updates);
         }
@@ -191,7 +201,7 @@ impl GrowthBench {
         std::fs::create_dir_all(&self.out)
             .with_context(|| format!("{} cannot be made", self.out.display()))?;
         let begun = self.out.join("curves.csv").exists();
-        self.settings(&schedule)?;
+        self.settings(&schedule, begun)?;
         prepare_text(&schedule, &self.out, begun, &mut |_| (), &AtomicBool::new(false))?;
         let corpus = Arc::new(open_corpus(&schedule, &self.out)?);
         let mut measured = Measured::open(&self.out.join("curves.csv"))?;
@@ -205,8 +215,8 @@ impl GrowthBench {
         if self.json { output::json(&reports) } else { print(&reports) }
     }
 
-    /// Writes down what is measured, or errs if the folder holds something else.
-    fn settings(&self, schedule: &Schedule) -> Result<()> {
+    /// Writes down what is measured, or errs if the folder holds something else. Settings of which nothing is measured count for nothing.
+    fn settings(&self, schedule: &Schedule, begun: bool) -> Result<()> {
         let path = self.out.join("settings.toml");
         let Self { narrow, shallow, steps, updates, .. } = self;
         let settings = format!(
@@ -218,6 +228,9 @@ impl GrowthBench {
         }
         match std::fs::read_to_string(&path) {
             Ok(held) if held == settings => Ok(()),
+            Ok(held) if held.starts_with("# --narrow ") && !begun => {
+                output::write_file(&path, &settings)
+            }
             Ok(held) if held.starts_with("# --narrow ") => {
                 let pairs = held.lines().zip(settings.lines());
                 let apart = pairs.into_iter().find(|(there, here)| there != here);

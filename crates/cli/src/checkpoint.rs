@@ -3,10 +3,11 @@ use anyhow::{Context, Result, bail};
 use corpus::{Corpus, Tokenizer};
 use measure::Precision;
 use model::{DeviceChoice, Gpt};
-use schedule::{DataSource, Schedule};
+use schedule::Schedule;
 use state::{
     Checkpoint, CheckpointInfo, CheckpointStore, STATE_FILE, Skipped, StateError, TOKENIZER_FILE,
 };
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use trainer::{RunFolder, run_tokenizer};
 
@@ -50,10 +51,10 @@ impl OpenedCheckpoint {
         self.run.as_ref()
     }
 
-    /// Errs unless tokens of a vocabulary mean the same to this checkpoint.
+    /// Errs where tokens of a vocabulary mean something else to this checkpoint.
     pub fn check_vocabulary(&self, whose: &str, vocabulary: &str) -> Result<()> {
         let here = &self.info.origin.vocabulary;
-        if vocabulary != here {
+        if !corpus::may_be_one(vocabulary, here) {
             bail!(
                 "{whose}: its vocabulary is {vocabulary}, the checkpoint's {here}; use tokens made \
                  with the checkpoint's tokenizer"
@@ -64,13 +65,16 @@ impl OpenedCheckpoint {
 
     /// The tokenizer of its tokens: the run's, or the one that was imported with it.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let due = &self.info.origin.vocabulary;
+        if let Some(plain) = Tokenizer::plain(due) {
+            return Ok(plain);
+        }
         let Some(RunOfCheckpoint { schedule, root }) = &self.run else {
             return own_tokenizer(&self.path, &self.info)?.with_context(|| {
                 format!(
                     "{}: lies in no run and has no tokenizer.json, so nothing says how its tokens are written; put that of the \
-                     vocabulary {} there",
+                     vocabulary {due} there",
                     self.path.display(),
-                    self.info.origin.vocabulary
                 )
             });
         };
@@ -80,12 +84,28 @@ impl OpenedCheckpoint {
                 "{name}: the tokenizer of its token file is not known (no tokenizer.json beside it)"
             )
         })?;
-        let language = matches!(schedule.data(), DataSource::Synthetic(_));
-        if !language {
-            self.check_vocabulary(&name, &tokenizer.vocabulary()?)?;
+        if !fits(&tokenizer, &self.info) {
+            let found = tokenizer.vocabulary()?;
+            bail!("{name}: its vocabulary is {found} now, and the checkpoint's {due}");
         }
         Ok(tokenizer)
     }
+}
+
+/// Errs for a name that a run would take for one of its own checkpoints.
+pub fn check_no_runs_own(out: &Path) -> Result<()> {
+    let Some(name) = out.file_name().and_then(OsStr::to_str) else { return Ok(()) };
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok();
+    let run = folder.as_deref().and_then(Path::parent).filter(|run| RunFolder::is_run(run));
+    let is_among = run.is_some_and(|run| folder == Some(RunFolder::checkpoints_of(run)));
+    if is_among && CheckpointStore::is_own_name(name) {
+        bail!(
+            "-o {}: the run would take it for a checkpoint of its own; choose another name, as grown",
+            out.display()
+        );
+    }
+    Ok(())
 }
 
 /// Errs if a run's data is not what its checkpoint learnt from any more.

@@ -1,4 +1,4 @@
-use crate::checkpoint::{locate, tokenizer_along};
+use crate::checkpoint::{check_no_runs_own, locate, tokenizer_along};
 use crate::{output, train};
 use anyhow::Result;
 use clap::Args;
@@ -36,6 +36,7 @@ struct Report {
 
 impl Export {
     pub fn run(self) -> Result<()> {
+        check_no_runs_own(&self.out)?;
         let (path, run) = locate(&self.checkpoint, CheckpointStore::newest_model)?;
         let checkpoint = Checkpoint::open_params(&path)?;
         let tokenizer = tokenizer_along(run.as_deref(), &checkpoint);

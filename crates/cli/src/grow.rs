@@ -1,4 +1,4 @@
-use crate::checkpoint::{NewestOf, check_data, locate, tokenizer_along};
+use crate::checkpoint::{NewestOf, check_data, check_no_runs_own, locate, tokenizer_along};
 use crate::progress::Counter;
 use crate::{output, train};
 use anyhow::{Context, Result, anyhow, bail};
@@ -11,7 +11,6 @@ use rand_chacha::ChaCha8Rng;
 use schedule::{DepthMode, Growth, MomentRule, NamedPlacement, Placement, WidthMode};
 use serde::Serialize;
 use state::{Checkpoint, CheckpointStore, TOKENIZER_FILE, write_folder};
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -52,7 +51,7 @@ pub struct Grow {
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
     /// How to make new weights: one mode for the width [default: fresh], one for the depth [default: copy_identity]
-    #[arg(long, value_enum, value_delimiter = ',', num_args = 1..)]
+    #[arg(long, value_enum, value_delimiter = ',')]
     mode: Vec<Mode>,
     /// Size of the differences between copies that split makes, relative to the matrix [default: 0.5]
     #[arg(long, value_name = "X")]
@@ -143,7 +142,10 @@ impl Grow {
         };
         let before = from.info().shape;
         let to = self.target(&before)?;
-        to.check().map_err(|error| in_words_of_the_command(&error))?;
+        to.check().map_err(|error| match self.width {
+            Some(factor) => anyhow!("--width {factor}: makes {error}"),
+            None => in_words_of_the_command(&error),
+        })?;
         let parametrization = from.info().parametrization;
         // As in a run, so that a growth after a growth draws other numbers.
         let seed = growth_seed(self.seed, from.info().position.growths());
@@ -298,7 +300,9 @@ impl Grow {
         let shape = from.info().shape;
         let (set, on) = if let Some(run) = run {
             let schedule = RunFolder::schedule_of(run)?;
-            let corpus = open_corpus(&schedule, run)?;
+            let corpus = open_corpus(&schedule, run).context(
+                "the loss is checked on the run's held-out tokens; --no-check grows without",
+            )?;
             check_data(from.info(), &corpus, run)?;
             let n = (CHECK_SEQUENCES * shape.context_len) as u64;
             let set = EvaluationSet::new(&corpus, n, shape.context_len);
@@ -314,22 +318,6 @@ impl Grow {
         };
         Ok((set, on))
     }
-}
-
-/// Errs for a name that a run would take for one of its own checkpoints.
-fn check_no_runs_own(out: &Path) -> Result<()> {
-    let Some(name) = out.file_name().and_then(OsStr::to_str) else { return Ok(()) };
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok();
-    let run = folder.as_deref().and_then(Path::parent).filter(|run| RunFolder::is_run(run));
-    let is_among = run.is_some_and(|run| folder == Some(RunFolder::checkpoints_of(run)));
-    if is_among && CheckpointStore::is_own_name(name) {
-        bail!(
-            "-o {}: the run would take it for a checkpoint of its own; choose another name, as grown",
-            out.display()
-        );
-    }
-    Ok(())
 }
 
 /// Writes the grown checkpoint into a folder and shows how far it is; returns its bytes.

@@ -1,3 +1,4 @@
+use crate::checkpoint::check_no_runs_own;
 use crate::{output, train};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -39,6 +40,7 @@ struct Report {
 
 impl Import {
     pub fn run(self) -> Result<()> {
+        check_no_runs_own(&self.out)?;
         let tokenizer = self.tokenizer()?;
         let (vocabulary, json) = (tokenizer.vocabulary()?, tokenizer.to_json()?);
         let described = ImportedVocabulary {

@@ -18,5 +18,5 @@ pub use lock::open_locked;
 pub use prepare::{Prepared, encode_text, prepare};
 pub use synthetic::SyntheticLanguage;
 pub use text::Cleaning;
-pub use token_file::{TokenFile, TokenFileInfo, is_unknown};
+pub use token_file::{TokenFile, TokenFileInfo, is_unknown, may_be_one};
 pub use tokenizer::{Tokenizer, TokenizerChoice};

@@ -21,6 +21,11 @@ pub fn is_unknown(vocabulary: &str) -> bool {
     vocabulary.starts_with(UNKNOWN)
 }
 
+/// Whether two vocabularies may be one: they have one name, or of one of them only the size is known.
+pub fn may_be_one(vocabulary: &str, other: &str) -> bool {
+    vocabulary == other || is_unknown(vocabulary) || is_unknown(other)
+}
+
 /// What the JSON beside a token file says of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -173,8 +178,9 @@ fn read_info(path: &Path) -> Result<TokenFileInfo, CorpusError> {
     let text = std::fs::read(path).map_err(CorpusError::io(path))?;
     let info: TokenFileInfo = serde_json::from_slice(&text)
         .map_err(|error| CorpusError::file(path, format!("not a token file's record: {error}")))?;
-    if info.n_vocab == 0 {
-        return Err(CorpusError::file(path, "n_vocab = 0: must be at least 1"));
+    if !(1..=MOST_VOCABULARY as usize).contains(&info.n_vocab) {
+        let reason = format!("n_vocab = {}: must be from 1 to {MOST_VOCABULARY}", info.n_vocab);
+        return Err(CorpusError::file(path, reason));
     }
     Ok(info)
 }
@@ -291,7 +297,7 @@ mod tests {
         let record = TokenFileInfo::path_for(&path);
         let text = std::fs::read_to_string(&record).unwrap();
         std::fs::write(record, text.replace("\"n_vocab\": 300", "\"n_vocab\": 0")).unwrap();
-        assert!(message(&good).contains("n_vocab = 0: must be at least 1"));
+        assert!(message(&good).contains("n_vocab = 0: must be from 1 to 10000000"));
     }
 
     #[test]

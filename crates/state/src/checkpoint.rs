@@ -393,5 +393,7 @@ pub(crate) fn read_info(path: &Path) -> Result<CheckpointInfo, StateError> {
         let reason = format!("checksum {found} where {} was written", file.xxh3);
         return Err(StateError::broken(path, reason));
     }
+    let shape = file.state.shape.check();
+    shape.map_err(|error| StateError::broken(path, format!("shape: {error}")))?;
     Ok(file.state)
 }

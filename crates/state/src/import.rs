@@ -10,48 +10,12 @@ use crate::{
 use half::{bf16, f16};
 use measure::{GptShape, Parametrization, ShapeError};
 use safetensors::{Dtype, SafeTensors};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// The keys of config.json that say what model it is; the others say how it is trained or sampled from.
-#[derive(Deserialize)]
-struct Config {
-    n_layer: usize,
-    n_embd: usize,
-    n_head: usize,
-    #[serde(default)]
-    n_inner: Option<usize>,
-    n_positions: usize,
-    vocab_size: usize,
-    #[serde(default = "gelu_new")]
-    activation_function: String,
-    #[serde(default = "norm_eps")]
-    layer_norm_epsilon: f64,
-    #[serde(default = "yes")]
-    tie_word_embeddings: bool,
-    #[serde(default = "yes")]
-    scale_attn_weights: bool,
-    #[serde(default)]
-    scale_attn_by_inverse_layer_idx: bool,
-    #[serde(default)]
-    add_cross_attention: bool,
-}
-
-fn gelu_new() -> String {
-    "gelu_new".to_string()
-}
-
-fn norm_eps() -> f64 {
-    1e-5
-}
-
-fn yes() -> bool {
-    true
-}
 
 /// What an imported model's tokens mean.
 #[derive(Clone, Copy, Debug)]
@@ -146,37 +110,63 @@ fn in_its_words(error: &ShapeError) -> String {
     }
 }
 
+/// A key of config.json, or why it is of no use.
+fn value_of<T: DeserializeOwned>(
+    config: &Value,
+    key: &str,
+    default: Option<T>,
+) -> Result<T, String> {
+    match (config.get(key), default) {
+        (Some(value), _) => {
+            T::deserialize(value).map_err(|error| format!("{key} = {value}: {error}"))
+        }
+        (None, Some(default)) => Ok(default),
+        (None, None) => Err(format!("{key} is missing")),
+    }
+}
+
 /// The model's shape and the epsilon of its norms.
 fn read_config(path: &Path) -> Result<(GptShape, f64), StateError> {
-    let broken = |reason: String| StateError::broken(path, reason);
     let text = fs::read(path).map_err(StateError::io(path))?;
-    let json: Value = serde_json::from_slice(&text).map_err(|e| broken(e.to_string()))?;
-    let due = |key: &str, found: String, due: &[&str]| {
+    let config = serde_json::from_slice(&text).map_err(|error| error.to_string());
+    config
+        .and_then(|config| described_by(&config))
+        .map_err(|reason| StateError::broken(path, reason))
+}
+
+/// What the keys say that say what model it is; the others say how it is trained or sampled from.
+fn described_by(config: &Value) -> Result<(GptShape, f64), String> {
+    let due = |key: &str, default: &str, due: &[&str]| {
+        let found = match config.get(key) {
+            Some(Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+            None => default.to_string(),
+        };
         if due.contains(&found.as_str()) {
             return Ok(());
         }
-        Err(broken(format!("{key} = {found}: models of this program have {}", due.join(" or "))))
+        Err(format!("{key} = {found}: models of this program have {}", due.join(" or ")))
     };
-    let model_type = json["model_type"].as_str().unwrap_or("nothing").to_string();
-    due("model_type", model_type, &["gpt2"])?;
-    let config: Config = serde_json::from_slice(&text).map_err(|e| broken(e.to_string()))?;
-    due("activation_function", config.activation_function, &["gelu_new", "gelu_pytorch_tanh"])?;
-    due("scale_attn_weights", config.scale_attn_weights.to_string(), &["true"])?;
-    let by_layer = config.scale_attn_by_inverse_layer_idx;
-    due("scale_attn_by_inverse_layer_idx", by_layer.to_string(), &["false"])?;
-    due("add_cross_attention", config.add_cross_attention.to_string(), &["false"])?;
-    let norm_eps = config.layer_norm_epsilon;
+    due("model_type", "nothing", &["gpt2"])?;
+    due("activation_function", "gelu_new", &["gelu_new", "gelu_pytorch_tanh"])?;
+    due("scale_attn_weights", "true", &["true"])?;
+    due("scale_attn_by_inverse_layer_idx", "false", &["false"])?;
+    due("add_cross_attention", "false", &["false"])?;
+    let norm_eps = value_of(config, "layer_norm_epsilon", Some(1e-5))?;
     if !(0.0..=1.0).contains(&norm_eps) {
-        return Err(broken(format!("layer_norm_epsilon = {norm_eps}: must be from 0 to 1")));
+        return Err(format!("layer_norm_epsilon = {norm_eps}: must be from 0 to 1"));
     }
+    let size = |key| value_of::<usize>(config, key, None);
+    let d_model = size("n_embd")?;
+    let d_ff = value_of::<Option<usize>>(config, "n_inner", Some(None))?;
     let shape = GptShape {
-        d_ff: config.n_inner.unwrap_or(config.n_embd.saturating_mul(4)),
-        n_vocab: config.vocab_size,
-        context_len: config.n_positions,
-        tied_head: config.tie_word_embeddings,
-        ..GptShape::gpt2(config.n_layer, config.n_embd, config.n_head)
+        d_ff: d_ff.unwrap_or(d_model.saturating_mul(4)),
+        n_vocab: size("vocab_size")?,
+        context_len: size("n_positions")?,
+        tied_head: value_of(config, "tie_word_embeddings", Some(true))?,
+        ..GptShape::gpt2(size("n_layer")?, d_model, size("n_head")?)
     };
-    shape.check().map_err(|error| broken(in_its_words(&error)))?;
+    shape.check().map_err(|error| in_its_words(&error))?;
     Ok((shape, norm_eps))
 }
 
@@ -192,7 +182,9 @@ impl<'a> Source<'a> {
     fn new(path: &'a Path, bytes: &'a [u8], shape: &GptShape) -> Result<Self, StateError> {
         let broken = |reason: String| StateError::broken(path, reason);
         let file = SafeTensors::deserialize(bytes);
-        let file = file.map_err(|error| broken(format!("not safetensors: {error}")))?;
+        let file = file.map_err(|error| {
+            broken(format!("{} bytes that are no whole safetensors file: {error}", bytes.len()))
+        })?;
         let mut left: BTreeSet<String> = file.names().into_iter().map(str::to_string).collect();
         let mut names = BTreeMap::new();
         for id in inventory(shape) {
@@ -379,6 +371,9 @@ mod tests {
             ("add_cross_attention", true.into()),
             ("vocab_size", 5.into()),
             ("layer_norm_epsilon", (-1.0).into()),
+            ("layer_norm_epsilon", "small".into()),
+            ("n_layer", "4".into()),
+            ("scale_attn_weights", serde_json::Value::Null),
         ] {
             let error = config(key, value);
             assert!(error.contains("config.json") && error.contains(key), "{error}");

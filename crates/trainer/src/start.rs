@@ -78,7 +78,7 @@ impl StartingModel {
         let info = self.checkpoint.info();
         // Token files of other programs do not say which vocabulary they are of, only how large it is.
         let (there, here) = (&info.origin.vocabulary, &origin.vocabulary);
-        if !(corpus::is_unknown(there) || corpus::is_unknown(here)) {
+        if !corpus::may_be_one(there, here) {
             same(&self.path, "vocabulary", there, here)?;
         }
         same(&self.path, "size of the vocabulary", &info.shape.n_vocab, &n_vocab)?;

@@ -241,6 +241,7 @@ fn bad_input_is_explained_and_leaves_no_trace() {
 #[test]
 fn nothing_takes_the_place_of_what_is_not_its_own() {
     let cases = [
+        ("bench growth tiny.toml --seeds 1 2 1 -o new", "--seeds: 1 is given twice"),
         (
             "bench growth tiny.toml --narrow 1x12x2 --shallow 1x16x2 -o new",
             "--narrow 1x12x2: does not grow into 1x16x2 by duplicate: growth.width = duplicate",

@@ -20,6 +20,10 @@ fn a_run_is_exported_once_and_whole() {
     let files = fs::read_dir(world.path("out")).unwrap().count();
     assert_eq!(files, 1, "nothing is left beside it");
     assert!(world.bad("export run -o out/model").contains("is there already"));
+    let own = world.bad("export run -o run/checkpoints/step-00000099");
+    assert!(own.contains("the run would take it for a checkpoint of its own"), "{own}");
+    let own = world.bad("import out/model --tokenizer bytes -o run/checkpoints/step-00000099");
+    assert!(own.contains("the run would take it for a checkpoint of its own"), "{own}");
     assert!(world.bad("export absent -o other").contains("absent: neither a checkpoint"));
     assert!(!world.path("other").exists());
 }
@@ -43,6 +47,21 @@ fn ways_of_growing_are_compared_once() {
     assert!(number("split 1", "cosine") < 0.999, "{report}");
     let curves = fs::read(world.path("grown/curves.csv")).unwrap();
     assert_eq!(world.json(bench), report);
+    assert!(world.bad(&bench.replace("60", "61")).contains("was measured with other settings"));
+    // What failed before anything was measured stands in nobody's way.
+    let text = STAGED.replace(
+        "source = \"synthetic\", n_words = 16, language_seed = 1",
+        "source = \"text\", files = [\"missing.txt\"]",
+    );
+    let text = text.split("from_scratch").next().unwrap().to_string()
+        + "[[stages]]\nn_layers = 2\nd_model = 32\nn_heads = 4\nuntil = { steps = 400 }\n";
+    world.write("text.toml", text);
+    let other = bench.replace("recipe.toml", "text.toml").replace("grown", "other");
+    assert!(world.bad(&other).contains("missing.txt"));
+    let few = "--text short.txt -o other";
+    world.write("short.txt", "too short");
+    let again = world.bad(&other.replace("-o other", few));
+    assert!(again.contains("short.txt") || again.contains("too few"), "{again}");
     assert_eq!(fs::read(world.path("grown/curves.csv")).unwrap(), curves);
 }
 
@@ -98,6 +117,12 @@ fn a_model_of_transformers_is_imported_grown_and_trained_on() {
     let told = lossy(&output.stderr);
     assert!(output.status.success() && told.contains("begins with the model of"), "{told}");
     assert!(loss("eval deeper --text book.txt") < due);
+    // Bytes are bytes, whatever became of the run's token file.
+    fs::remove_dir_all(world.path("deeper/data")).unwrap();
+    assert!(world.good("sample deeper --prompt It --tokens 5").starts_with("It"));
+    let grow = world.bad("grow deeper --depth 3 -o deepest");
+    assert!(grow.contains("--no-check grows without"), "{grow}");
+    world.good("grow deeper --depth 3 --no-check -o deepest");
     world.write("wide.toml", BYTES.replace("context_len = 16", &from("grown")));
     let refused = world.bad("train wide.toml --out wide");
     assert!(refused.contains("model.start: its n_layers is 2, and 1 in the run"), "{refused}");
@@ -149,6 +174,13 @@ fn a_grown_checkpoint_knows_its_tokenizer_and_takes_plain_token_files() {
     let tokens = "data = { source = \"tokens\", file = \"tokens.bin\" }";
     world.write("plain.toml", plain.replace(data, tokens));
     world.good("train plain.toml --out plain");
+    assert!(world.bad("sample plain --prompt It").contains("no tokenizer.json beside it"));
+    fs::copy(world.path("hf/tokenizer.json"), world.path("tokens.bin.tokenizer.json")).unwrap();
+    assert!(world.good("sample plain --prompt It --tokens 5").starts_with("It"));
+    assert!(world.good("eval plain --text book.txt").contains("bits per byte"));
+    let described = "eval plain --tokens run/data/tokens.bin";
+    assert!(world.good(described).contains("nats per token"));
+    fs::remove_file(world.path("tokens.bin.tokenizer.json")).unwrap();
     world.good("grow plain --depth 3 -o deeper");
     assert!(world.bad("sample deeper --prompt It").contains("has no tokenizer.json"));
     fs::copy(world.path("hf/tokenizer.json"), world.path("deeper/tokenizer.json")).unwrap();
