@@ -201,7 +201,9 @@ impl Fit {
             ))?;
         }
         for compute in &found.left_out {
-            output::note(&format!("left out: C {compute:.3e} has no minimum between its sizes"));
+            output::note(&format!(
+                "left out: C {compute:.3e} has fewer than four sizes, or no minimum between them"
+            ));
         }
         Ok(())
     }

@@ -4,7 +4,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use measure::GptShape;
 use scaling::plan::Operators;
 use scaling::published::{
-    AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH, KAPLAN_STEPS,
+    AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, CHINCHILLA_RUNS, KAPLAN_CRITICAL_BATCH,
+    KAPLAN_RUNS, KAPLAN_STEPS, PublishedRuns,
 };
 use scaling::{
     BatchPolicy, Fit, FittedLaw, FittedRecipe, GrownRun, LawForm, Pace, Quantity, StepLaw, SumLaw,
@@ -29,7 +30,7 @@ pub fn is_pace(pace: f64) -> bool {
 const LEAST_PACE: f64 = 1e-3;
 
 /// A factor beyond a law's data from which it is said.
-const FAR: f64 = 2.0;
+pub const FAR: f64 = 2.0;
 
 /// What is exactly that far may come out a little farther.
 const ROUNDING: f64 = 1.0 + 1e-9;
@@ -52,6 +53,7 @@ pub struct PlanningLaw {
     pub equation: &'static str,
     law: Law,
     fit: Option<Fit>,
+    published: Option<PublishedRuns>,
 }
 
 #[derive(Clone, Copy)]
@@ -63,14 +65,24 @@ enum Law {
 impl PlanningLaw {
     pub fn open(name: &str) -> Result<Self> {
         let published = match name {
-            "kaplan" => Some((Law::Steps(KAPLAN_STEPS), LawForm::KaplanSteps)),
-            "kaplan-authors" => Some((Law::Steps(AUTHORS_STEPS), LawForm::KaplanSteps)),
-            "chinchilla" => Some((Law::Tokens(CHINCHILLA), LawForm::Tokens)),
-            "chinchilla-corrected" => Some((Law::Tokens(CHINCHILLA_CORRECTED), LawForm::Tokens)),
+            "kaplan" => Some((Law::Steps(KAPLAN_STEPS), KAPLAN_RUNS)),
+            "kaplan-authors" => Some((Law::Steps(AUTHORS_STEPS), KAPLAN_RUNS)),
+            "chinchilla" => Some((Law::Tokens(CHINCHILLA), CHINCHILLA_RUNS)),
+            "chinchilla-corrected" => Some((Law::Tokens(CHINCHILLA_CORRECTED), CHINCHILLA_RUNS)),
             _ => None,
         };
-        if let Some((law, form)) = published {
-            return Ok(Self { name: name.to_string(), equation: form.equation(), law, fit: None });
+        if let Some((law, runs)) = published {
+            let form = match law {
+                Law::Tokens(_) => LawForm::Tokens,
+                Law::Steps(_) => LawForm::KaplanSteps,
+            };
+            return Ok(Self {
+                name: name.to_string(),
+                equation: form.equation(),
+                law,
+                fit: None,
+                published: Some(runs),
+            });
         }
         let text = std::fs::read_to_string(name).with_context(|| {
             format!(
@@ -90,6 +102,7 @@ impl PlanningLaw {
             equation: fit.law.equation(),
             law: Law::Tokens(law),
             fit: Some(fit),
+            published: None,
         })
     }
 
@@ -119,6 +132,12 @@ impl PlanningLaw {
     /// What the runs were that it was fitted to, where its file tells.
     pub fn recipe(&self) -> Option<FittedRecipe> {
         self.fit.as_ref().and_then(|fit| fit.recipe)
+    }
+
+    /// The vocabulary of the runs of a published law, where it is far from one of so many tokens.
+    pub fn other_vocabulary(&self, n_vocab: usize) -> Option<usize> {
+        let own = self.published?.n_vocab;
+        (n_vocab as f64 > FAR * own as f64 || (n_vocab as f64) * FAR < own as f64).then_some(own)
     }
 
     /// Whether it is of a file, and no published one.
@@ -271,14 +290,21 @@ impl PlanningLaw {
 
     /// How far a plan goes beyond the data of its law.
     pub fn extrapolation(&self, sizes: &[f64], tokens: f64) -> Vec<String> {
-        let Some(fit) = &self.fit else { return Vec::new() };
         // A law in steps is fitted to runs of one batch.
-        let steps = fit.batch_tokens.map_or(1.0, |batch| tokens / batch);
+        let batch = self.fit.as_ref().and_then(|fit| fit.batch_tokens);
+        let steps = batch.map_or(1.0, |batch| tokens / batch);
+        let factor = |quantity, value: f64| match (&self.fit, self.published) {
+            (Some(fit), _) => fit.extrapolation(quantity, value),
+            (None, Some(runs)) if quantity == Quantity::Params => {
+                (value / runs.sizes.1).max(runs.sizes.0 / value)
+            }
+            (None, _) => 1.0,
+        };
         let ends = [sizes.first(), sizes.last().filter(|_| sizes.len() > 1)];
         let sizes = ends.into_iter().flatten().map(|n_params| (Quantity::Params, *n_params));
         sizes
             .chain([(Quantity::Tokens, tokens), (Quantity::Steps, steps)])
-            .map(|(quantity, value)| (quantity, value, fit.extrapolation(quantity, value)))
+            .map(|(quantity, value)| (quantity, value, factor(quantity, value)))
             .filter(|(_, _, factor)| *factor > FAR * ROUNDING)
             .map(|(quantity, value, factor)| {
                 format!(
@@ -371,7 +397,7 @@ fn policies(law: StepLaw, pace: Pace) -> Vec<(String, TrainingCost)> {
     policies.into_iter().map(|(name, policy)| (name, cost(policy))).collect()
 }
 
-/// Tokens of a batch, or FLOPs of pilot runs, that are none any more.
+/// What no parameters, tokens or FLOPs of pilot runs amount to.
 const MOST_AMOUNT: f64 = 1e40;
 
 /// A fitted law from what its file holds.
@@ -398,9 +424,33 @@ pub fn fit_of(text: &str, name: &str) -> Result<Fit> {
             ),
         }
     }
-    for (key, value) in [("batch_tokens", fit.batch_tokens), ("compute", fit.compute)] {
-        if let Some(value) = value.filter(|value| !(*value > 0.0 && *value < MOST_AMOUNT)) {
-            bail!("{name}: {key} = {value}: must be positive and below {MOST_AMOUNT:e}");
+    if let Some(batch) = fit.batch_tokens {
+        let most = MOST_BATCH_TOKENS as f64;
+        if !(1.0..=most).contains(&batch) {
+            bail!("{name}: batch_tokens = {batch}: must be from 1 to {most}");
+        }
+    }
+    if let Some(compute) = fit.compute.filter(|value| !(*value > 0.0 && *value < MOST_AMOUNT)) {
+        bail!("{name}: compute = {compute}: must be positive and below {MOST_AMOUNT:e}");
+    }
+    if let Some(grown) = &fit.grown {
+        for (key, value) in [
+            ("small", grown.small),
+            ("tokens_small", grown.tokens_small),
+            ("large", grown.large),
+            ("tokens_large", grown.tokens_large),
+            ("loss", grown.loss),
+        ] {
+            if !(value > 0.0 && value < MOST_AMOUNT) {
+                bail!("{name}: grown.{key} = {value}: must be positive and below {MOST_AMOUNT:e}");
+            }
+        }
+        if grown.large <= grown.small {
+            bail!(
+                "{name}: grown.large = {}: must be above grown.small = {}",
+                grown.large,
+                grown.small
+            );
         }
     }
     if let Some(recipe) = &fit.recipe {

@@ -17,8 +17,8 @@ struct Report {
 }
 
 /// A run's held-out loss over compute, smoothed, with a warning where the learning rate falls: losses from there on are no
-/// points of one curve.
-fn steady_curve(path: &Path) -> Result<SmoothCurve> {
+/// points of one curve; and its N.
+fn steady_curve(path: &Path) -> Result<(f64, SmoothCurve)> {
     let file = RunFolder::curve_file(path);
     check_random_start(&run_of(&file))?;
     let curve = LearningCurve::read(&file)?;
@@ -36,7 +36,9 @@ fn steady_curve(path: &Path) -> Result<SmoothCurve> {
             file.display()
         ));
     }
-    SmoothCurve::of_run(&curve).with_context(|| file.display().to_string())
+    let smooth = SmoothCurve::of_run(&curve).with_context(|| file.display().to_string())?;
+    let n_params = curve.points.last().map(|end| end.compute_flops / (6.0 * end.tokens as f64));
+    Ok((n_params.unwrap_or(0.0), smooth))
 }
 
 /// Prints the best growth between each curve and the next.
@@ -48,13 +50,15 @@ pub fn report(files: &[PathBuf], json: bool) -> Result<()> {
     let folders: Vec<PathBuf> = paths.iter().map(|path| run_of(path)).collect();
     check_comparable_in(&folders).context("--curves")?;
     let curves = files.iter().map(|path| steady_curve(path)).collect::<Result<Vec<_>>>()?;
-    let first = curves.windows(2).position(|pair| pair[0].lowest_loss() < pair[1].lowest_loss());
-    if let Some(i) = first {
-        output::note(&format!(
-            "{} ends below {}: the smallest model comes first",
-            files[i].display(),
-            files[i + 1].display()
-        ));
+    let (sizes, curves): (Vec<f64>, Vec<SmoothCurve>) = curves.into_iter().unzip();
+    if let Some(i) = sizes.windows(2).position(|pair| pair[0] >= pair[1]) {
+        bail!(
+            "--curves: {}: N = {:.3e}, after N = {:.3e} of {}: the smallest model comes first",
+            files[i + 1].display(),
+            sizes[i + 1],
+            sizes[i],
+            files[i].display()
+        );
     }
     let growths = measured_growths(&curves);
     if json {

@@ -1,4 +1,5 @@
 use crate::law::{self, Costs, MOST_PACE, PaceSource, PlanningLaw, is_pace};
+use crate::progress::Waiting;
 use crate::table::{Row, Table};
 use crate::{figures, measured, output, plan_report, shapes};
 use anyhow::{Context, Result, bail};
@@ -50,7 +51,7 @@ pub struct Plan {
     #[arg(long)]
     shape: Option<String>,
     /// Final loss of the given shape: a multiple of its asymptote (1.1x), its loss after so many tokens per parameter from scratch
-    /// (20tpp), its compute-optimal loss (optimal), or nats per token [default: optimal]
+    /// (20tpp), its compute-optimal loss (optimal; time-optimal with --throughput), or nats per token [default: optimal]
     #[arg(
         long,
         value_name = "STOP",
@@ -145,6 +146,7 @@ pub fn plan(
         plan,
         schedule,
         law,
+        cost: costs.cost.clone(),
         policies,
         pace_from,
         assumes_gpt2: false,
@@ -157,6 +159,8 @@ pub struct Planned {
     pub plan: StagedPlan,
     pub schedule: Schedule,
     pub law: PlanningLaw,
+    /// What training costs.
+    pub cost: TrainingCost,
     /// What training costs under every batch policy, where the law tells them apart.
     pub policies: Vec<(String, TrainingCost)>,
     pub pace_from: PaceSource,
@@ -208,7 +212,10 @@ impl Plan {
             return measured::report(&self.curves, self.json);
         }
         self.check_targets()?;
-        let mut planned = self.planned()?;
+        let waiting = Waiting::new("planning");
+        let planned = self.planned();
+        drop(waiting);
+        let mut planned = planned?;
         // First what more can go wrong with.
         if let Some(figure) = &self.figure {
             figures::write(&figures::learning_curves(&planned.schedule)?, figure)?;
@@ -224,14 +231,15 @@ impl Plan {
             output::write_file(out, &text)?;
         }
         if self.json {
-            return output::json(&plan_report::json(&planned));
-        }
-        plan_report::print(&planned)?;
-        if let Some(out) = &self.out {
-            output::line(&format!("schedule: {}", out.display()))?;
-            if planned.lacks_template {
-                output::note(&format!("note: to train it: {}", plan_report::LACKS_TEMPLATE));
+            output::json(&plan_report::json(&planned))?;
+        } else {
+            plan_report::print(&planned)?;
+            if let Some(out) = &self.out {
+                output::line(&format!("schedule: {}", out.display()))?;
             }
+        }
+        if self.out.is_some() && planned.lacks_template {
+            output::note(&format!("note: to train it: {}", plan_report::LACKS_TEMPLATE));
         }
         Ok(())
     }
@@ -316,7 +324,25 @@ impl Plan {
             grow_by: self.grow_by,
         };
         let lacks_template = self.template.is_none();
-        Ok(Planned { assumes_gpt2, lacks_template, ..plan(&request, template, law, &costs)? })
+        let planned =
+            plan(&request, template, law, &costs).map_err(|error| self.of_its_stop(error))?;
+        Ok(Planned { assumes_gpt2, lacks_template, ..planned })
+    }
+
+    /// What the law has no answer to, with the end that was asked for.
+    fn of_its_stop(&self, error: anyhow::Error) -> anyhow::Error {
+        use scaling::plan::PlanError;
+        let cause = error.downcast_ref::<PlanError>();
+        let of_the_end = matches!(cause, Some(PlanError::Law(_) | PlanError::TooLong { .. }));
+        match &self.shape {
+            Some(shape) if of_the_end => error.context(match &self.stop {
+                Some(stop) => format!("--shape {shape} --stop {stop}"),
+                None => {
+                    format!("--shape {shape} to its compute-optimal loss, where no --stop is given")
+                }
+            }),
+            _ => error,
+        }
     }
 
     /// The batch of a template that was given, where the law has none.

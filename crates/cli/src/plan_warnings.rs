@@ -1,6 +1,6 @@
 //! What a plan's numbers hang on, beside its law.
 
-use crate::law::PaceSource;
+use crate::law::{FAR, PaceSource};
 use crate::plan::Planned;
 use crate::plan_report::{hidden_rate, percent, saving_exact, steps};
 use measure::Flops;
@@ -89,6 +89,7 @@ fn found(planned: &Planned) -> Vec<Warning> {
     ];
     let of_runs = [of_the_batch(planned), of_the_recipe(planned)];
     let mut found = plain(of_law.concat());
+    found.extend(of_another_vocabulary(planned));
     found.extend(of_a_missing_pace(planned));
     found.extend(plain(of_runs.concat()));
     found.extend(exact);
@@ -104,14 +105,42 @@ fn of_the_law(planned: &Planned) -> Vec<String> {
     let sizes: Vec<f64> = stages.iter().map(|stage| stage.n_params).collect();
     let tokens: f64 = stages.iter().map(|stage| stage.tokens).sum();
     let mut warnings = planned.law.extrapolation(&sizes, tokens);
+    warnings.extend(of_the_speed(planned, &sizes));
     warnings.extend(planned.law.warnings().iter().map(|warning| format!("the law: {warning}")));
     warnings
+}
+
+/// Sizes whose speed was not measured nor that of one near them.
+fn of_the_speed(planned: &Planned, sizes: &[f64]) -> Option<String> {
+    let speed = planned.cost.throughput()?;
+    let farthest = sizes.iter().copied().max_by(|a, b| {
+        let factor = |n: &f64| speed.extrapolation(*n);
+        factor(a).total_cmp(&factor(b))
+    })?;
+    let factor = speed.extrapolation(farthest);
+    (factor > FAR).then(|| {
+        format!("the speed at N = {farthest:.3e} is an extrapolation: a factor of {factor:.1} outside the sizes of --throughput")
+    })
 }
 
 /// What grows between each stage and the next.
 fn growths(planned: &Planned) -> impl Iterator<Item = Operators> {
     let between = |pair: &[Stage]| Operators::between(&pair[0].shape, &pair[1].shape);
     planned.plan.stages.windows(2).map(between)
+}
+
+/// A published law, whose losses are per token of its own vocabulary.
+fn of_another_vocabulary(planned: &Planned) -> Option<Warning> {
+    let here = planned.plan.stages[0].shape.n_vocab;
+    let own = planned.law.other_vocabulary(here)?;
+    Some(Warning::doubt(
+        "the law is of another vocabulary",
+        format!(
+            "the law {} was fitted to a vocabulary of {own}, whose losses per token are not those of one of {here}: neither the final loss nor the \
+             losses to grow at hold there; staged pilot fits a law to runs of your own",
+            planned.law.name
+        ),
+    ))
 }
 
 fn of_a_missing_pace(planned: &Planned) -> Option<Warning> {
@@ -245,9 +274,9 @@ fn of_whole_steps(planned: &Planned) -> Vec<String> {
 
 /// A growth that is later than the one whose pace was measured, or of another kind.
 fn of_the_measured_pace(planned: &Planned) -> Vec<Warning> {
-    let measured = planned.law.grew().filter(|_| planned.pace_from == PaceSource::Measured);
-    let Some(measured) = measured else { return Vec::new() };
     let plan = &planned.plan;
+    let counts = planned.pace_from == PaceSource::Measured && plan.stages.len() > 1;
+    let Some(measured) = planned.law.grew().filter(|_| counts) else { return Vec::new() };
     let last = &plan.stages[plan.stages.len() - 1];
     let from_scratch = plan.compute_from_scratch / (6.0 * last.n_params);
     let share = last.tokens_before / from_scratch;

@@ -21,16 +21,6 @@ impl CriticalBatch {
     pub fn derivative_at(&self, loss: f64) -> f64 {
         -self.tokens_at(loss) / (self.exponent * loss)
     }
-
-    /// S_min = S / (1 + B_crit / B): steps that an endless batch would need (eq. 5.4).
-    pub fn steps_min(&self, n_steps: f64, batch_tokens: f64, loss: f64) -> f64 {
-        n_steps / (1.0 + self.tokens_at(loss) / batch_tokens)
-    }
-
-    /// C_min = C / (1 + B / B_crit): compute that a tiny batch would need (eq. 5.5).
-    pub fn compute_min(&self, compute: f64, batch_tokens: f64, loss: f64) -> f64 {
-        compute / (1.0 + batch_tokens / self.tokens_at(loss))
-    }
 }
 
 /// Which batch a run is trained with, as the cost of its steps depends on it.
@@ -79,23 +69,6 @@ impl FromStr for BatchPolicy {
 #[cfg(test)]
 mod tests {
     use crate::published::KAPLAN_CRITICAL_BATCH as CRITICAL;
-
-    /// A large batch saves steps and costs compute, a small one the other way round.
-    #[test]
-    fn large_batches_come_near_the_least_steps_and_small_ones_near_the_least_compute() {
-        let b = CRITICAL.tokens_at(2.5);
-        for (times, of_steps, of_compute) in [(3.0, 0.75, 0.25), (1.0 / 3.0, 0.25, 0.75)] {
-            assert!((CRITICAL.steps_min(1.0, times * b, 2.5) - of_steps).abs() < 1e-12);
-            assert!((CRITICAL.compute_min(1.0, times * b, 2.5) - of_compute).abs() < 1e-12);
-        }
-    }
-
-    #[test]
-    fn at_the_critical_batch_steps_and_compute_are_twice_their_least() {
-        let b = CRITICAL.tokens_at(2.5);
-        assert!((CRITICAL.steps_min(1000.0, b, 2.5) - 500.0).abs() < 1e-9);
-        assert!((CRITICAL.compute_min(1e20, b, 2.5) / 5e19 - 1.0).abs() < 1e-12);
-    }
 
     #[test]
     fn the_derivative_is_that_of_the_batch() {

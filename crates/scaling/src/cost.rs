@@ -97,6 +97,11 @@ impl TrainingCost {
         Self { law, throughput: None, pace: Pace::lasting(1.0), least_growth_loss: 0.0 }
     }
 
+    /// The measured speeds that costs are in seconds by, if they are.
+    pub fn throughput(&self) -> Option<&Throughput> {
+        self.throughput.as_ref()
+    }
+
     /// The same in seconds at a measured speed: every amount of compute becomes one of time.
     #[must_use]
     pub fn in_seconds(mut self, throughput: Throughput) -> Self {

@@ -257,7 +257,7 @@ impl TrainingCost {
             let least = cheapest.map_or(f64::NAN, |ln_n| marginal(ln_n.exp(), loss));
             (marginal(n_params, loss) - least).max(0.0) * u.exp()
         };
-        let (from, to) = ((final_loss - asymptote).ln(), (1e3 * asymptote).ln());
+        let (from, to) = ((final_loss - asymptote).ln(), (1e3 * final_loss).ln());
         Ok(integrate(from, to, spared_at) / from_scratch)
     }
 }

@@ -55,6 +55,21 @@ pub const CHINCHILLA_CORRECTED: TokenLaw = TokenLaw::Sum(SumLaw {
 /// a of L(N, D), Besiroglu et al. 2024.
 pub const CHINCHILLA_PARAMS_EXPONENT: f64 = 0.3478;
 
+/// The runs that a published law was fitted to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PublishedRuns {
+    /// Tokens in their vocabulary.
+    pub n_vocab: usize,
+    /// Least and greatest N.
+    pub sizes: (f64, f64),
+}
+
+/// Those of Kaplan et al. 2020, sections 2 and 2.2: GPT-2's vocabulary, N without embeddings.
+pub const KAPLAN_RUNS: PublishedRuns = PublishedRuns { n_vocab: 50_257, sizes: (768.0, 1.5e9) };
+
+/// Those of Hoffmann et al. 2022: 70 M to 16 B parameters, embeddings counted (abstract), and the vocabulary of Gopher.
+pub const CHINCHILLA_RUNS: PublishedRuns = PublishedRuns { n_vocab: 32_000, sizes: (7e7, 1.6e10) };
+
 /// Compute-optimal parameters at a compute of C_min in PF-days, Kaplan et al. 2020, figure 14.
 pub fn kaplan_optimal_params(compute_min_pf_days: f64) -> f64 {
     1.3e9 * compute_min_pf_days.powf(0.73)

@@ -45,6 +45,13 @@ impl Throughput {
         };
         (left.1 + slope * (at - left.0)).exp()
     }
+
+    /// By what factor a size lies beyond those that were measured; 1 among them.
+    pub fn extrapolation(&self, n_params: f64) -> f64 {
+        let at = n_params.ln();
+        let (least, greatest) = (self.points[0].0, self.points[self.points.len() - 1].0);
+        (at - greatest).max(least - at).max(0.0).exp()
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +72,9 @@ mod tests {
             Throughput::new(&[(1e6, 8e4), (1.02e6, 7e4), (1e7, 1e4), (1.02e7, 8e3)]).unwrap();
         assert!((near.seconds(1e5) * 8e5 - 1.0).abs() < 1e-9);
         assert!((near.seconds(1.02e8) * 8e2 - 1.0).abs() < 1e-9);
+        for (n_params, factor) in [(1e6, 1.0), (3e6, 1.0), (1.02e8, 10.0), (1e5, 10.0)] {
+            assert!((near.extrapolation(n_params) / factor - 1.0).abs() < 1e-9, "{n_params}");
+        }
         let one = Throughput::new(&[(1e6, 1e3)]).unwrap();
         assert!((one.seconds(1e7) - 1e-2).abs() < 1e-12);
         assert!(Throughput::new(&[]).is_err());

@@ -1,6 +1,6 @@
 //! The pilot run that grows: where, and what it tells.
 
-use super::{PilotRuns, branch_point, law_path, own_compute};
+use super::{LEAST_STEPS, PilotRuns, branch_point, law_path, own_compute};
 use crate::law::fit_of;
 use crate::run_record::run_folders;
 use anyhow::Result;
@@ -57,7 +57,10 @@ impl PilotRuns<'_> {
         // Of a ramped batch the second stage has what lies behind the first.
         let first = self.steps(cost.tokens_at(n_small, growth.loss)?);
         let before = self.recipe.batch().tokens_through(first) as f64;
-        let last = self.steps(before + large.tokens - resumed).saturating_sub(first).max(1);
+        let last = self.steps(before + large.tokens - resumed).saturating_sub(first);
+        if last < LEAST_STEPS {
+            return Ok(None);
+        }
         let growth = Growth { resumed_step: Some(self.steps(resumed)), ..Growth::default() };
         let stages = vec![
             StageSpec::new(small, first, None),
@@ -87,7 +90,8 @@ pub fn without_grown_run(law: &Fit, small: &GptShape, large: &PlannedPilot) -> S
         )
     } else {
         format!(
-            "no growth from {small} to {large} pays under the law, so none was made: the pace of a grown model is not known"
+            "no growth from {small} to {large} pays under the law with {LEAST_STEPS} steps left after it, so none was made: the pace of a grown \
+             model is not known"
         )
     }
 }

@@ -6,7 +6,7 @@ use crate::GrownAt;
 use crate::published::{
     AUTHORS_GROWTH_SLOPES, AUTHORS_STEPS, CHINCHILLA, CHINCHILLA_CORRECTED, KAPLAN_CRITICAL_BATCH,
 };
-use crate::{BatchPolicy, Pace, TokenLaw};
+use crate::{BatchPolicy, KaplanLaw, Pace, PowerLaw, TokenLaw};
 use proptest::prelude::*;
 
 const SIZES: [f64; 3] = [1e6, 1e8, 1e10];
@@ -247,6 +247,25 @@ fn a_slower_pace_after_growth_saves_less_and_grows_later() {
         + (at(sizes[1], second) - at(sizes[1], first)) / ratio
         + (at(sizes[2], final_loss) - at(sizes[2], second)) / ratio;
     assert!((1.0 - paid / at(1e9, final_loss) - chains[2].saving).abs() < 1e-12);
+}
+
+/// Where the loss after endless training is next to nothing, most losses that a run passes are beyond any multiple of it.
+#[test]
+fn the_continuous_limit_counts_every_loss_however_low_the_asymptote() {
+    let params = PowerLaw { scale: 1e6, exponent: 0.5 };
+    let law =
+        TokenLaw::Kaplan(KaplanLaw { params, data: PowerLaw { scale: 1.8e13, exponent: 0.103 } });
+    let cost = TrainingCost::tokens(law);
+    for tokens_per_param in [0.1, 1.0] {
+        let final_loss = law.loss_at(1e13, tokens_per_param * 1e13);
+        let staged =
+            |factor: f64| cost.staged_saving(&[1e12, 1e13], &[factor * final_loss], final_loss);
+        let chain = [1.02, 1.1, 1.3, 2.0].map(|factor| staged(factor).unwrap());
+        let chain = chain.into_iter().fold(0.0, f64::max);
+        assert!(chain > 0.0);
+        let limit = cost.continuous_saving(1e11, 1e13, final_loss).unwrap();
+        assert!(limit > chain && limit < 1.0, "{limit} {chain}");
+    }
 }
 
 /// Two stages at a pace that passes, against growths at many losses.

@@ -34,6 +34,9 @@ impl Baseline {
     }
 }
 
+/// How far the factor of a growth may be from that of a threshold, in ln.
+const SAME_FACTOR: f64 = 0.01;
+
 /// All rules for a chain of shapes and a final loss.
 pub(crate) fn baselines(
     cost: &TrainingCost,
@@ -70,6 +73,7 @@ fn authors(
     let (mut sizes, mut losses) = (Vec::new(), Vec::new());
     let mut before = f64::INFINITY;
     let mut slopes = Vec::new();
+    let mut are_of_these_factors = true;
     for pair in shapes.windows(2) {
         let grew = Operators::between(&pair[0], &pair[1]);
         let kind = match (grew.width.is_some(), grew.depth) {
@@ -82,10 +86,14 @@ fn authors(
             (true, false) => 1,
             (true, true) => 2,
         };
-        let (_, slope) = AUTHORS_GROWTH_SLOPES[kind];
-        let small = pair[0].n_params() as f64;
+        let (factor, slope) = AUTHORS_GROWTH_SLOPES[kind];
+        let (small, large) = (pair[0].n_params() as f64, pair[1].n_params() as f64);
+        are_of_these_factors &= (large / small / factor).ln().abs() < SAME_FACTOR;
         let loss = cost.loss_at_slope(small, slope)?;
-        if loss >= before || loss <= final_loss {
+        if loss <= final_loss {
+            return Err(ScalingError::NoSolution("these thresholds before the final loss"));
+        }
+        if loss >= before {
             return Err(ScalingError::NoSolution("these thresholds in this order"));
         }
         before = loss;
@@ -95,7 +103,8 @@ fn authors(
     }
     sizes.push(last);
     let saving = cost.staged_saving(&sizes, &losses, final_loss)?;
-    Ok((saving, format!("the same shapes, grown at slopes {}", slopes.join(", "))))
+    let given_for = if are_of_these_factors { "" } else { " (given for growths by two)" };
+    Ok((saving, format!("the same shapes, grown at slopes {}{given_for}", slopes.join(", "))))
 }
 
 /// One growth to four times the parameters after the tokens that the stacking rule asks for.

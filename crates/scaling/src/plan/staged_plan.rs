@@ -62,10 +62,13 @@ pub struct CheaperAlone {
 impl CheaperAlone {
     /// Why there is no best growth from it, with what it was compared with.
     pub fn reason(&self, than: &str) -> String {
-        let less = 100.0 * self.less;
-        let decimals = if less < 1.0 { 2 } else { 0 };
+        let less = match 100.0 * self.less {
+            less if less < 1.0 => format!("{less:.2} %"),
+            less if less > 99.0 => "more than 99 %".to_string(),
+            less => format!("{less:.0} %"),
+        };
         format!(
-            "{} alone reaches that loss for {less:.decimals$} % less than {than}, so a growth from it saves more the later it comes, right up to \
+            "{} alone reaches that loss for {less} less than {than}, so a growth from it saves more the later it comes, right up to \
              the end",
             self.shape,
         )

@@ -119,6 +119,7 @@ fn the_pace_after_growth_comes_from_the_law_or_by_hand() {
     world.write("odd.toml", odd.collect::<Vec<_>>().join("\n"));
     assert!(world.bad("plot odd.toml -o odd.svg").contains("prediction.pace_over"));
 
+    what_a_grown_run_cannot_be(&world, ask, &law);
     grown["loss"] = (1.1 * grown_at).into();
     law["grown"] = grown;
     world.write("grown.json", law.to_string());
@@ -211,6 +212,56 @@ fn growths_to_many_more_parameters_than_measured_are_warned_of() {
     assert_eq!(warned("12x256x4", "").as_deref(), Some("6.2"));
     assert_eq!(warned("12x320x5", ""), None);
     assert_eq!(warned("12x128x2", " --pace 0.9"), None);
+}
+
+/// Refusals of a law whose grown run is none, by key; and what grows nothing counts on no pace.
+fn what_a_grown_run_cannot_be(world: &World, ask: &str, law: &Value) {
+    for (key, value, reason) in [
+        ("small", 0.0, "grown.small = 0: must be positive"),
+        ("tokens_large", -1.0, "grown.tokens_large = -1: must be positive"),
+        ("large", 1.0, "grown.large = 1: must be above grown.small = "),
+    ] {
+        let mut spoilt = law.clone();
+        spoilt["grown"][key] = value.into();
+        world.write("spoilt.json", spoilt.to_string());
+        let refused = world.bad(&format!("{ask} spoilt.json"));
+        assert!(refused.contains(&format!("spoilt.json: {reason}")), "{refused}");
+    }
+    // What does not grow counts on no pace.
+    let one = ask.replace("--stages 2", "--stages 1");
+    let alone = world.json(&format!("{one} grown.json"));
+    assert_eq!(alone["doubts"], serde_json::json!([]));
+}
+
+/// A published law, or a table of speeds, is not silently asked beyond what it was made from.
+#[test]
+fn what_a_plan_goes_beyond_is_said() {
+    let world = world();
+    let told = |arguments: &str, key: &str| world.json(arguments)[key].to_string();
+    let gpt2 = "plan --shape gpt2 --stop 20tpp --stages 2";
+    assert!(!told(gpt2, "doubts").contains("vocabulary"));
+    let alone = "plan --shape gpt2 --stop 20tpp --stages 1";
+    assert!(!told(alone, "warnings").contains("extrapolation"));
+    assert!(told(&format!("{gpt2} --vocab 256"), "doubts").contains("another vocabulary"));
+    let small = told("plan --budget 1e15", "warnings");
+    assert!(small.contains("outside the data of chinchilla-corrected"), "{small}");
+    world.write("one.csv", "n_params,tokens_per_second\n1e7,1e6\n");
+    let far = told(&format!("{gpt2} --throughput one.csv"), "warnings");
+    assert!(far.contains("outside the sizes of --throughput"), "{far}");
+    let near = told(&format!("{gpt2} --throughput speed.csv"), "warnings");
+    assert!(!near.contains("--throughput"), "{near}");
+    // Thresholds that were given for twice the width or depth.
+    let authors = |through: &str| {
+        told(
+            &format!("plan --shape gpt2 --stop 1.1x --law kaplan-authors --through {through}"),
+            "baselines",
+        )
+    };
+    assert!(!authors("6x768x12").contains("given for growths by two"));
+    assert!(authors("3x768x12").contains("given for growths by two"));
+    // Of an end that the law does not have, what was asked for is named.
+    let low = world.bad("plan --shape gpt2 --stop 2.0");
+    assert!(low.contains("--shape gpt2 --stop 2.0: loss 2: a model of"), "{low}");
 }
 
 /// By option, by the template, by the law's runs, or as GPT-2.

@@ -102,7 +102,10 @@ fn bad_plans_and_figures_are_explained_and_leave_no_trace() {
             "points.csv: is there already, and no planned schedule",
         ),
         ("plan --shape gpt2 --law partial.json", "partial.json: parameters.N_c is missing"),
-        ("plan --shape gpt2 --law batch.json", "batch.json: batch_tokens = -1: must be positive"),
+        (
+            "plan --shape gpt2 --law batch.json",
+            "batch.json: batch_tokens = -1: must be from 1 to 1073741824",
+        ),
         ("plan --budget 1e19 --law law.txt", "law.txt: no law of staged fit"),
         ("plan --budget 1e19 --law none", "--law: none: neither kaplan, kaplan-authors"),
         (
