@@ -121,13 +121,10 @@ pub fn check_data(info: &CheckpointInfo, corpus: &Corpus, root: &Path) -> Result
     Ok(())
 }
 
-/// The tokenizer of a checkpoint that lies in no run, where it has one.
+/// The tokenizer.json of a checkpoint that lies in no run, where it has one.
 fn own_tokenizer(path: &Path, info: &CheckpointInfo) -> Result<Option<Tokenizer>> {
     let due = &info.origin.vocabulary;
     let json = path.join(TOKENIZER_FILE);
-    if let Some(plain) = Tokenizer::plain(due) {
-        return Ok(Some(plain));
-    }
     if !json.exists() {
         return Ok(None);
     }

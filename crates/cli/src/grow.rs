@@ -50,7 +50,7 @@ pub struct Grow {
     /// Blocks afterwards [default: as before]
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
-    /// How to make new weights: one mode for the width [default: fresh], one for the depth [default: copy_identity]
+    /// How to make new weights: one mode for the width [default: fresh], one for the depth [default: copy_identity]; both as split,copy
     #[arg(long, value_enum, value_delimiter = ',')]
     mode: Vec<Mode>,
     /// Size of the differences between copies that split makes, relative to the matrix [default: 0.5]
@@ -143,8 +143,10 @@ impl Grow {
         let before = from.info().shape;
         let to = self.target(&before)?;
         to.check().map_err(|error| match self.width {
-            Some(factor) => anyhow!("--width {factor}: makes {error}"),
-            None => in_words_of_the_command(&error),
+            Some(factor) if !error.to_string().starts_with("n_layers") => {
+                anyhow!("--width {factor}: makes {error}")
+            }
+            _ => in_words_of_the_command(&error),
         })?;
         let parametrization = from.info().parametrization;
         // As in a run, so that a growth after a growth draws other numbers.

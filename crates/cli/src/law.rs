@@ -30,10 +30,14 @@ pub fn is_pace(pace: f64) -> bool {
 const LEAST_PACE: f64 = 1e-3;
 
 /// A factor beyond a law's data from which it is said.
-pub const FAR: f64 = 2.0;
+const FAR: f64 = 2.0;
 
-/// What is exactly that far may come out a little farther.
-const ROUNDING: f64 = 1.0 + 1e-9;
+/// Whether something is a factor beyond data from which it is said.
+pub fn is_far(factor: f64) -> bool {
+    // What is exactly that far may come out a little farther.
+    const ROUNDING: f64 = 1.0 + 1e-9;
+    factor > FAR * ROUNDING
+}
 
 /// How a plan's batch is chosen, from its name.
 pub fn batch(text: &str) -> Result<BatchPolicy, String> {
@@ -137,7 +141,8 @@ impl PlanningLaw {
     /// The vocabulary of the runs of a published law, where it is far from one of so many tokens.
     pub fn other_vocabulary(&self, n_vocab: usize) -> Option<usize> {
         let own = self.published?.n_vocab;
-        (n_vocab as f64 > FAR * own as f64 || (n_vocab as f64) * FAR < own as f64).then_some(own)
+        let ratio = n_vocab as f64 / own as f64;
+        is_far(ratio.max(1.0 / ratio)).then_some(own)
     }
 
     /// Whether it is of a file, and no published one.
@@ -282,10 +287,20 @@ impl PlanningLaw {
         self.grown().map(|(grown, _)| grown.tokens_small / grown.small)
     }
 
+    /// By what factor a value lies beyond the data of the law.
+    fn factor_beyond(&self, quantity: Quantity, value: f64) -> f64 {
+        match (&self.fit, self.published) {
+            (Some(fit), _) => fit.extrapolation(quantity, value),
+            (None, Some(runs)) if quantity == Quantity::Params => {
+                (value / runs.sizes.1).max(runs.sizes.0 / value)
+            }
+            (None, _) => 1.0,
+        }
+    }
+
     /// By what factor a size lies far beyond the data of the law.
     pub fn far_beyond(&self, n_params: f64) -> Option<f64> {
-        let factor = self.fit.as_ref()?.extrapolation(Quantity::Params, n_params);
-        (factor > FAR * ROUNDING).then_some(factor)
+        Some(self.factor_beyond(Quantity::Params, n_params)).filter(|factor| is_far(*factor))
     }
 
     /// How far a plan goes beyond the data of its law.
@@ -293,19 +308,12 @@ impl PlanningLaw {
         // A law in steps is fitted to runs of one batch.
         let batch = self.fit.as_ref().and_then(|fit| fit.batch_tokens);
         let steps = batch.map_or(1.0, |batch| tokens / batch);
-        let factor = |quantity, value: f64| match (&self.fit, self.published) {
-            (Some(fit), _) => fit.extrapolation(quantity, value),
-            (None, Some(runs)) if quantity == Quantity::Params => {
-                (value / runs.sizes.1).max(runs.sizes.0 / value)
-            }
-            (None, _) => 1.0,
-        };
         let ends = [sizes.first(), sizes.last().filter(|_| sizes.len() > 1)];
         let sizes = ends.into_iter().flatten().map(|n_params| (Quantity::Params, *n_params));
         sizes
             .chain([(Quantity::Tokens, tokens), (Quantity::Steps, steps)])
-            .map(|(quantity, value)| (quantity, value, factor(quantity, value)))
-            .filter(|(_, _, factor)| *factor > FAR * ROUNDING)
+            .map(|(quantity, value)| (quantity, value, self.factor_beyond(quantity, value)))
+            .filter(|(_, _, factor)| is_far(*factor))
             .map(|(quantity, value, factor)| {
                 format!(
                     "{quantity} = {value:.3e} is a factor of {factor:.1} outside the data of {}: an extrapolation",

@@ -28,7 +28,7 @@ const GPT2_VOCABULARY: usize = 50_257;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  staged plan --budget 1e21 -o schedules/x.toml\n  \
     staged plan --shape gpt2-large --stop 1.1x --law kaplan-authors --operators depth\n  \
-    staged plan --law runs/pilots/law.json --template recipe.toml --shape 4x128x4 --stop 10tpp --operators feed-forward,head-size\n  \
+    staged plan --law runs/pilots/law.json --template recipe.toml --shape 4x64x4 --stop 10tpp --operators feed-forward,head-size --grow-by 0.35\n  \
     staged plan --curves runs/small runs/big\n\n\
     In the table, L start and L end are the losses at a stage's start and end; slope is d ln L / d ln C at its end; ratio is its steps from \
     scratch over the next stage's, to that end loss; LR step is the step of the learning-rate schedule at which it starts; hidden LR is the \
@@ -334,15 +334,13 @@ impl Plan {
         use scaling::plan::PlanError;
         let cause = error.downcast_ref::<PlanError>();
         let of_the_end = matches!(cause, Some(PlanError::Law(_) | PlanError::TooLong { .. }));
-        match &self.shape {
-            Some(shape) if of_the_end => error.context(match &self.stop {
-                Some(stop) => format!("--shape {shape} --stop {stop}"),
-                None => {
-                    format!("--shape {shape} to its compute-optimal loss, where no --stop is given")
-                }
-            }),
-            _ => error,
-        }
+        let Some(shape) = self.shape.as_ref().filter(|_| of_the_end) else { return error };
+        let optimal = if self.throughput.is_some() { "time-optimal" } else { "compute-optimal" };
+        let stop = self.stop.as_ref().map_or_else(
+            || format!("to its {optimal} loss, where no --stop is given"),
+            |stop| format!("--stop {stop}"),
+        );
+        error.context(format!("--shape {shape} {stop}"))
     }
 
     /// The batch of a template that was given, where the law has none.

@@ -69,7 +69,7 @@ fn saving(plan: &Plan) -> String {
     }
     let interval =
         plan.saving_interval.map_or("no interval: the law has none".into(), |[low, high]| {
-            format!("95 % interval at this pace {} to {}", percent(low), percent(high))
+            format!("95 % interval {} to {}", percent(low), percent(high))
         });
     format!("{} ({interval})", percent(plan.saving))
 }

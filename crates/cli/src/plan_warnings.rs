@@ -1,6 +1,6 @@
 //! What a plan's numbers hang on, beside its law.
 
-use crate::law::{FAR, PaceSource};
+use crate::law::{PaceSource, is_far};
 use crate::plan::Planned;
 use crate::plan_report::{hidden_rate, percent, saving_exact, steps};
 use measure::Flops;
@@ -118,7 +118,7 @@ fn of_the_speed(planned: &Planned, sizes: &[f64]) -> Option<String> {
         factor(a).total_cmp(&factor(b))
     })?;
     let factor = speed.extrapolation(farthest);
-    (factor > FAR).then(|| {
+    is_far(factor).then(|| {
         format!("the speed at N = {farthest:.3e} is an extrapolation: a factor of {factor:.1} outside the sizes of --throughput")
     })
 }

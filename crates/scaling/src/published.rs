@@ -64,11 +64,12 @@ pub struct PublishedRuns {
     pub sizes: (f64, f64),
 }
 
-/// Those of Kaplan et al. 2020, sections 2 and 2.2: GPT-2's vocabulary, N without embeddings.
+/// Those of Kaplan et al. 2020, sections 2 and 3: GPT-2's vocabulary, N without embeddings.
 pub const KAPLAN_RUNS: PublishedRuns = PublishedRuns { n_vocab: 50_257, sizes: (768.0, 1.5e9) };
 
-/// Those of Hoffmann et al. 2022: 70 M to 16 B parameters, embeddings counted (abstract), and the vocabulary of Gopher.
-pub const CHINCHILLA_RUNS: PublishedRuns = PublishedRuns { n_vocab: 32_000, sizes: (7e7, 1.6e10) };
+/// Those of Hoffmann et al. 2022: 70 M to 16 B parameters (abstract), of which the embeddings, 512 wide or so, are some 16 M in the smallest
+/// and next to nothing in the largest, and the vocabulary of Gopher.
+pub const CHINCHILLA_RUNS: PublishedRuns = PublishedRuns { n_vocab: 32_000, sizes: (5e7, 1.6e10) };
 
 /// Compute-optimal parameters at a compute of C_min in PF-days, Kaplan et al. 2020, figure 14.
 pub fn kaplan_optimal_params(compute_min_pf_days: f64) -> f64 {

@@ -136,22 +136,20 @@ fn read_config(path: &Path) -> Result<(GptShape, f64), StateError> {
 
 /// What the keys say that say what model it is; the others say how it is trained or sampled from.
 fn described_by(config: &Value) -> Result<(GptShape, f64), String> {
-    let due = |key: &str, default: &str, due: &[&str]| {
-        let found = match config.get(key) {
-            Some(Value::String(text)) => text.clone(),
-            Some(value) => value.to_string(),
-            None => default.to_string(),
-        };
-        if due.contains(&found.as_str()) {
+    let due = |key: &str, default: Value, due: &[Value]| {
+        let found = config.get(key).unwrap_or(&default);
+        if due.contains(found) {
             return Ok(());
         }
+        let due: Vec<String> = due.iter().map(Value::to_string).collect();
         Err(format!("{key} = {found}: models of this program have {}", due.join(" or ")))
     };
-    due("model_type", "nothing", &["gpt2"])?;
-    due("activation_function", "gelu_new", &["gelu_new", "gelu_pytorch_tanh"])?;
-    due("scale_attn_weights", "true", &["true"])?;
-    due("scale_attn_by_inverse_layer_idx", "false", &["false"])?;
-    due("add_cross_attention", "false", &["false"])?;
+    due("model_type", Value::Null, &["gpt2".into()])?;
+    let activations = ["gelu_new".into(), "gelu_pytorch_tanh".into()];
+    due("activation_function", "gelu_new".into(), &activations)?;
+    due("scale_attn_weights", true.into(), &[true.into()])?;
+    due("scale_attn_by_inverse_layer_idx", false.into(), &[false.into()])?;
+    due("add_cross_attention", false.into(), &[false.into()])?;
     let norm_eps = value_of(config, "layer_norm_epsilon", Some(1e-5))?;
     if !(0.0..=1.0).contains(&norm_eps) {
         return Err(format!("layer_norm_epsilon = {norm_eps}: must be from 0 to 1"));
@@ -382,7 +380,10 @@ mod tests {
             fs::write(hf.join(CONFIG_FILE), r#"{"model_type": "llama", "hidden_size": 8}"#)
                 .unwrap();
         });
-        assert!(llama.contains("model_type = llama: models of this program have gpt2"), "{llama}");
+        assert!(
+            llama.contains(r#"model_type = "llama": models of this program have "gpt2""#),
+            "{llama}"
+        );
         let infinite = refusal(&|hf: &Path| {
             rewrite(hf, |name, dims, mut data| {
                 if name.contains("h.0.mlp.c_fc.weight") {
