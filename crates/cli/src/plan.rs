@@ -142,7 +142,7 @@ pub fn plan(
     // Growths are as late as each policy has them.
     let policies = if request.grow_by.is_none() { costs.policies.clone() } else { Vec::new() };
     let pace_from = costs.pace_from;
-    Ok(Planned {
+    let mut planned = Planned {
         plan,
         schedule,
         law,
@@ -151,7 +151,9 @@ pub fn plan(
         pace_from,
         assumes_gpt2: false,
         lacks_template: false,
-    })
+    };
+    planned.schedule = planned.schedule.clone().with_advice(plan_report::advice(&planned));
+    Ok(planned)
 }
 
 /// A plan, the schedule that it makes, and what it was made with.
@@ -490,6 +492,7 @@ fn schedule(
         pace_over: plan.pace_over,
         grow_by,
         in_seconds,
+        advice: None,
         pilot_compute: law.pilot_compute(),
         curve: PredictedCurve {
             stage: curve.iter().map(|point| point.stage).collect(),

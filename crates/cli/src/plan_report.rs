@@ -115,14 +115,14 @@ fn hinge(plan: &Plan) -> Option<String> {
 }
 
 /// Whether to grow, and what questions it.
-fn advice(planned: &Planned) -> String {
+pub fn advice(planned: &Planned) -> String {
     let advice = &planned.plan.advice;
     let doubts = doubts(planned);
     match &advice.reason {
         Some(reason) => format!("do not grow: {reason}"),
         None if advice.grow && doubts.is_empty() => "grow".to_string(),
         None if advice.grow => {
-            format!("grow, but in doubt (see the warnings): {}", doubts.join("; "))
+            format!("grow, but in doubt: {}", doubts.join("; "))
         }
         None => "none, since one stage was asked for".to_string(),
     }

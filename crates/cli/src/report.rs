@@ -120,6 +120,9 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
         let predicted = found
             .predicted_saving
             .map_or(String::new(), |saving| format!(" The plan predicted {}.", percent(saving)));
+        let advice = sides.staged[0].schedule.prediction().and_then(|plan| plan.advice.as_ref());
+        let advice =
+            advice.map_or(String::new(), |advice| format!(" It advised: {}.", escaped(advice)));
         let with_pilots = (found.pilot_compute > 0.0)
             .then(|| format!("{} with the pilot runs counted", found.with_pilots(last)));
         let counted: Vec<String> = exact.into_iter().chain(with_pilots).collect();
@@ -128,7 +131,7 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
         let _ = writeln!(
             text,
             "<p><span class=\"number\">{}</span> {what} at loss {:.4}, against the same shape from scratch, \
-             {over_seeds}{interval}{counted}.{predicted}</p>",
+             {over_seeds}{interval}{counted}.{predicted}{advice}</p>",
             percent(last.found.saving),
             last.found.loss,
         );

@@ -105,6 +105,15 @@ impl Schedule {
         Self::check(self.file, Path::new("the name"))
     }
 
+    /// The same planned run with what its plan advised.
+    #[must_use]
+    pub fn with_advice(mut self, advice: String) -> Self {
+        if let Some(prediction) = &mut self.file.prediction {
+            prediction.advice = Some(advice);
+        }
+        self
+    }
+
     /// The same run evaluated at least so many times, evenly over its steps, and saved at every tenth of them.
     ///
     /// # Errors

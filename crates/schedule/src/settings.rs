@@ -192,6 +192,9 @@ pub struct Prediction {
     /// Whether the growths were chosen by measured seconds; by 6 N D when it is absent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_seconds: bool,
+    /// Whether the plan advised to grow, and what it doubted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
     /// 6 N D of the runs that the law was fitted to, FLOPs; absent for a published law.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pilot_compute: Option<f64>,

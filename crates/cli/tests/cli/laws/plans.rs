@@ -19,16 +19,15 @@ fn what_speaks_against_a_growth_stands_beside_the_advice() {
     let by_hand = world.json(&format!("{ask} law.json --pace 0.8 -o slow.toml"));
     let text = fs::read_to_string(world.path("slow.toml")).unwrap();
     let exact = "with attention and output head counted less than 1 % is saved";
-    let advice = format!(
-        "\n# Advice: grow, but in doubt (see the warnings): {exact}\n# To be trained: data"
-    );
+    let advice = format!("\n# Advice: grow, but in doubt: {exact}\n# To be trained: data");
     assert!(text.contains(&advice), "{text}");
+    assert!(text.contains(&format!("\nadvice = \"grow, but in doubt: {exact}\"\n")), "{text}");
     assert_eq!(by_hand["doubts"], serde_json::json!([exact]));
     assert_eq!(whole["doubts"][0], "the pace is not measured");
     let untroubled = world.good(&format!("{ask} law.json --pace 0.9 --vocab 500 --context 64"));
     assert!(untroubled.contains("\nadvice: grow\n"), "{untroubled}");
     let told = world.good(&format!("{ask} law.json"));
-    let doubt = "advice: grow, but in doubt (see the warnings): the pace is not measured";
+    let doubt = "advice: grow, but in doubt: the pace is not measured";
     assert!(told.contains(doubt), "{told}");
 }
 

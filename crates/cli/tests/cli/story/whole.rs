@@ -216,7 +216,7 @@ fn a_stage_is_compared_with_its_prediction_to_its_end() {
         let end = rows[99];
         let schedule = format!(
             "{STAGED}\n[prediction]\nlaw = \"law.json\"\nbatch = \"64\"\nfinal_loss = {}\ncompute = {:e}\n\
-             compute_from_scratch = {:e}\nsaving = 0.2\n[prediction.curve]\nstage = {stages:?}\ntokens = {}\ncompute = {}\n\
+             compute_from_scratch = {:e}\nsaving = 0.2\nadvice = \"grow, but < 1\"\n[prediction.curve]\nstage = {stages:?}\ntokens = {}\ncompute = {}\n\
              loss = {}\nlow = []\nhigh = []\n",
             end.2,
             end.1,
@@ -236,6 +236,12 @@ fn a_stage_is_compared_with_its_prediction_to_its_end() {
         let last = found["savings"].as_array().unwrap().last().unwrap();
         assert!((last["saving"].as_f64().unwrap() - 0.2).abs() < 1e-3, "{found}");
         assert_eq!(found["predicted_saving"], 0.2);
+        world.good(&format!("report {name} scratch{i} -o report.html"));
+        let page = fs::read_to_string(world.path("report.html")).unwrap();
+        assert!(
+            page.contains("The plan predicted 20.0 %. It advised: grow, but &lt; 1."),
+            "{page}"
+        );
         for (stage, end) in found["stages"].as_array().unwrap().iter().zip([59, 99]) {
             let of = |key: &str| stage[key].as_f64().unwrap();
             assert!((of("actual_loss") / rows[end].2 - 1.0).abs() < 2e-3, "{per_step}: {stage}");
