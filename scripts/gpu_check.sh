@@ -64,7 +64,7 @@ row() {
     ours=$("$staged" bench step "${arguments[@]}" --device "$device" --json) || { failed="step $1"; return 0; }
     speed=$(number tokens_per_second <<< "$ours")
     if [ -n "$torch" ] && [[ $1 != *-f* ]]; then
-        theirs=$("$python" "$root/scripts/torch_step.py" "${arguments[@]}" | number tok/s) ||
+        theirs=$("$python" "$root/scripts/torch_step.py" "${arguments[@]}" --device "$device" | number tok/s) ||
             { theirs=failed; failed="PyTorch at $1"; }
         [ "$theirs" = failed ] || ratio=$(awk -v a="$speed" -v b="$theirs" 'BEGIN { printf "%.2f", a / b }')
     fi
@@ -75,7 +75,7 @@ row() {
 }
 steps() {
     torch=
-    "$python" -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null && torch=1
+    "$python" -c 'import sys, torch; torch.zeros(1, device=sys.argv[1])' "$device" 2> /dev/null && torch=1
     # shellcheck disable=SC2059
     printf "$line" shape context vocab batch micro "" tokens/s "of peak" PyTorch ratio
     row 12x640x10 256 8192 64 64 bf16

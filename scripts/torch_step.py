@@ -23,7 +23,7 @@ parser.add_argument("--context", type=int, default=1024)
 parser.add_argument("--vocab", type=int, default=50257)
 parser.add_argument("--batch", type=int, default=32)
 parser.add_argument("--micro-batch", type=int, help="sequences a pass; by default all")
-parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+parser.add_argument("--device", default="cuda", help="cuda, cuda:NUMBER or cpu")
 parser.add_argument("--threads", type=int, help="of the CPU; by default as many as PyTorch takes")
 parser.add_argument("--steps", type=int, default=20)
 parser.add_argument("--warmup", type=int, default=5)
@@ -71,7 +71,7 @@ class Gpt(nn.Module):
 
 
 device = torch.device(args.device)
-on_gpu = args.device == "cuda"
+on_gpu = device.type == "cuda"
 gpt = Gpt().to(device)
 model = torch.compile(gpt) if args.compile else gpt
 optimizer = torch.optim.AdamW(gpt.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
@@ -79,12 +79,12 @@ passes = args.batch // micro_batch
 seconds = []
 for step in range(args.warmup + args.steps):
     if on_gpu:
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     began = time.perf_counter()
     total = torch.zeros((), device=device)
     for _ in range(passes):
         text = torch.randint(args.vocab, (micro_batch, args.context + 1)).to(device)
-        with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             loss = model(text[:, :-1], text[:, 1:]) / passes
         loss.backward()
         total += loss.detach()
@@ -97,6 +97,6 @@ median = statistics.median(seconds[args.warmup :])
 hidden = 12 * layers * width**2
 flops = 6 * hidden + 12 * layers * width * args.context + 6 * width * args.vocab
 speed = args.batch * args.context / median
-memory = torch.cuda.max_memory_allocated() if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+memory = torch.cuda.max_memory_allocated(device) if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 tflops = flops * speed / 1e12
 print(f"tok/s={speed:.0f} TFLOP/s={tflops:.3g} step={1e3 * median:.1f}ms memory={memory / 1e6:.0f}MB")
