@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use corpus::TokenizerChoice;
 use measure::{Flops, PfDays};
+use model::DeviceChoice;
 use schedule::{DataSource, DecayShape, SLOPE_EVALUATIONS, Schedule};
 use state::CheckpointStore;
 use std::path::{Path, PathBuf};
@@ -83,6 +84,9 @@ impl Train {
         warn_of_course(&schedule);
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(schedule.name()));
         let device = self.device.parse()?;
+        if device == DeviceChoice::Cpu {
+            tell_idle_threads(&schedule);
+        }
         if let Some(source) = self.branch_of.as_ref().filter(|_| self.resume) {
             tell_other_branch(&folder, source)?;
         }
@@ -164,6 +168,23 @@ fn warn_of_course(schedule: &Schedule) {
         output::note(&format!(
             "warning: learning_rate.warmup_steps = {}: the run has {before} steps, so the rate never comes to its peak",
             schedule.learning_rate().warmup_steps
+        ));
+    }
+}
+
+/// Says where the passes of a step, each of which keeps one thread of the CPU busy, are fewer than the threads and could be more.
+fn tell_idle_threads(schedule: &Schedule) {
+    let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = schedule.machine().threads.unwrap_or_else(all) as u64;
+    let sequences = schedule.batch().final_tokens() / schedule.context_len() as u64;
+    let micro_batch = schedule.micro_batch() as u64;
+    let passes = sequences.div_ceil(micro_batch);
+    let smaller = (sequences / threads).max(1);
+    if passes < threads && smaller < micro_batch {
+        output::note(&format!(
+            "note: batch.micro_batch = {micro_batch}: a step of {} keeps {passes} of {threads} threads busy; {smaller} would keep {}",
+            output::counted(sequences, "sequence"),
+            sequences.div_ceil(smaller).min(threads)
         ));
     }
 }

@@ -562,6 +562,19 @@ fn settings_that_cannot_act_as_meant_are_warned_of() {
             STAGED.replace("steps = 60", "steps = 60, slope = -9.0"),
             Some("warning: stages[0].until.slope = -9: a slope is judged from 10 evaluations"),
         ),
+        // Four sequences a step.
+        (
+            STAGED
+                .replace("threads = 1", "threads = 2")
+                .replace("micro_batch = 4", "micro_batch = 2"),
+            None,
+        ),
+        (
+            STAGED.replace("threads = 1", "threads = 3"),
+            Some(
+                "note: batch.micro_batch = 4: a step of 4 sequences keeps 1 of 3 threads busy; 1 would keep 3",
+            ),
+        ),
     ];
     for (i, (schedule, warning)) in cases.into_iter().enumerate() {
         assert_ne!(schedule, STAGED);
