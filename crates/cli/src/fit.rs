@@ -353,14 +353,13 @@ pub fn report(law: &Law) -> Result<()> {
         ))?;
     }
     if let Some(grown) = law.grown {
-        let told = law.cost().and_then(|cost| {
-            let (pace, saving) = (grown.pace(&cost).ok()?, grown.saving(&cost).ok()?);
+        let told = pace_and_saving(law).map(|(pace, saving)| {
             let unfit =
                 if is_pace(pace) { "" } else { "; staged plan takes no such pace (--pace)" };
-            Some(format!(
+            format!(
                 "pace {pace:.2}, {:.1} % of its compute from scratch saved{unfit}",
                 percent(saving)
-            ))
+            )
         });
         output::line(&format!(
             "grown run ({}) from N = {:.3e} to {:.3e} after {:.3e} tokens: loss {:.4} after {:.3e} more, {}",
@@ -375,6 +374,12 @@ pub fn report(law: &Law) -> Result<()> {
     }
     law.warnings.iter().for_each(|warning| output::note(&format!("warning: {warning}")));
     Ok(())
+}
+
+/// The pace after the growth of a law's grown run, and what that run saved of its compute from scratch.
+pub fn pace_and_saving(law: &Law) -> Option<(f64, f64)> {
+    let (grown, cost) = (law.grown?, law.cost()?);
+    Some((grown.pace(&cost).ok()?, grown.saving(&cost).ok()?))
 }
 
 /// Four digits of a large or a small number.

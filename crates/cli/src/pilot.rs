@@ -20,6 +20,7 @@ use scaling::plan::{
 use scaling::{Fit, GrownRun};
 use schedule::{Schedule, StageSpec};
 use serde::Serialize;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use trainer::{RunFolder, RunOptions, RunSummary};
 
@@ -178,7 +179,13 @@ impl Pilot {
             return output::outcome(self.json, "interrupted");
         };
         if self.json {
-            return output::json(&law);
+            let mut value = serde_json::to_value(&law)?;
+            let told = fit::pace_and_saving(&law);
+            value["pace"] = json!(told.map(|(pace, _)| pace));
+            value["grown_run_saving"] = json!(told.map(|(_, saving)| saving));
+            value["runs"] = json!(made);
+            value["law_file"] = json!(law_path(&folder));
+            return output::json(&value);
         }
         for run in &made {
             output::line(&format!(

@@ -27,6 +27,9 @@ fn the_growth_whose_pace_is_measured_can_be_chosen() {
     let grew = &flat["grown"]["grew"];
     let of = |kind: &str| grew[kind].as_bool() == Some(true);
     assert!(of("feed_forward") && !of("heads") && !of("depth"), "{grew}");
+    assert!(flat["pace"].as_f64().unwrap() > 0.0, "{flat}");
+    assert_eq!(flat["runs"].as_array().unwrap().len(), 7, "{flat}");
+    assert_eq!(flat["law_file"], "flat/law.json");
     // Earlier, if that is asked for.
     let before = |law: &Value| law["grown"]["tokens_small"].as_f64().unwrap();
     let late = world.json(&format!("pilot stable.toml {grow} --grow-by 1 -o early"));
