@@ -17,47 +17,14 @@ const SCHEDULE: &str = r#"
 version = 1
 name = "resume"
 seed = 5
-
-[data]
-source = "synthetic"
-n_words = 16
-language_seed = 1
-
-[model]
-context_len = 8
-
-[parametrization]
-kind = "mup"
-base_width = 8
-
-[optimizer]
-beta1 = 0.9
-beta2 = 0.98
-eps = 1e-9
-weight_decay = 0.1
-clip_norm = 1.0
-
-[learning_rate]
-shape = "cosine"
-peak = 0.01
-warmup_steps = 3
-final_fraction = 0.1
-
-[batch]
-tokens = 64
-micro_batch = 3
-
-[batch.ramp]
-from_tokens = 16
-steps = 5
-
-[evaluation]
-every_steps = 3
-tokens = 64
-
-[checkpoint]
-every_steps = 4
-keep = 2
+data = { source = "synthetic", n_words = 16, language_seed = 1 }
+model = { context_len = 8 }
+parametrization = { kind = "mup", base_width = 8 }
+optimizer = { beta1 = 0.9, beta2 = 0.98, eps = 1e-9, weight_decay = 0.1, clip_norm = 1.0 }
+learning_rate = { shape = "cosine", peak = 0.01, warmup_steps = 3, final_fraction = 0.1 }
+batch = { tokens = 64, micro_batch = 3, ramp = { from_tokens = 16, steps = 5 } }
+evaluation = { every_steps = 3, tokens = 64 }
+checkpoint = { every_steps = 4, keep = 2 }
 
 [[stages]]
 n_layers = 2
@@ -291,8 +258,8 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_state() {
     // One that went well until its growth is named.
     let text = SCHEDULE
         .replace(
-            "\"cosine\"\npeak = 0.01\nwarmup_steps = 3\nfinal_fraction = 0.1",
-            "\"constant\"\npeak = 1e16\nwarmup_steps = 1000000000000000000",
+            "\"cosine\", peak = 0.01, warmup_steps = 3, final_fraction = 0.1",
+            "\"constant\", peak = 1e16, warmup_steps = 1000000000000000000",
         )
         .replace("weight_decay = 0.1", "weight_decay = 0")
         .replace("steps = 14", "steps = 4")
@@ -306,7 +273,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_state() {
 /// A run whose rate is stable before it decays over its last half.
 fn stable(steps: u64) -> Schedule {
     let text = SCHEDULE
-        .replace("shape = \"cosine\"", "shape = \"wsd\"\ndecay_fraction = 0.5")
+        .replace("shape = \"cosine\"", "shape = \"wsd\", decay_fraction = 0.5")
         .replace("steps = 14", &format!("steps = {steps}"));
     Schedule::parse(&text, Path::new("stable.toml")).unwrap()
 }

@@ -13,42 +13,14 @@ const STAGES: &str = r#"
 version = 1
 name = "growing"
 seed = 3
-
-[data]
-source = "synthetic"
-n_words = 64
-language_seed = 1
-
-[model]
-context_len = 16
-
-[parametrization]
-kind = "mup"
-base_width = 16
-
-[optimizer]
-beta1 = 0.9
-beta2 = 0.98
-eps = 1e-9
-weight_decay = 0.1
-clip_norm = 1.0
-
-[learning_rate]
-shape = "wsd"
-peak = 0.01
-warmup_steps = 3
-
-[batch]
-tokens = 64
-micro_batch = 3
-
-[evaluation]
-every_steps = 3
-tokens = 64
-
-[checkpoint]
-every_steps = 4
-keep = 2
+data = { source = "synthetic", n_words = 64, language_seed = 1 }
+model = { context_len = 16 }
+parametrization = { kind = "mup", base_width = 16 }
+optimizer = { beta1 = 0.9, beta2 = 0.98, eps = 1e-9, weight_decay = 0.1, clip_norm = 1.0 }
+learning_rate = { shape = "wsd", peak = 0.01, warmup_steps = 3 }
+batch = { tokens = 64, micro_batch = 3 }
+evaluation = { every_steps = 3, tokens = 64 }
+checkpoint = { every_steps = 4, keep = 2 }
 
 [[stages]]
 n_layers = 1

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use corpus::Tokenizer;
 use growth::GrowthOperator;
-use measure::GptShape;
+use measure::{GptShape, ShapeError};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use schedule::{DepthMode, Growth, MomentRule, NamedPlacement, Placement, WidthMode};
@@ -142,11 +142,12 @@ impl Grow {
         };
         let before = from.info().shape;
         let to = self.target(&before)?;
-        to.check().map_err(|error| match self.width {
-            Some(factor) if !error.to_string().starts_with("n_layers") => {
-                anyhow!("--width {factor}: makes {error}")
+        to.check().map_err(|error| match (self.width, &error) {
+            // The depth is its own option's.
+            (Some(_), ShapeError::Size { dimension: "n_layers", .. }) | (None, _) => {
+                in_words_of_the_command(&error)
             }
-            _ => in_words_of_the_command(&error),
+            (Some(factor), _) => anyhow!("--width {factor}: makes {error}"),
         })?;
         let parametrization = from.info().parametrization;
         // As in a run, so that a growth after a growth draws other numbers.

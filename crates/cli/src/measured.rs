@@ -4,7 +4,7 @@ use crate::observations::{check_random_start, run_of};
 use crate::output;
 use crate::run_record::check_comparable_in;
 use anyhow::{Context, Result, bail};
-use measure::{LearningCurve, SmoothCurve};
+use measure::{CurvePoint, LearningCurve, SmoothCurve};
 use scaling::plan::{MeasuredGrowth, measured_growths};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -37,8 +37,7 @@ fn steady_curve(path: &Path) -> Result<(f64, SmoothCurve)> {
         ));
     }
     let smooth = SmoothCurve::of_run(&curve).with_context(|| file.display().to_string())?;
-    let n_params = curve.points.last().map(|end| end.compute_flops / (6.0 * end.tokens as f64));
-    Ok((n_params.unwrap_or(0.0), smooth))
+    Ok((curve.points.last().map_or(0.0, CurvePoint::n_params), smooth))
 }
 
 /// Prints the best growth between each curve and the next.

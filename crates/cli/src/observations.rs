@@ -202,7 +202,7 @@ impl Source {
             let tokens = point.tokens as f64;
             batches.push(tokens / point.step as f64);
             found.points.push(Observation {
-                n_params: Some(point.compute_flops / (6.0 * tokens)),
+                n_params: Some(point.n_params()),
                 tokens: Some(tokens),
                 steps: Some(point.step as f64),
                 compute: Some(point.compute_flops),

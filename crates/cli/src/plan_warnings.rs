@@ -113,11 +113,8 @@ fn of_the_law(planned: &Planned) -> Vec<String> {
 /// Sizes whose speed was not measured nor that of one near them.
 fn of_the_speed(planned: &Planned, sizes: &[f64]) -> Option<String> {
     let speed = planned.cost.throughput()?;
-    let farthest = sizes.iter().copied().max_by(|a, b| {
-        let factor = |n: &f64| speed.extrapolation(*n);
-        factor(a).total_cmp(&factor(b))
-    })?;
-    let factor = speed.extrapolation(farthest);
+    let factors = sizes.iter().map(|n_params| (*n_params, speed.extrapolation(*n_params)));
+    let (farthest, factor) = factors.max_by(|a, b| a.1.total_cmp(&b.1))?;
     is_far(factor).then(|| {
         format!("the speed at N = {farthest:.3e} is an extrapolation: a factor of {factor:.1} outside the sizes of --throughput")
     })

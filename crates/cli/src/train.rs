@@ -84,9 +84,6 @@ impl Train {
         warn_of_course(&schedule);
         let folder = self.out.unwrap_or_else(|| Path::new("runs").join(schedule.name()));
         let device = self.device.parse()?;
-        if device == DeviceChoice::Cpu {
-            tell_idle_threads(&schedule);
-        }
         if let Some(source) = self.branch_of.as_ref().filter(|_| self.resume) {
             tell_other_branch(&folder, source)?;
         }
@@ -174,8 +171,7 @@ fn warn_of_course(schedule: &Schedule) {
 
 /// Says where the passes of a step, each of which keeps one thread of the CPU busy, are fewer than the threads and could be more.
 fn tell_idle_threads(schedule: &Schedule) {
-    let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = schedule.machine().threads.unwrap_or_else(all) as u64;
+    let threads = rayon::current_num_threads() as u64;
     let sequences = schedule.batch().final_tokens() / schedule.context_len() as u64;
     let micro_batch = schedule.micro_batch() as u64;
     let passes = sequences.div_ceil(micro_batch);
@@ -192,6 +188,9 @@ fn tell_idle_threads(schedule: &Schedule) {
 /// Runs with progress and signals connected.
 pub fn run(options: RunOptions) -> Result<RunSummary> {
     use_threads(options.schedule.machine().threads)?;
+    if options.device == DeviceChoice::Cpu {
+        tell_idle_threads(&options.schedule);
+    }
     let stop = stop_on_signals()?;
     let mut progress = Progress::new();
     Ok(train(&options, &mut |event| progress.show(event), stop)?)

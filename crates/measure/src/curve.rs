@@ -89,6 +89,11 @@ pub enum CurveError {
 pub const MOST_STEPS: u64 = 1_000_000_000_000;
 
 impl CurvePoint {
+    /// N of a run that has had one size so far: its compute, 6 N D, over 6 D.
+    pub fn n_params(&self) -> f64 {
+        self.compute_flops / (6.0 * self.tokens as f64)
+    }
+
     /// Whether its step was made at a learning rate, or a higher one.
     pub fn is_at_rate(&self, rate: f64) -> bool {
         self.learning_rate >= rate * (1.0 - 1e-9)
