@@ -386,12 +386,16 @@ impl TrainingCost {
 ///
 /// With x = (L - L_inf) / L_inf, t = x / (1 + x), p = 1 / a_B and q = 1 / a_S it is
 /// 2 q S_c B* L_inf^-(p + q) ∫ t^(-q - 1) (1 - t)^(p + q - 1) dt from t to 1, taken in ln t.
+///
+/// The panels do to 1e-6 of it down to t = 1e-10 and for a_S from 0.05 on.
 fn tokens_at_critical(law: &StepLaw, critical: &CriticalBatch, n_params: f64, loss: f64) -> f64 {
+    const PANELS: u32 = 8;
     let asymptote = law.asymptote(n_params);
     let (p, q) = (1.0 / critical.exponent, 1.0 / law.steps.exponent);
     let t = (loss - asymptote) / loss;
-    let integral =
-        integrate(t.ln(), 0.0, |v| (-q * v).exp() * (-v.exp_m1()).max(0.0).powf(p + q - 1.0));
+    let integral = integrate(t.ln(), 0.0, PANELS, |v| {
+        (-q * v).exp() * (-v.exp_m1()).max(0.0).powf(p + q - 1.0)
+    });
     STEPS_OVER_STEPS_MIN
         * q
         * law.steps.scale

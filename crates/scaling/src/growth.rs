@@ -258,7 +258,8 @@ impl TrainingCost {
             (marginal(n_params, loss) - least).max(0.0) * u.exp()
         };
         let (from, to) = ((final_loss - asymptote).ln(), (1e3 * final_loss).ln());
-        Ok(integrate(from, to, spared_at) / from_scratch)
+        // Many, for it has a kink where growing begins to spare something.
+        Ok(integrate(from, to, 60, spared_at) / from_scratch)
     }
 }
 
