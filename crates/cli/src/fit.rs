@@ -200,10 +200,8 @@ impl Fit {
                 optimum.compute, optimum.n_params, optimum.loss
             ))?;
         }
-        for compute in &found.left_out {
-            output::note(&format!(
-                "left out: C {compute:.3e} has fewer than four sizes, or no minimum between them"
-            ));
+        for budget in &found.left_out {
+            output::note(&format!("left out: {budget}"));
         }
         Ok(())
     }

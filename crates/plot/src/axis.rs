@@ -26,6 +26,9 @@ const MOST_TICKS: usize = 7;
 /// Decimals of a label at most: what is told apart by more is told apart by rounding.
 const MOST_DECIMALS: i32 = 9;
 
+/// Sizes that are written without a power of ten.
+const PLAIN: Range<f64> = 1e-3..1e5;
+
 /// Space between the data and the ends of an axis, as a share of it.
 const MARGIN: f64 = 0.04;
 
@@ -78,16 +81,21 @@ impl Axis {
             return even_ticks(span.start, span.end);
         }
         let decades = span.end - span.start;
-        if decades >= 2.0 {
+        if decades >= 3.0 {
             let step = (decades / MOST_TICKS as f64).ceil().max(1.0);
             let first = (span.start / step).ceil() as i64;
             let last = (span.end / step).floor() as i64;
             return (first..=last).map(|k| k as f64 * step).collect();
         }
         let ends = (10f64.powf(span.start), 10f64.powf(span.end));
-        let values = if decades >= 0.7 {
+        let in_decades = |digits: &[f64]| -> Vec<f64> {
             let decades = (span.start.floor() as i32)..=(span.end.ceil() as i32);
-            decades.flat_map(|k| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(k))).collect()
+            decades.flat_map(|k| digits.iter().map(move |digit| digit * 10f64.powi(k))).collect()
+        };
+        let values = if decades >= 2.0 {
+            in_decades(&[1.0, 3.0])
+        } else if decades >= 0.7 {
+            in_decades(&[1.0, 2.0, 5.0])
         } else {
             even_ticks(ends.0, ends.1)
         };
@@ -97,14 +105,26 @@ impl Axis {
 
     /// What stands at a place.
     pub(crate) fn label_at(&self, place: f64, span: &Range<f64>) -> String {
+        let value = self.value(place);
+        let length = self.value(span.end) - self.value(span.start);
+        let width = match self.scale {
+            Scale::Linear => length,
+            // Narrow axes have even ticks, which are told apart by as many decimals as their whole length needs.
+            Scale::Log => value.min(length),
+        };
+        // One that needs a power of ten gives all of its axis one.
+        let with_powers = self.ticks(span).into_iter().any(|place| {
+            let size = self.value(place).abs();
+            size >= 1e-9 * length && !PLAIN.contains(&size)
+        });
+        number(value, width, with_powers)
+    }
+
+    /// What a place stands for: the inverse of [`Axis::place`].
+    fn value(&self, place: f64) -> f64 {
         match self.scale {
-            Scale::Linear => number(place, span.end - span.start),
-            Scale::Log => {
-                // Narrow axes have even ticks, which are told apart by as many decimals as their whole length needs.
-                let value = 10f64.powf(place);
-                let length = 10f64.powf(span.end) - 10f64.powf(span.start);
-                number(value, value.min(length))
-            }
+            Scale::Linear => place,
+            Scale::Log => 10f64.powf(place),
         }
     }
 }
@@ -120,12 +140,12 @@ fn even_ticks(from: f64, to: f64) -> Vec<f64> {
 }
 
 /// A number as briefly as its neighbours, `width` away, allow.
-fn number(value: f64, width: f64) -> String {
+fn number(value: f64, width: f64, with_powers: bool) -> String {
     let size = value.abs();
     if size < 1e-12 * width.abs() {
         return "0".into();
     }
-    if (1e-3..1e5).contains(&size) {
+    if !with_powers {
         let decimals = (2 - width.abs().log10().floor() as i32).clamp(0, MOST_DECIMALS) as usize;
         let text = format!("{value:.decimals$}");
         return if text.contains('.') {
@@ -144,7 +164,9 @@ fn number(value: f64, width: f64) -> String {
     let digits =
         format!("{digits:.decimals$}").trim_end_matches('0').trim_end_matches('.').to_string();
     match digits.as_str() {
+        "1" if power == 0 => "1".into(),
         "1" => format!("10{}", superscript(power)),
+        digits if power == 0 => digits.into(),
         digits => format!("{digits}×10{}", superscript(power)),
     }
 }
@@ -167,7 +189,11 @@ mod tests {
     #[test]
     fn ticks_are_round_numbers() {
         let (log, linear) = (Axis::log("x"), Axis::linear("x"));
-        assert_eq!(labels(&log, 1e17, 3e19), ["10¹⁷", "10¹⁸", "10¹⁹"]);
+        assert_eq!(labels(&log, 1e17, 2e20), ["10¹⁷", "10¹⁸", "10¹⁹", "10²⁰"]);
+        assert_eq!(labels(&log, 1e17, 2e19), ["10¹⁷", "3×10¹⁷", "10¹⁸", "3×10¹⁸", "10¹⁹"]);
+        assert_eq!(labels(&log, 1.9e4, 3e5), ["2×10⁴", "5×10⁴", "10⁵", "2×10⁵"]);
+        assert_eq!(labels(&linear, 0.0, 2.4e5), ["0", "5×10⁴", "10⁵", "1.5×10⁵", "2×10⁵"]);
+        assert_eq!(labels(&log, 0.9e-4, 30.0)[3..], ["10⁻¹", "1", "10¹"]);
         assert_eq!(labels(&log, 1e3, 2e4), ["1000", "2000", "5000", "10000", "20000"]);
         assert_eq!(labels(&log, 2.3, 3.45), ["2.4", "2.6", "2.8", "3", "3.2", "3.4"]);
         assert_eq!(labels(&linear, -0.07, 0.13), ["-0.05", "0", "0.05", "0.1"]);

@@ -13,7 +13,7 @@ mod search;
 pub(crate) use bootstrap::interval;
 pub use error::FitError;
 pub use form::{LawForm, Quantity};
-pub use isoflop::{IsoFlop, Optimum};
+pub use isoflop::{IsoFlop, NoOptimum, Optimum};
 pub use observations::{Observation, is_one_value};
 pub use problem::HUBER_DELTA;
 pub use report::{CrossCheck, Estimate, Fit, FitOptions, FittedRecipe, LeftOut, Range, Residuals};

@@ -23,7 +23,7 @@ pub use cost::{GrownAt, Pace, StageStart, TrainingCost};
 pub use error::ScalingError;
 pub use fit::{
     CrossCheck, Estimate, Fit, FitError, FitOptions, FittedLaw, FittedRecipe, HUBER_DELTA, IsoFlop,
-    LawForm, LeftOut, Observation, Optimum, Quantity, Range, Residuals, is_one_value,
+    LawForm, LeftOut, NoOptimum, Observation, Optimum, Quantity, Range, Residuals, is_one_value,
 };
 pub use growth::{Chain, GrownRun, GrowthPoint};
 pub use power_law::PowerLaw;

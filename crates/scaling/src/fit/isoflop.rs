@@ -5,6 +5,7 @@ use super::observations::{Observation, same};
 use super::{Estimate, Quantity};
 use measure::student_quantile;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Sizes that a budget needs for an interpolation with slopes.
 const LEAST_SIZES: usize = 4;
@@ -35,8 +36,32 @@ pub struct IsoFlop {
     pub factor: f64,
     /// Each budget's optimum.
     pub optima: Vec<Optimum>,
-    /// Budgets whose least loss is at their smallest or largest size, or with too few sizes.
-    pub left_out: Vec<f64>,
+    /// Budgets without an optimum.
+    pub left_out: Vec<NoOptimum>,
+}
+
+/// A budget without an optimum.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NoOptimum {
+    /// C, FLOPs: the geometric mean of its runs'.
+    pub compute: f64,
+    /// Its different sizes.
+    pub n_sizes: usize,
+    /// The smallest or largest of them, where it has the least loss; else there are too few.
+    pub least_at: Option<f64>,
+}
+
+impl fmt::Display for NoOptimum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { compute, n_sizes, least_at } = self;
+        match least_at {
+            None => write!(f, "C {compute:.3e} has {n_sizes} sizes and needs {LEAST_SIZES}"),
+            Some(n) => write!(
+                f,
+                "C {compute:.3e} has its least loss at the end of its {n_sizes} sizes, N = {n:.3e}: no minimum between them"
+            ),
+        }
+    }
 }
 
 impl IsoFlop {
@@ -73,7 +98,7 @@ fn budgets(rows: &mut [[f64; 3]]) -> Vec<&mut [[f64; 3]]> {
 }
 
 /// The optimum of each budget, and the budgets without one.
-fn optima(observations: &[Observation]) -> Result<(Vec<Optimum>, Vec<f64>), FitError> {
+fn optima(observations: &[Observation]) -> Result<(Vec<Optimum>, Vec<NoOptimum>), FitError> {
     let mut rows = Vec::new();
     for (i, one) in observations.iter().enumerate() {
         let mut ln = [0.0; 3];
@@ -105,21 +130,24 @@ fn optima(observations: &[Observation]) -> Result<(Vec<Optimum>, Vec<f64>), FitE
                 _ => sizes.push([row[1], row[2]]),
             }
         }
-        match minimum_between(&sizes) {
-            Some((ln_n, ln_loss)) => {
-                found.push(Optimum { compute, n_params: ln_n.exp(), loss: ln_loss.exp() });
-            }
-            None => left_out.push(compute),
+        let n_sizes = sizes.len();
+        if n_sizes < LEAST_SIZES {
+            left_out.push(NoOptimum { compute, n_sizes, least_at: None });
+            continue;
+        }
+        let (ln_n, ln_loss) = least(&sizes);
+        let n_params = ln_n.exp();
+        if ln_n > sizes[0][0] && ln_n < sizes[n_sizes - 1][0] {
+            found.push(Optimum { compute, n_params, loss: ln_loss.exp() });
+        } else {
+            left_out.push(NoOptimum { compute, n_sizes, least_at: Some(n_params) });
         }
     }
     Ok((found, left_out))
 }
 
-/// The minimum of the interpolated curve, unless it is at one of its ends.
-fn minimum_between(points: &[[f64; 2]]) -> Option<(f64, f64)> {
-    if points.len() < LEAST_SIZES {
-        return None;
-    }
+/// The least point of the interpolated curve, its ends included.
+fn least(points: &[[f64; 2]]) -> (f64, f64) {
     let slopes = akima_slopes(points);
     let (mut at, mut least) = (0.0, f64::INFINITY);
     for (pair, slope) in points.windows(2).zip(slopes.windows(2)) {
@@ -131,8 +159,7 @@ fn minimum_between(points: &[[f64; 2]]) -> Option<(f64, f64)> {
             }
         }
     }
-    let (first, last) = (points[0][0], points[points.len() - 1][0]);
-    (at > first && at < last).then_some((at, least))
+    (at, least)
 }
 
 /// The cubic between two points with given slopes.
@@ -258,6 +285,17 @@ mod tests {
         let dense = IsoFlop::new(&dense).unwrap();
         assert_eq!(dense.optima.len(), 40);
         assert!((dense.exponent.value - due).abs() < 4e-3, "{:?}", dense.exponent);
+        // One budget of the sizes below its optimum alone, another of three sizes.
+        let cut = observations.chunks(13).enumerate().flat_map(|(i, budget)| match i {
+            0 => &budget[..6],
+            1 => &budget[..3],
+            _ => budget,
+        });
+        let cut = IsoFlop::new(&cut.copied().collect::<Vec<_>>()).unwrap();
+        let [one, other] = &cut.left_out[..] else { panic!("{cut:?}") };
+        assert_eq!(one.n_sizes, 6);
+        assert!(same(one.least_at.unwrap().ln(), observations[5].n_params.unwrap().ln()), "{one}");
+        assert!(other.to_string().ends_with("has 3 sizes and needs 4"), "{other}");
         let two = &observations[..26];
         let message = IsoFlop::new(two).unwrap_err().to_string();
         assert!(message.contains("2 budgets have a minimum"), "{message}");
