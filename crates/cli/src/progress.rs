@@ -134,6 +134,11 @@ impl Progress {
         Self { line: StatusLine::new(), shown: None }
     }
 
+    /// Takes the line away, where no event ends it.
+    pub fn end(&self) {
+        self.line.end();
+    }
+
     /// Shows one event.
     pub fn show(&mut self, event: &Event) {
         match event {
@@ -200,7 +205,7 @@ impl Progress {
             step => format!(", from step {step}"),
         };
         let floor = loss_floor.map_or(String::new(), |floor| {
-            format!("; no model's loss is below {floor:.4} nats per token")
+            format!("; no model's loss over all of the source's texts is below {floor:.4} nats per token")
         });
         let stages = if *n_stages > 1 { format!("{n_stages} stages, ") } else { String::new() };
         self.line.note(&format!("{stages}{steps}, {tokens} tokens{from}{floor}"));
@@ -300,6 +305,9 @@ pub fn warned(event: &Event) -> Option<String> {
         Event::SmallVocabulary { wanted, found } => Some(format!(
             "bpe:{wanted}: the text makes a vocabulary of {} only: it has no more pairs to merge",
             output::count(*found as u64),
+        )),
+        Event::TextLeftOut { tokenizer } => Some(format!(
+            "{tokenizer} has neither an unknown token nor tokens for single bytes: what its vocabulary does not have is left out of the tokens"
         )),
         Event::Started { epochs: Some(epochs), .. } if *epochs > MOST_EPOCHS => Some(format!(
             "the run sees its text up to {epochs:.1} times: beyond {MOST_EPOCHS:.0} times it learns the text by heart, and no law of \

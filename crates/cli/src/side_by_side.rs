@@ -235,7 +235,10 @@ impl Board {
     fn show(&mut self, i: usize, event: &Event) {
         let name = self.runs[i].name.clone();
         // What the data lacks it lacks for all runs.
-        let of_data = matches!(event, Event::FewHeldOut { .. } | Event::SmallVocabulary { .. });
+        let of_data = matches!(
+            event,
+            Event::FewHeldOut { .. } | Event::SmallVocabulary { .. } | Event::TextLeftOut { .. }
+        );
         let new = warned(event).filter(|text| !of_data || self.warned.insert(text.clone()));
         for text in told(event).into_iter().chain(new) {
             self.note(&format!("{name}: {text}"));
@@ -263,8 +266,10 @@ impl Board {
                 run.total = summary.compute_flops;
                 run.done = summary.compute_flops;
                 let loss = summary.val_loss.map_or("none".into(), |loss| format!("{loss:.4}"));
+                let interrupted = summary.outcome == Outcome::Interrupted;
                 self.note(&format!(
-                    "{name}: {} tokens, held-out loss {loss}",
+                    "{name}: {}{} tokens, held-out loss {loss}",
+                    if interrupted { "interrupted after " } else { "" },
                     output::count(summary.tokens)
                 ));
             }

@@ -26,8 +26,8 @@ pub struct Prepared {
 /// threads.
 ///
 /// # Errors
-/// A text that is missing, empty, or not UTF-8 where the tokenizer needs it; a full disk; `progress`
-/// broke it off.
+/// A text that is missing, empty, not UTF-8 where the tokenizer needs it, or of which the tokenizer makes nothing; a full disk;
+/// `progress` broke it off.
 pub fn prepare(
     texts: &[PathBuf],
     tokenizer: &Tokenizer,
@@ -44,7 +44,7 @@ pub fn prepare(
         if let Some(separator) = tokenizer.end_of_text().filter(|_| i > 0) {
             writer.append(&TokenFileWriter::encode(n_vocab, &[separator]))?;
         }
-        let before = n_text_bytes;
+        let (before, mut has_tokens) = (n_text_bytes, false);
         let mut pieces = TextPieces::open(path, options)?;
         loop {
             let at_once = PIECES_PER_THREAD * rayon::current_num_threads();
@@ -55,9 +55,11 @@ pub fn prepare(
             let encoded: Vec<Vec<u8>> = round
                 .par_iter()
                 .map(|piece| Ok(TokenFileWriter::encode(n_vocab, &tokenizer.encode(&piece.bytes)?)))
-                .collect::<Result<_, CorpusError>>()?;
+                .collect::<Result<_, _>>()
+                .map_err(of_text(path))?;
             for (piece, tokens) in round.iter().zip(&encoded) {
                 writer.append(tokens)?;
+                has_tokens |= !tokens.is_empty();
                 n_text_bytes += piece.bytes.len() as u64;
                 done += piece.source_bytes;
             }
@@ -67,6 +69,12 @@ pub fn prepare(
         }
         if n_text_bytes == before {
             return Err(CorpusError::file(path, "is empty: no text"));
+        }
+        if !has_tokens {
+            let reason = format!(
+                "the tokenizer {tokenizer_name} has no token for any of its text; choose another"
+            );
+            return Err(CorpusError::file(path, reason));
         }
     }
     let json = tokenizer.to_json()?;
@@ -95,16 +103,23 @@ pub fn encode_text(
     let mut tokens = Vec::new();
     for piece in TextPieces::open(path, text_options(tokenizer, cleaning))? {
         let piece = piece?;
-        let encoded = tokenizer.encode(&piece.bytes).map_err(|error| match error {
-            CorpusError::Choice(reason) => CorpusError::file(path, reason),
-            other => other,
-        })?;
-        tokens.extend(encoded);
+        tokens.extend(tokenizer.encode(&piece.bytes).map_err(of_text(path))?);
         if tokens.len() as u64 >= most {
             break;
         }
     }
     Ok(tokens)
+}
+
+/// Names the text that an error of its tokens is about.
+fn of_text(path: &Path) -> impl Fn(CorpusError) -> CorpusError {
+    move |error| match error {
+        CorpusError::Choice(reason) => CorpusError::file(path, reason),
+        CorpusError::Tokenizer(_) => {
+            CorpusError::file(path, format!("its text has no tokens by this {error}"))
+        }
+        other => other,
+    }
 }
 
 fn text_options(tokenizer: &Tokenizer, cleaning: Cleaning) -> TextOptions {
@@ -160,6 +175,31 @@ mod tests {
         assert_eq!(found, [one.clone(), separator, one].concat());
         let again = Tokenizer::from_file(&TokenFileInfo::tokenizer_path_for(&out)).unwrap();
         assert_eq!(again.vocabulary().unwrap(), file.info().vocabulary);
+    }
+
+    #[test]
+    fn a_text_without_tokens_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (json, text) = (folder.path().join("tokenizer.json"), folder.path().join("text.txt"));
+        std::fs::write(&text, "some text").unwrap();
+        let fails = |model: &str, named: &str| {
+            std::fs::write(&json, format!("{{\"added_tokens\": [], \"model\": {model}}}")).unwrap();
+            let tokenizer = Tokenizer::from_file(&json).unwrap();
+            let out = folder.path().join("tokens.bin");
+            let texts = [text.clone()];
+            let found =
+                prepare(&texts, &tokenizer, "tokenizer.json", Cleaning::default(), &out, |_| {
+                    ControlFlow::Continue(())
+                });
+            let message = found.unwrap_err().to_string();
+            assert!(message.contains("text.txt: ") && message.contains(named), "{message}");
+            assert!(!out.exists());
+        };
+        fails(
+            r#"{"type": "BPE", "vocab": {"z": 0}, "merges": []}"#,
+            "tokenizer.json has no token for any",
+        );
+        fails(r#"{"type": "WordLevel", "vocab": {"z": 0}, "unk_token": "[UNK]"}"#, "Missing [UNK]");
     }
 
     #[test]

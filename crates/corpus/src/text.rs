@@ -92,8 +92,8 @@ impl TextPieces {
     fn not_utf8(&self, valid_up_to: usize) -> CorpusError {
         let at = self.given + valid_up_to as u64;
         let reason = format!(
-            "not UTF-8 at byte {at}: re-encode the file, replace what is invalid (lossy), or use \
-             the tokenizer `bytes`"
+            "not UTF-8 at byte {at}: re-encode the file (of text to train on lossy = true replaces what is invalid, and the \
+             tokenizer bytes reads anything)"
         );
         CorpusError::file(&self.path, reason)
     }
@@ -115,7 +115,8 @@ impl Iterator for TextPieces {
 }
 
 /// The last place where a cut changes no token: before a blank that follows what is no white space, since tokenizers let no token run
-/// into a blank and put none before a text that begins with one. In a text without any before a line break that follows a letter or a
+/// into a blank and put none before a text that begins with one (but for a normalizer that puts a blank of its own before every text: it
+/// makes one token more at each cut). In a text without any before a line break that follows a letter or a
 /// digit (other signs may be of one token with it), and in one without that between characters.
 fn last_cut(text: &[u8]) -> usize {
     let before = |blank: fn(u8) -> bool, after: fn(char) -> bool| {

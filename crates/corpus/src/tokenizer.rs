@@ -13,7 +13,9 @@ use std::time::Duration;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper, Tokenizer as Trained};
+use tokenizers::{
+    AddedToken, DecoderWrapper, ModelWrapper, PreTokenizerWrapper, Tokenizer as Trained,
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What GPT-2 puts between documents.
@@ -147,6 +149,14 @@ impl Tokenizer {
         // A corpus is neither cut nor filled up, whatever the file was made for.
         trained.with_padding(None);
         let _ = trained.with_truncation(None);
+        // Dropout makes the tokens of a text another draw each time.
+        if let ModelWrapper::BPE(bpe) = trained.get_model()
+            && bpe.dropout.is_some()
+        {
+            let mut always = bpe.clone();
+            always.dropout = None;
+            trained.with_model(always);
+        }
         let splits_as_gpt2 = matches!(
             trained.get_pre_tokenizer(),
             Some(PreTokenizerWrapper::ByteLevel(level)) if level.use_regex && !level.add_prefix_space
@@ -168,7 +178,18 @@ impl Tokenizer {
         }
     }
 
-    /// Bytes of text that sequences of tokens are; special tokens are none. `None` where tokens do not tell.
+    /// Whether text that the vocabulary does not have is left out of the tokens without a trace: a BPE with neither a token for the
+    /// unknown nor tokens for single bytes.
+    pub fn leaves_text_out(&self) -> bool {
+        let Kind::Trained { trained, .. } = &self.kind else { return false };
+        let ModelWrapper::BPE(bpe) = trained.get_model() else { return false };
+        let every_byte =
+            || ByteLevel::alphabet().iter().all(|c| trained.token_to_id(&c.to_string()).is_some());
+        bpe.unk_token.is_none() && !bpe.byte_fallback && !every_byte()
+    }
+
+    /// Bytes of text that sequences of tokens are; special tokens are none. `None` where tokens do not tell: words of the synthetic
+    /// language, and a vocabulary that is not of bytes, whose decoder adds or drops blanks.
     pub fn n_bytes<'a>(&self, mut sequences: impl Iterator<Item = &'a [u32]>) -> Option<u64> {
         let trained = match &self.kind {
             Kind::Bytes => return Some(sequences.map(|tokens| tokens.len() as u64).sum()),
@@ -176,8 +197,7 @@ impl Tokenizer {
             Kind::Trained { trained, .. } => trained,
         };
         if !matches!(trained.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
-            let bytes = |tokens| trained.decode(tokens, true).ok().map(|text| text.len() as u64);
-            return sequences.map(bytes).sum();
+            return None;
         }
         // A byte-level vocabulary writes each byte as one character, so that characters cut in two count too.
         let special = trained.get_added_tokens_decoder();
@@ -439,6 +459,7 @@ mod tests {
     use proptest::prelude::*;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
+    use tokenizers::models::bpe::BpeBuilder;
 
     const TEXT: &str = "It was the best of times, it was the worst of times.\n\n\
                         It was the age of wisdom, it was the age of foolishness.\n";
@@ -490,12 +511,12 @@ mod tests {
         let accented = "Unseen wörds, 1859! \u{1F40D}";
         let encoded = tokenizer.encode(accented.as_bytes()).unwrap();
         assert_eq!(tokenizer.n_bytes(encoded.chunks(3)), Some(accented.len() as u64));
-        // Pieces that are no bytes are counted as they are read.
+        // Decoders of pieces that are no bytes add blanks, or drop them.
         let Kind::Trained { trained, .. } = trained_on(TEXT).kind else { unreachable!() };
         let mut pieces = *trained;
         pieces.with_decoder(Some(tokenizers::decoders::metaspace::Metaspace::default()));
         let n_bytes = Tokenizer::trained(pieces).n_bytes([&tokens[..]].into_iter());
-        assert!(n_bytes.is_some_and(|n_bytes| n_bytes >= TEXT.len() as u64), "{n_bytes:?}");
+        assert_eq!(n_bytes, None);
         assert_eq!(Tokenizer::words(500).n_bytes([&[1, 2][..]].into_iter()), None);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
@@ -503,6 +524,32 @@ mod tests {
         let again = Tokenizer::from_file(&path).unwrap();
         assert_eq!(again.vocabulary().unwrap(), tokenizer.vocabulary().unwrap());
         assert_eq!(again.encode(TEXT.as_bytes()).unwrap(), tokens);
+    }
+
+    #[test]
+    fn text_without_tokens_is_told_of() {
+        assert!(!trained_on(TEXT).leaves_text_out() && !Tokenizer::bytes().leaves_text_out());
+        let vocabulary = [("a".to_string(), 0), ("b".to_string(), 1)];
+        let build = |bpe: BpeBuilder| Tokenizer::trained(Trained::new(bpe.build().unwrap()));
+        let of_letters = || BPE::builder().vocab_and_merges(vocabulary.clone(), vec![]);
+        let tokenizer = build(of_letters());
+        assert!(tokenizer.leaves_text_out());
+        assert_eq!(tokenizer.encode(b"a cab").unwrap(), [0, 0, 1]);
+        assert!(!build(of_letters().unk_token("a".into())).leaves_text_out());
+        assert!(!build(of_letters().byte_fallback(true)).leaves_text_out());
+    }
+
+    #[test]
+    fn dropout_of_a_file_is_not_for_corpora() {
+        let Kind::Trained { trained, .. } = trained_on(TEXT).kind else { unreachable!() };
+        let whole = trained.encode_fast(TEXT, false).unwrap().get_ids().to_vec();
+        let ModelWrapper::BPE(bpe) = trained.get_model() else { unreachable!() };
+        let mut dropping = bpe.clone();
+        dropping.dropout = Some(0.9);
+        let mut random = *trained;
+        random.with_model(dropping);
+        assert_ne!(random.encode_fast(TEXT, false).unwrap().get_ids(), whole);
+        assert_eq!(Tokenizer::trained(random).encode(TEXT.as_bytes()).unwrap(), whole);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::vector::{exp, largest, sum, vectorized};
 const CHUNK_ELEMENTS: usize = 1 << 20;
 
 /// Rows in a chunk.
-fn rows_at_once(n_vocab: usize) -> usize {
+pub fn rows_at_once(n_vocab: usize) -> usize {
     (CHUNK_ELEMENTS / n_vocab).clamp(32, 1 << 10)
 }
 

@@ -22,5 +22,5 @@ mod weights;
 mod tests;
 
 pub use adamw::{AdamWStep, sum_of_squares};
-pub use network::{Batch, Network, PartSeconds, Workspace};
+pub use network::{Batch, Network, PartSeconds, Workspace, numbers_of_a_pass};
 pub use weights::{Block, Weights};

@@ -75,6 +75,18 @@ pub struct Workspace {
     of_wide: Vec<f32>,
 }
 
+/// Numbers of 32 bits that the buffers of a training pass hold over so many rows (sequences times positions).
+pub fn numbers_of_a_pass(shape: &GptShape, rows: u64, recompute: bool) -> u64 {
+    let [n, c, a, f] =
+        [shape.n_layers, shape.d_model, shape.d_attention(), shape.d_ff].map(|n| n as u64);
+    // Two moments for each norm, and a sum for each head.
+    let of_block = 3 * c + 4 * a + 2 * f + shape.n_heads as u64 + 4;
+    let blocks = if recompute { 1 } else { n };
+    let streams_and_gradients = (n + 1) * c + c + 2 + 2 * c + 4 * a + f;
+    let chunk = rows.min(head::rows_at_once(shape.n_vocab) as u64) * shape.n_vocab as u64;
+    rows * (blocks * of_block + streams_and_gradients) + chunk
+}
+
 /// What every block's pass uses.
 #[derive(Default)]
 struct Scratch {
@@ -378,5 +390,55 @@ impl Network<'_> {
 fn add(sum: &mut [f32], x: &[f32]) {
     for (sum, x) in sum.iter_mut().zip(x) {
         *sum += x;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_a_pass_are_those_of_its_buffers() {
+        let shape = GptShape { n_vocab: 16, context_len: 5, d_ff: 24, ..GptShape::gpt2(3, 8, 2) };
+        for (sequences, recompute) in [(1, false), (7, false), (7, true)] {
+            let tokens = vec![0; sequences * shape.context_len];
+            let batch = Batch { inputs: &tokens, targets: &tokens, context_len: shape.context_len };
+            let values = vec![0.1; 1000];
+            let of = |id: state::ParamId| id.role.dims(&shape).iter().product::<usize>();
+            let weights = Weights::build(&shape, |id| &values[..of(id)]);
+            let constants = ModelConstants { output_multiplier: 1.0, norm_eps: 1e-5 };
+            let network = Network { shape, constants, weights, recompute };
+            let (mut workspace, mut sums) =
+                (Workspace::default(), Weights::build(&shape, |id| vec![0.0; of(id)]));
+            network.add_gradients(&batch, 1.0, &mut workspace, &mut sums);
+            let w = &workspace;
+            let of_blocks = w.blocks.iter().flat_map(|b| {
+                let BlockBuffers {
+                    normed1,
+                    qkv,
+                    log_sums,
+                    heads,
+                    middle,
+                    normed2,
+                    wide,
+                    active,
+                    ..
+                } = b;
+                [normed1, qkv, log_sums, heads, middle, normed2, wide, active]
+            });
+            let others = [
+                &w.hidden,
+                &w.chunk,
+                &w.of_stream,
+                &w.of_narrow,
+                &w.of_heads,
+                &w.of_qkv,
+                &w.of_wide,
+            ];
+            let held: usize = of_blocks.chain(&w.streams).chain(others).map(Vec::len).sum();
+            let moments = 2 * tokens.len() * (2 * w.blocks.len() + 1);
+            let counted = numbers_of_a_pass(&shape, tokens.len() as u64, recompute);
+            assert_eq!(counted, (held + moments) as u64);
+        }
     }
 }

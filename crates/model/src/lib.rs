@@ -14,7 +14,7 @@ mod host;
 mod reference;
 mod sample;
 
-pub use kernels::PartSeconds;
+pub use kernels::{PartSeconds, numbers_of_a_pass};
 
 pub use device::DeviceChoice;
 pub use error::ModelError;

@@ -199,13 +199,23 @@ mod tests {
 
     #[test]
     fn the_norm_of_a_large_gradient_is_the_same_every_time() {
-        let id = ParamId::in_block(ParamRole::QkvWeight, 0);
-        let values: Vec<f32> = (0..5_000_000u32).map(|i| (i as f32 * 0.7).sin()).collect();
-        let data = TensorData::new(values, [5000, 1000]);
-        let gradients = Tensors::from([(id, Tensor::from_data(data, &Device::flex()))]);
-        let first = gradient_norm(&gradients);
-        assert!((first / 2_500_000f64.sqrt() - 1.0).abs() < 1e-3);
-        assert!((0..10).all(|_| gradient_norm(&gradients).to_bits() == first.to_bits()));
+        // Many tensors of unequal size, which threads finish in another order each time, and one large one.
+        let rows = |layer: usize| if layer == 0 { 5000 } else { 1 + layer % 7 };
+        let gradients: Tensors = (0..60)
+            .map(|layer| {
+                let n = 1000 * rows(layer);
+                let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
+                let data = TensorData::new(values, [rows(layer), 1000]);
+                let id = ParamId::in_block(ParamRole::QkvWeight, layer);
+                (id, Tensor::from_data(data, &Device::flex()))
+            })
+            .collect();
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+        let norm = || threads.install(|| gradient_norm(&gradients));
+        let first = norm();
+        let squares: usize = (0..60).map(|layer| 500 * rows(layer)).sum();
+        assert!((first / (squares as f64).sqrt() - 1.0).abs() < 1e-3);
+        assert!((0..50).all(|_| norm().to_bits() == first.to_bits()));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use crate::gradients::batch_gradients;
-use crate::memory::{check_memory, side_by_side};
+use crate::memory::{Passes, check_memory};
 use crate::{AdamW, TrainError, gradient_norm};
 use burn::tensor::{Device, Distribution, Tensor};
 use measure::{GptShape, Parametrization, Precision};
@@ -69,7 +69,8 @@ impl StepBench {
     /// A shape that cannot be built, or a device that cannot be used.
     pub fn run(&self) -> Result<StepReport, TrainError> {
         self.shape.check()?;
-        let passes = side_by_side(self.sequences, self.micro_batch);
+        let context_len = self.shape.context_len;
+        let passes = Passes::new(self.sequences, self.micro_batch, context_len, self.recompute);
         check_memory(&self.shape, self.device, passes)?;
         let device = self.device.open(self.precision)?;
         let peak_gflops = peak_gflops(&device, self.precision);
@@ -89,7 +90,6 @@ impl StepBench {
             }
             let began = Instant::now();
             let fetch = |start, n| Some(self.random_tokens(step as u64, start, n));
-            let context_len = self.shape.context_len;
             let batch =
                 batch_gradients(&gpt, self.sequences, self.micro_batch, context_len, fetch)?;
             let Some(batch) = batch else { continue };
@@ -104,7 +104,7 @@ impl StepBench {
         let clocks = &clocks[WARMUP..];
         let mut parts = BTreeMap::from([("data", data_seconds / self.steps as f64)]);
         if let (Some(before), Some(after)) = (before, gpt.part_seconds()) {
-            let share = 1.0 / (self.steps as f64 * passes as f64);
+            let share = 1.0 / (self.steps as f64 * passes.at_once as f64);
             parts.extend([
                 ("embedding", share * (after.embedding - before.embedding)),
                 ("norms", share * (after.norms - before.norms)),

@@ -124,11 +124,18 @@ pub fn text_to_tokens(
     observe: &mut dyn FnMut(&Event),
     stop: &AtomicBool,
 ) -> Result<TextTokens, TrainError> {
+    let choice: TokenizerChoice = tokenizer_name.parse()?;
     let mut total = 0;
     for file in files {
-        total += std::fs::metadata(file).map_err(TrainError::io(file))?.len();
+        let found = std::fs::metadata(file).map_err(TrainError::io(file))?;
+        if matches!(choice, TokenizerChoice::Bpe(_)) && !found.is_file() && !found.is_dir() {
+            let reason = format!(
+                "is no regular file, and {tokenizer_name} reads its text twice; write it to a file first"
+            );
+            return Err(TrainError::folder(file, reason));
+        }
+        total += found.len();
     }
-    let choice: TokenizerChoice = tokenizer_name.parse()?;
     let began = Instant::now();
     let tokenizer = Tokenizer::choose(&choice, files, cleaning, &mut |read| {
         observe(&Event::LearningVocabulary { read, total });
@@ -140,6 +147,9 @@ pub fn text_to_tokens(
         && found < wanted
     {
         observe(&Event::SmallVocabulary { wanted, found });
+    }
+    if tokenizer.leaves_text_out() {
+        observe(&Event::TextLeftOut { tokenizer: tokenizer_name.to_string() });
     }
     let began = Instant::now();
     observe(&Event::Preparing { done: 0, total });

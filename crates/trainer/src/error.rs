@@ -33,16 +33,21 @@ pub enum TrainError {
     State(#[from] state::StateError),
     /// The model is larger than the machine's memory.
     #[error(
-        "{shape} takes {needed:.0} GiB for parameters, moments and the gradients of {passes} passes side by side, and the machine has \
-         {there:.0} GiB of memory; train a smaller shape, or on fewer threads"
+        "{shape} takes {needed:.1} GiB, {activations:.1} of them for the activations of {passes} passes of {tokens} tokens side by side, and \
+         there are {there:.1} GiB of memory; train a smaller shape, or with a smaller batch.micro_batch, machine.recompute = true or \
+         fewer machine.threads"
     )]
     Memory {
         /// The largest shape.
         shape: measure::GptShape,
         /// Passes that run side by side.
         passes: u64,
+        /// Tokens of each.
+        tokens: u64,
         /// What it takes, GiB.
         needed: f64,
+        /// Of that for activations.
+        activations: f64,
         /// What there is, GiB.
         there: f64,
     },
@@ -73,13 +78,14 @@ pub enum TrainError {
         "step {step}: {quantity} is {value}; the last good state is {}. Start a run in another --out \
          with {}",
         last_good.as_ref().map_or("the start of the run".to_string(), |path| path.display().to_string()),
-        // No update was made before the first step.
-        if *step == 1 { "smaller factors in [parametrization], or another model.start" }
+        if *updates == 0 { "smaller factors in [parametrization], or another model.start" }
         else { "a lower learning_rate.peak or more learning_rate.warmup_steps" }
     )]
     NotFinite {
-        /// Step whose update was not made.
+        /// Step of which it is.
         step: u64,
+        /// Updates made before it was found.
+        updates: u64,
         /// Loss or gradient norm.
         quantity: &'static str,
         /// Its value.

@@ -28,6 +28,11 @@ pub enum Event {
         /// Tokens that it has.
         found: usize,
     },
+    /// The tokenizer leaves text out that its vocabulary does not have.
+    TextLeftOut {
+        /// Its name.
+        tokenizer: String,
+    },
     /// Everything is ready for the first step.
     Started {
         /// Program and tensor library.

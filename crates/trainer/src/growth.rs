@@ -99,7 +99,8 @@ pub fn check_growth(
         ("the loss before the growth", check.loss_before),
         ("the loss after the growth", check.loss_after),
     ] {
-        check_finite(before.position.step, quantity, value)?;
+        let step = before.position.step;
+        check_finite(step, step, quantity, value)?;
     }
     let moved = (check.loss_after - check.loss_before).abs();
     let kept = moved <= (MOST_CHANGE * check.loss_before).max(LEAST_CHANGE);
@@ -133,7 +134,7 @@ pub(crate) fn reestimated_moments(
         let gradients = gradients?;
         n += 1.0;
         let norm = gradient_norm(&gradients);
-        check_finite(step, "the gradient's norm", norm)?;
+        check_finite(step, step, "the gradient's norm", norm)?;
         let clip = clip_factor(settings, norm);
         for (id, gradient) in gradients {
             let gradient = gradient * clip;

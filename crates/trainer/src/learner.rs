@@ -147,8 +147,9 @@ impl Learner {
         let Some(found) = self.gradients(step, stop)? else { return Ok(None) };
         let BatchGradients { loss: train_loss, gradients, data_seconds } = found;
         let grad_norm = gradient_norm(&gradients);
-        check_finite(step, "the loss", train_loss)?;
-        check_finite(step, "the gradient's norm", grad_norm)?;
+        for (quantity, value) in [("the loss", train_loss), ("the gradient's norm", grad_norm)] {
+            check_finite(step, step - 1, quantity, value)?;
+        }
         let update = moment_updates + 1;
         self.adamw.update(self.gpt.params_mut(), gradients, grad_norm, update, learning_rate);
         let tokens = self.schedule.batch().tokens_at(step);
@@ -190,7 +191,8 @@ impl Learner {
     /// A loss that is no longer finite.
     pub fn evaluate(&self, set: &EvaluationSet) -> Result<f64, TrainError> {
         let loss = mean_loss(&self.gpt, set, self.schedule.micro_batch(), |_| ())?;
-        check_finite(self.position().step, "the held-out loss", loss)?;
+        let step = self.position().step;
+        check_finite(step, step, "the held-out loss", loss)?;
         Ok(loss)
     }
 
@@ -226,7 +228,7 @@ impl Learner {
                 (1..=u64::from(batches)).map_while(|i| self.gradients(step + i, stop).transpose());
             let gradients = batches_ahead.map(|found| {
                 let found = found?;
-                check_finite(step, "the loss", found.loss)?;
+                check_finite(step, step, "the loss", found.loss)?;
                 Ok(found.gradients)
             });
             let updates = after.position.moment_updates;
@@ -282,13 +284,14 @@ fn optimizer(schedule: &Schedule, state: &TrainingState, device: &Device) -> Ada
 
 pub(crate) fn check_finite(
     step: u64,
+    updates: u64,
     quantity: &'static str,
     value: f64,
 ) -> Result<(), TrainError> {
     if value.is_finite() {
         return Ok(());
     }
-    Err(TrainError::NotFinite { step, quantity, value, last_good: None })
+    Err(TrainError::NotFinite { step, updates, quantity, value, last_good: None })
 }
 
 fn without_tensors(mut state: TrainingState) -> TrainingState {

@@ -2,7 +2,7 @@ use crate::branch::CommonPart;
 use crate::data::{open_corpus, prepare_text};
 use crate::evaluate::whole_sequences;
 use crate::learner::check_finite;
-use crate::memory::{check_memory, side_by_side};
+use crate::memory::{Passes, check_memory};
 use crate::start::{Start, StartingModel, check_same_start};
 use crate::{EvaluationSet, Event, Learner, Outcome, RunFolder, RunSummary, TrainError};
 use burn::tensor::Device;
@@ -38,12 +38,6 @@ pub struct RunOptions {
     pub command: String,
 }
 
-/// Passes of a full batch that run side by side.
-fn passes(schedule: &Schedule) -> u64 {
-    let sequences = schedule.batch().final_tokens() / schedule.context_len() as u64;
-    side_by_side(sequences, schedule.micro_batch() as u64)
-}
-
 /// Trains as the schedule says, until its end or until `stop` is set; then saves and returns. Threads are those of the
 /// rayon pool that it is called in: `machine.threads` is for the caller to see to. (A BPE is trained by the global pool.)
 ///
@@ -57,7 +51,7 @@ pub fn train(
     let device = options.device.open(options.schedule.machine().precision)?;
     // Before text is made into tokens, which may take long; with the vocabulary, again below.
     for stage in options.schedule.stages() {
-        check_memory(&stage.shape(1), options.device, passes(&options.schedule))?;
+        check_memory(&stage.shape(1), options.device, Passes::of(&options.schedule))?;
     }
     let mut folder = RunFolder::take(&options.folder, &options.schedule, options.resume)?;
     if folder.has_saved() && CheckpointStore::reader(&folder.checkpoints()).is_empty()? {
@@ -136,12 +130,28 @@ impl Beginning {
             folder.keep(event);
         };
         let made_tokens = prepare_text(schedule, &options.folder, begun, &mut tell, stop)?;
+        let read = Self::read(options, made_tokens, model, branch_of);
+        if read.is_err() && made_tokens {
+            // Of a text that is another now: they would pass for the run's own.
+            RunFolder::remove_tokens(&options.folder);
+        }
+        read
+    }
+
+    /// What is there once the tokens are.
+    fn read(
+        options: &RunOptions,
+        made_tokens: bool,
+        model: Option<StartingModel>,
+        branch_of: Option<&PathBuf>,
+    ) -> Result<Self, TrainError> {
+        let schedule = &options.schedule;
         let corpus = open_corpus(schedule, &options.folder)?;
         let n_vocab = corpus.n_vocab();
         for stage in schedule.stages() {
             let shape = stage.shape(n_vocab);
             shape.check()?;
-            check_memory(&shape, options.device, passes(schedule))?;
+            check_memory(&shape, options.device, Passes::of(schedule))?;
         }
         let origin = origin(schedule, options.device, &corpus);
         let (common, first) = match (branch_of, &model) {
@@ -396,9 +406,9 @@ impl<'a> Run<'a> {
 
     fn naming_last_good(&self, error: TrainError) -> TrainError {
         match error {
-            TrainError::NotFinite { step, quantity, value, .. } => {
+            TrainError::NotFinite { step, updates, quantity, value, .. } => {
                 let last_good = self.newest_checkpoint.clone();
-                TrainError::NotFinite { step, quantity, value, last_good }
+                TrainError::NotFinite { step, updates, quantity, value, last_good }
             }
             other => other,
         }
@@ -443,7 +453,7 @@ impl<'a> Run<'a> {
         // What an update has ruined must not replace the last good state.
         let probe = self.evaluation.first();
         let loss = self.learner.gpt().loss(probe, self.schedule.context_len())?;
-        check_finite(self.step(), "the loss after the update", loss)?;
+        check_finite(self.step(), self.step(), "the loss after the update", loss)?;
         self.metrics.sync()?;
         let (keep, kept) = (self.schedule.checkpoint().keep, self.stable_until());
         // What is broken takes no place of what is kept.

@@ -108,7 +108,7 @@ fn copy_run(world: &World, from: &str, to: &str) {
 
 /// Growths that cannot be, and what is said of them.
 const GROWTHS: [(&str, &str); 24] = [
-    ("grow nowhere --width 2 -o new", "nowhere: neither a checkpoint"),
+    ("grow nowhere --width 2 -o new", "nowhere cannot be read"),
     ("grow foreign --width 2 -o new", "foreign: neither a checkpoint (no state.json)"),
     (
         "grow run -o new",
@@ -160,7 +160,7 @@ fn bad_input_is_explained_and_leaves_no_trace() {
             "train batch.toml --out new",
             "batch.tokens = 16000000000000000000: must be a positive multiple",
         ),
-        ("train vast.toml --out new", "GiB for parameters, moments and the gradients of "),
+        ("train vast.toml --out new", "of them for the activations of "),
         ("train text_as_tokens.toml --out new", "good.txt: no token file"),
         ("eval run --tokens good.txt", "good.txt: no token file"),
         ("eval run --tokens wide.bin", "wide.bin: has token 999 in a vocabulary of 256"),
@@ -208,7 +208,7 @@ fn bad_input_is_explained_and_leaves_no_trace() {
         ),
         ("train tiny.toml --out new --device gpu", "device gpu: unknown; use cpu, cuda"),
         ("train tiny.toml --out good.txt/new", "good.txt/new"),
-        ("eval nowhere", "nowhere: neither a checkpoint"),
+        ("eval nowhere", "nowhere cannot be read"),
         ("eval run --tokens bpe.bin", "its vocabulary is tokenizer:"),
         ("eval run --text short.txt", "10 tokens: at least 17 are needed"),
         ("eval flipped/checkpoints/step-00000004", "model.safetensors: checksum"),
