@@ -1,6 +1,6 @@
 //! Growth points from measured curves, without a law.
 
-use crate::observations::{check_random_start, run_of};
+use crate::observations::{check_no_folder_of_runs, check_random_start, run_of};
 use crate::output;
 use crate::run_record::check_comparable_in;
 use anyhow::{Context, Result, bail};
@@ -42,6 +42,9 @@ fn steady_curve(path: &Path) -> Result<(f64, SmoothCurve)> {
 
 /// Prints the best growth between each curve and the next.
 pub fn report(files: &[PathBuf], json: bool) -> Result<()> {
+    for file in files {
+        check_no_folder_of_runs(file).context("--curves")?;
+    }
     let paths: Vec<PathBuf> = files.iter().map(|file| RunFolder::curve_file(file)).collect();
     if let Some(path) = output::given_twice(&paths) {
         bail!("--curves: {}: is given twice", path.display());

@@ -105,8 +105,15 @@ impl Source {
         found.batch_tokens = found.batch_tokens.map(f64::round);
         let branches = branches.into_iter();
         let branches = branches.map(|(run, of, step)| BranchedRun { run, of: numbers[of], step });
-        self.join_branches(&mut found, &branches.collect::<Vec<_>>());
-        self.select(&mut found)?;
+        let branches: Vec<BranchedRun> = branches.collect();
+        count_once(&mut found.points, &branches);
+        if self.last_only {
+            self.select(&mut found)?;
+            join_branches(&mut found.points, &branches);
+        } else {
+            join_branches(&mut found.points, &branches);
+            self.select(&mut found)?;
+        }
         if found.points.is_empty() {
             bail!(
                 "no points are left to fit, of --drop-highest {}, --skip {} and what else chooses them",
@@ -138,18 +145,7 @@ impl Source {
         if let Some(path) = given_twice(&curves) {
             bail!("{}: is given twice", path.display());
         }
-        for (file, path) in self.files.iter().zip(&curves) {
-            let held = if path.exists() { None } else { run_folders(file).ok() };
-            if let Some(runs) = held.filter(|runs| !runs.is_empty()) {
-                let names = runs.iter().map(|run| run.display().to_string()).collect::<Vec<_>>();
-                bail!(
-                    "{}: is a folder of runs; name those of them that are to be fitted: {}",
-                    file.display(),
-                    names.join(" ")
-                );
-            }
-        }
-        Ok(())
+        self.files.iter().try_for_each(|file| check_no_folder_of_runs(file))
     }
 
     /// Reads the first stage of a run; its compute, FLOPs.
@@ -229,24 +225,6 @@ impl Source {
         Ok(first_stage.map(|point| point.compute_flops).fold(0.0, f64::max))
     }
 
-    /// Counts once what runs have in common. Where more than their ends counts, a run and those that branched off it are one: the
-    /// noise of their first part is the same.
-    fn join_branches(&self, found: &mut Observations, branches: &[BranchedRun]) {
-        let of_run = |run: usize| branches.iter().find(|branch| branch.run == run);
-        found.points.retain(|point| {
-            of_run(point.run).is_none_or(|branch| point.steps.is_none_or(|step| step > branch.step))
-        });
-        if self.last_only {
-            return;
-        }
-        for point in &mut found.points {
-            // A run branches off one that was there before it.
-            for _ in branches {
-                point.run = of_run(point.run).map_or(point.run, |branch| branch.of);
-            }
-        }
-    }
-
     /// Leaves out what is not asked for.
     fn select(&self, found: &mut Observations) -> Result<()> {
         // A run's points are told apart by what all of them tell.
@@ -291,6 +269,26 @@ impl Source {
     }
 }
 
+/// Leaves out of each run what it has from another one.
+fn count_once(points: &mut Vec<Observation>, branches: &[BranchedRun]) {
+    let of_run = |run: usize| branches.iter().find(|branch| branch.run == run);
+    points.retain(|point| {
+        of_run(point.run).is_none_or(|branch| point.steps.is_none_or(|step| step > branch.step))
+    });
+}
+
+/// Makes a run and those that branched off it one, since the noise of their first part is the same.
+fn join_branches(points: &mut [Observation], branches: &[BranchedRun]) {
+    for point in points.iter_mut() {
+        // A run branches off one that was there before it.
+        for _ in branches {
+            let branch = branches.iter().find(|branch| branch.run == point.run);
+            point.run = branch.map_or(point.run, |branch| branch.of);
+        }
+    }
+    points.sort_by_key(|point| point.run);
+}
+
 /// In what the losses of runs differ.
 fn several_measures(folders: &[PathBuf]) -> Vec<String> {
     let told = schedules_of(folders)
@@ -307,6 +305,18 @@ pub fn check_random_start(folder: &Path) -> Result<()> {
         "{}: begins with the model of {}, and laws and plans are of runs from random weights; leave it out",
         folder.display(),
         start.checkpoint.display()
+    );
+}
+
+/// Errs for a folder of runs, of which some are meant.
+pub fn check_no_folder_of_runs(file: &Path) -> Result<()> {
+    let held = if RunFolder::curve_file(file).exists() { None } else { run_folders(file).ok() };
+    let Some(runs) = held.filter(|runs| !runs.is_empty()) else { return Ok(()) };
+    let names = runs.iter().map(|run| run.display().to_string()).collect::<Vec<_>>();
+    bail!(
+        "{}: is a folder of runs; name those of them that are meant: {}",
+        file.display(),
+        names.join(" ")
     );
 }
 

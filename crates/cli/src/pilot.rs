@@ -28,7 +28,7 @@ use trainer::{RunFolder, RunOptions, RunSummary};
 const EVALUATIONS: u64 = 24;
 
 /// Lengths of each shape's runs over that of the longest where the learning rate decays.
-const LENGTHS: [f64; 3] = [1.0, 0.6, 0.36];
+pub const LENGTHS: [f64; 3] = [1.0, 0.6, 0.36];
 
 /// Share of the shortest run's steps that the warm-up takes at most where only the ends count: with more, short runs end too
 /// high and bend the law.
@@ -253,14 +253,14 @@ const MOST_STEPS: f64 = 1e7;
 /// Errs where several runs, whose names begin so, cannot be made in a folder or gone on with there.
 pub fn check_folder(folder: &Path, resume: bool, prefix: &str, what: &str) -> Result<()> {
     let taken = output::is_taken(folder);
+    if taken && !holds_runs(folder, prefix)? {
+        bail!("{}: is not empty and holds no {what}; choose another folder", folder.display());
+    }
     if taken && !resume {
         bail!(
             "{}: is not empty; add --resume to go on with {what} there, or choose another folder",
             folder.display()
         );
-    }
-    if taken && !holds_runs(folder, prefix)? {
-        bail!("{}: holds no {what} to go on with; choose another folder", folder.display());
     }
     Ok(())
 }

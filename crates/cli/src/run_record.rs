@@ -88,10 +88,12 @@ impl RunRecord {
                 } else {
                     ""
                 };
+                let [own, other] = [&run.folder, &first.folder].map(|folder| folder.display());
                 bail!(
-                    "{}: is no run of the schedule of {} ({difference}); a folder of runs holds one schedule under {kind}{hint}",
-                    run.folder.display(),
-                    first.folder.display()
+                    "{own}: is no run of the schedule of {other} ({} in {own}, {} in {other}); a folder of runs holds one schedule under \
+                     {kind}{hint}",
+                    difference.there,
+                    difference.here
                 );
             }
             let key = |run: &Self| (run.schedule.seed(), run.schedule.n_steps());

@@ -114,7 +114,7 @@ fn tell_other_branch(folder: &Path, source: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Tells of warm-ups that are too long for the run or the stage, of slopes that are never judged, and of a decay that begins beyond the
+/// Tells of warm-ups that are too long for the run or the stage, of losses and slopes that are never judged, and of a decay that begins beyond the
 /// steps made.
 fn warn_of_course(schedule: &Schedule) {
     let (mut before, mut at_peak) = (0, false);
@@ -126,6 +126,13 @@ fn warn_of_course(schedule: &Schedule) {
             output::note(&format!(
                 "warning: stages[{k}].until.slope = {slope}: a slope is judged from {SLOPE_EVALUATIONS} evaluations within the last factor of four \
                  of compute, and the stage of {own} steps ends before it has them (evaluation.every_steps = {})",
+                schedule.evaluation().every_steps
+            ));
+        }
+        if let Some(loss) = stage.until().loss.filter(|_| !schedule.judges_loss(k)) {
+            output::note(&format!(
+                "warning: stages[{k}].until.loss = {loss}: a loss is judged at evaluations, and the stage of {own} steps ends before it has one \
+                 (evaluation.every_steps = {})",
                 schedule.evaluation().every_steps
             ));
         }

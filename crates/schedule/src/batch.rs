@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
 /// How a batch rises, in a straight line.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,7 +29,7 @@ pub struct Batch {
     context_len: u64,
     final_sequences: u64,
     /// `before_step[s]` sequences come before step `s + 1`, for the steps of the ramp.
-    before_step: Vec<u64>,
+    before_step: Arc<[u64]>,
 }
 
 impl Batch {
@@ -44,7 +45,11 @@ impl Batch {
             total += (tokens as u64 / context_len).max(1);
             before_step.push(total);
         }
-        Self { context_len, final_sequences: (final_tokens / context_len).max(1), before_step }
+        Self {
+            context_len,
+            final_sequences: (final_tokens / context_len).max(1),
+            before_step: before_step.into(),
+        }
     }
 
     /// Sequences in the update that makes `step` (the first is 1).

@@ -1,7 +1,8 @@
 use crate::Schedule;
 use crate::file::ScheduleFile;
 use crate::{CheckpointSettings, DataSource, DecayShape, Machine, Until};
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Component, PathBuf};
 
 impl Schedule {
     /// The last step, counted from the start of the run, before the rate of a `wsd` run decays; `None` where that is not in this
@@ -38,7 +39,7 @@ impl Schedule {
             theirs.learning_rate = ours.learning_rate;
         }
         if let Some(difference) = difference(&theirs, &ours) {
-            return Err(difference);
+            return Err(difference.to_string());
         }
         for (schedule, whose) in [(self, "this run"), (other, "the other run")] {
             let end = before.saturating_add(schedule.steps_of(stage, before));
@@ -71,13 +72,13 @@ impl Schedule {
             (file.pilot_compute, file.from_scratch) = (None, None);
             file
         };
-        difference(&placeless(there), &placeless(self))
+        difference(&placeless(there), &placeless(self)).map(|found| found.to_string())
     }
 
     /// The first line in which a run of `there` is of another kind: not of this schedule under another seed or, with `any_length`, to
     /// another length. Its name, evaluations, checkpoints, threads and memory do not count, nor does its data, which may be the same as text
     /// and as tokens: what the runs learnt from says that.
-    pub fn difference_in_kind(&self, there: &Self, any_length: bool) -> Option<String> {
+    pub fn difference_in_kind(&self, there: &Self, any_length: bool) -> Option<Difference> {
         let kind = |schedule: &Self| {
             let mut file = schedule.file.clone();
             (file.seed, file.data) = (0, self.file.data.clone());
@@ -103,10 +104,17 @@ impl Schedule {
     }
 }
 
+/// One spelling of each path, and none of a token file's.
 fn without_token_path(file: &mut ScheduleFile) {
-    if let DataSource::Tokens(tokens) = &mut file.data {
-        tokens.file = PathBuf::new();
+    let plain = |path: &PathBuf| -> PathBuf {
+        path.components().filter(|part| *part != Component::CurDir).collect()
+    };
+    match &mut file.data {
+        DataSource::Tokens(tokens) => tokens.file = PathBuf::new(),
+        DataSource::Text(text) => text.files = text.files.iter().map(plain).collect(),
+        DataSource::Synthetic(_) => {}
     }
+    file.model.start = file.model.start.as_ref().map(plain);
 }
 
 /// Takes from a schedule what changes no number of its run.
@@ -120,7 +128,22 @@ fn without_incidentals(file: &mut ScheduleFile) {
     file.checkpoint = CheckpointSettings { every_steps: 1, keep: 1 };
 }
 
-fn difference(there: &ScheduleFile, here: &ScheduleFile) -> Option<String> {
+/// The first line in which two schedules differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// That of the other one.
+    pub there: String,
+    /// That of this one.
+    pub here: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} there, {} here", self.there, self.here)
+    }
+}
+
+fn difference(there: &ScheduleFile, here: &ScheduleFile) -> Option<Difference> {
     if there == here {
         return None;
     }
@@ -133,7 +156,7 @@ fn difference(there: &ScheduleFile, here: &ScheduleFile) -> Option<String> {
     let same = there.iter().zip(&here).take_while(|(there, here)| there == here).count();
     let differing =
         |lines: &[String]| lines.get(same).map_or("nothing", String::as_str).to_string();
-    Some(format!("{} there, {} here", differing(&there), differing(&here)))
+    Some(Difference { there: differing(&there), here: differing(&here) })
 }
 
 #[cfg(test)]
@@ -237,7 +260,7 @@ mod tests {
         assert_eq!(kind("threads = 1").difference_in_kind(&kind("threads = 2"), false), None);
         let other =
             kind("precision = \"f32\"").difference_in_kind(&kind("precision = \"bf16\""), false);
-        assert!(other.unwrap().contains("precision = \"bf16\""));
+        assert!(other.unwrap().there.contains("precision = \"bf16\""));
         let other = [
             ("seed = 1\n", "seed = 2\n", "`seed = 1` there, `seed = 2` here"),
             ("d_model = 128", "d_model = 256", "d_model"),

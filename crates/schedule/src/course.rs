@@ -74,6 +74,14 @@ impl Schedule {
         first > before && 4.0 * at(first) >= at(last)
     }
 
+    /// Whether a stage is evaluated before its other ends come, so that its loss can end it.
+    pub fn judges_loss(&self, stage: usize) -> bool {
+        let (before, _) = self.most_before(stage);
+        let end = self.stage_steps(&self.stages()[stage], before).saturating_add(before);
+        let every = self.evaluation().every_steps;
+        end.saturating_sub(1) / every * every > before
+    }
+
     /// 6 N D of the steps of a stage from one to another, FLOPs.
     fn flops_between(&self, stage: &Stage, from: u64, to: u64) -> f64 {
         // As numbers that do not overflow: tokens of a file's limits may.
@@ -97,7 +105,8 @@ impl Schedule {
         let until = stage.until();
         // Compute that a law gave is that of whole tokens up to rounding, for which no step is made.
         let tokens_of = |flops: f64| flops * (1.0 - 1e-12) / stage.shape(1).flops_per_token().0;
-        let by_compute = until.compute.map(|flops| for_tokens(tokens_of(flops).ceil() as u64));
+        let by_compute =
+            until.compute.map(|flops| for_tokens((tokens_of(flops).ceil() as u64).max(1)));
         [until.steps, until.tokens.map(for_tokens), by_compute]
             .into_iter()
             .flatten()
@@ -208,6 +217,11 @@ mod tests {
             );
             parse(&text).unwrap().judges_slope(stage)
         };
+        let losses = |steps: u64| {
+            let text = GOOD.replace("{ steps = 1200 }", &format!("{{ steps = {steps} }}"));
+            parse(&text).unwrap().judges_loss(0)
+        };
+        assert!(!losses(7) && !losses(50) && losses(51));
         let alone = GOOD.replace("{ steps = 1200 }", "{ steps = 7 }");
         assert!(!judges(&alone, 0, 7) && !judges(&alone, 0, 600) && judges(&alone, 0, 601));
         let grown = second("n_layers = 6;d_model = 256;n_heads = 8;until = { steps = 7 };");

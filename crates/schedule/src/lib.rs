@@ -15,6 +15,7 @@ mod settings;
 mod variants;
 
 pub use batch::{Batch, Ramp};
+pub use branch::Difference;
 pub use check::{MOST_BATCH_TOKENS, MOST_EVALUATION_TOKENS};
 pub use error::ScheduleError;
 pub use growth::{

@@ -1,9 +1,9 @@
 use super::FitError;
-use super::bootstrap::{bootstrap, interval, quantile};
+use super::bootstrap::{ENOUGH_RUNS, bootstrap, interval, quantile};
 use super::form::{LawForm, Quantity, joined};
 use super::observations::{Observation, Points, same};
 use super::problem::{Problem, Solution, objective};
-use super::search::{Search, plain_search, search};
+use super::search::{LN_EXPONENTS, Search, plain_search, search};
 use crate::{FittedLaw, GrownRun, TrainingCost};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -302,16 +302,24 @@ impl Fit {
             if let Some(scale) = scale.filter(|scale| self.parameters[*scale].value == 0.0) {
                 warnings.push(format!("nothing tells {name}: {scale} is 0"));
             }
+            let is_exponent = name.starts_with(['a', 'b']);
+            if is_exponent && one.value > LN_EXPONENTS.1.exp() {
+                warnings.push(format!(
+                    "poorly determined: {name} is {:.1}, and would do as well at any such size: what it stands for is over within the data",
+                    one.value
+                ));
+                continue;
+            }
             let (Some(low), Some(high)) = (one.low, one.high) else { continue };
             // Scales and factors stretch over decades where their exponents are known well.
-            if name.starts_with(['a', 'b', 'E']) && high - low > one.value.abs() {
+            if (is_exponent || name.starts_with('E')) && high - low > one.value.abs() {
                 warnings.push(format!(
                     "poorly determined: {name} is {:.4}, 95 % interval {low:.4} to {high:.4}",
                     one.value
                 ));
             }
         }
-        if self.bootstraps > 0 && points.n_runs < 6 {
+        if self.bootstraps > 0 && points.n_runs < ENOUGH_RUNS {
             warnings.push(format!("intervals from {} runs are rough", points.n_runs));
         }
         let n_parameters = self.law.least_points();

@@ -22,8 +22,8 @@ const PLAIN_RESTARTS: usize = 20;
 /// Relative distance of two objectives that are one minimum.
 const SAME_MINIMUM: f64 = 1e-6;
 
-/// ln of the exponents that are searched, at most and at least.
-const LN_EXPONENTS: (f64, f64) = (-9.0, 2.5);
+/// ln of the exponents that are searched, at least and at most.
+pub(crate) const LN_EXPONENTS: (f64, f64) = (-9.0, 2.5);
 
 /// What many starts found.
 #[derive(Clone, Debug)]
@@ -179,7 +179,10 @@ impl<F: Fn(&[f64]) -> (f64, Vec<f64>)> Gradient for Scaled<F> {
 /// The minimum that a start leads to.
 pub(crate) fn from_start(problem: &Problem, start: &Solution) -> Solution {
     let projected = Projected::new(problem, start.clone());
-    let ln_exponents = start.exponents.iter().map(|exponent| exponent.ln()).collect();
+    // Newton's method may have left the bounds for a start beyond them, where nothing tells an exponent.
+    let (least, most) = LN_EXPONENTS;
+    let within = |exponent: &f64| exponent.ln().clamp(least + 1e-6, most - 1e-6);
+    let ln_exponents = start.exponents.iter().map(within).collect();
     lbfgs(|at| projected.at(at), ln_exponents, PROJECTED_STEPS, 1e-5);
     let found = projected.last.into_inner().best;
     polish(problem, &found)

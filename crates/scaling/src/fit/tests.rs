@@ -1,5 +1,6 @@
 use super::*;
 use crate::published::{CHINCHILLA_CORRECTED, KAPLAN_STEPS, KAPLAN_TOKENS};
+use crate::{KaplanLaw, TokenLaw};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -207,4 +208,21 @@ fn warm_up_and_narrow_data_are_warned_of() {
     assert!(warned("n_params spans a factor of 2.07"), "{:?}", fit.warnings);
     assert!(warned("intervals from 5 runs"), "{:?}", fit.warnings);
     assert!((fit.extrapolation(Quantity::Params, 1e9) - 1e9 / 2.0736e8).abs() < 1e-6);
+}
+
+/// A law whose size matters below the data alone: exponents of all sizes do as well.
+#[test]
+fn an_exponent_that_nothing_tells_is_warned_of() {
+    let law = KaplanLaw { params: PowerLaw { scale: 8e6, exponent: 20.0 }, ..kaplan() };
+    let data = observations(FittedLaw::Tokens(TokenLaw::Kaplan(law)), 1e-3);
+    let fit = Fit::new(&data, options(LawForm::KaplanTokens)).unwrap();
+    let warned = fit.warnings.iter().any(|warning| warning.contains("poorly determined: a_N"));
+    assert!(warned, "{:?} {:?}", fit.parameters, fit.warnings);
+    let one = &fit.parameters["a_N"];
+    assert!(one.low < one.high, "{one:?}");
+}
+
+fn kaplan() -> KaplanLaw {
+    let TokenLaw::Kaplan(law) = KAPLAN_TOKENS else { unreachable!() };
+    law
 }

@@ -4,7 +4,7 @@ use super::as_run::{break_even_pace, predicted_curve, saving_as_run, saving_at_p
 use super::baseline::baselines;
 use super::goal::{Goal, Stop};
 use super::last_shape::best_final_shape;
-use super::search::{Chains, End, Path, best_paths, evaluate};
+use super::search::{Chains, End, Path, best_paths, evaluate, untrained_loss};
 use super::shapes::least_size;
 use super::{
     Advice, CheaperAlone, FinalShape, Operators, Plan, PlanError, Request, Stage, Unstaged,
@@ -82,7 +82,7 @@ impl Chosen {
         };
         let n = last.n_params() as f64;
         let loss = request.goal.final_loss(&request.cost, n, 0.0)?;
-        let untrained = (last.n_vocab as f64).ln();
+        let untrained = untrained_loss(&last);
         if loss >= untrained {
             return Err(PlanError::KnowsNothing { shape: last, loss, untrained });
         }
@@ -110,6 +110,7 @@ impl Chosen {
                 let from_scratch = request.cost.compute_at(n, loss).ok().filter(|_| wanted == 2);
                 let alone = from_scratch.and_then(|paid| cheaper_alone(request, &last, loss, paid));
                 let reason = alone.map(|alone| alone.unless_bounded(&last));
+                let reason = reason.or_else(|| all_know_nothing(request, &last));
                 PlanError::NoChain { wanted, shape, operators, reason }
             }
             other => other,
@@ -143,15 +144,17 @@ pub(super) fn best_path(
             let names: Vec<String> = shapes.iter().map(ToString::to_string).collect();
             let apart = shapes.windows(2).find(|pair| !Operators::ALL.reach(&pair[0], &pair[1]));
             let apart = apart.map(|pair| format!("{} does not grow into {}", pair[0], pair[1]));
-            let reason = match apart.or_else(|| without_best_loss(&request.cost, &shapes)) {
-                Some(reason) => reason,
-                None if request.grow_by.is_some() => {
-                    "growths that must come by that share of the tokens leave a stage nothing to do".to_string()
-                }
-                None => knows_nothing(&request.cost, &shapes).unwrap_or_else(|| {
-                    "a stage would end at no lower loss than the one before it, or at no higher one than the last".to_string()
-                }),
-            };
+            let known = apart
+                .or_else(|| without_best_loss(&request.cost, &shapes))
+                .or_else(|| knows_nothing(&request.cost, &shapes));
+            let reason = known.unwrap_or_else(|| {
+                let text = if request.grow_by.is_some() {
+                    "growths that must come by that share of the tokens leave a stage nothing to do"
+                } else {
+                    "a stage would end at no lower loss than the one before it, or at no higher one than the last"
+                };
+                text.to_string()
+            });
             PlanError::NoSuchChain { chain: names.join(", "), reason }
         });
     }
@@ -187,13 +190,32 @@ fn without_best_loss(cost: &TrainingCost, shapes: &[GptShape]) -> Option<String>
 /// Which of given shapes would grow where a model knows less than nothing.
 fn knows_nothing(cost: &TrainingCost, shapes: &[GptShape]) -> Option<String> {
     let growths = growths(cost, shapes).ok()?;
-    let untrained = (shapes[0].n_vocab as f64).ln();
+    let untrained = untrained_loss(&shapes[0]);
     let (pair, growth) =
         shapes.windows(2).zip(growths).find(|(_, growth)| growth.loss >= untrained)?;
     Some(format!(
         "{} would grow into {} at {:.3} nats per token, above the {untrained:.3} of a model that knows nothing of {} tokens",
         pair[0], pair[1], growth.loss, shapes[0].n_vocab
     ))
+}
+
+/// That every growth into a shape would come where a model knows less than nothing, if that is so.
+fn all_know_nothing(request: &Request, last: &GptShape) -> Option<String> {
+    let (n_last, untrained) = (last.n_params() as f64, untrained_loss(last));
+    let loss = |shape: GptShape| {
+        let n_params = shape.n_params() as f64;
+        Some(request.cost.growth_point(StageStart::Scratch, n_params, n_last).ok()?.loss)
+    };
+    let losses: Vec<f64> =
+        request.operators.spread_sources(last).into_iter().filter_map(loss).collect();
+    let are_above = !losses.is_empty() && losses.iter().all(|loss| *loss >= untrained);
+    are_above.then(|| {
+        format!(
+            "every growth into {last} would come above the {untrained:.3} nats of a model that knows nothing of {} tokens; end at a lower loss, \
+             or grow later",
+            last.n_vocab
+        )
+    })
 }
 
 /// The plan of what was chosen.
@@ -274,10 +296,10 @@ fn without_stages(request: &Request, alone: Option<&CheaperAlone>, last: &GptSha
     if *request.stages.end() == 1 && request.through.is_empty() {
         return Advice { grow: false, reason: None };
     }
-    let reason = alone.map_or_else(
-        || "no growth spares compute here".to_string(),
-        |alone| alone.unless_bounded(last),
-    );
+    let reason = alone
+        .map(|alone| alone.unless_bounded(last))
+        .or_else(|| all_know_nothing(request, last))
+        .unwrap_or_else(|| "no growth spares compute here".to_string());
     Advice { grow: false, reason: Some(reason) }
 }
 

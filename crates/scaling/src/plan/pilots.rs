@@ -1,6 +1,6 @@
 //! Small runs that a law is fitted from.
 
-use super::shapes::{Operators, nearest, spread};
+use super::shapes::{Operators, nearest};
 use measure::GptShape;
 
 /// N of each pilot's shape over that of the next smaller one.
@@ -20,7 +20,7 @@ pub struct Pilot {
 /// Shapes for pilot runs before a staged run that ends with `last`, the largest first: those that grow into it, near a quarter, a
 /// sixteenth, ... of its parameters. Fewer than `n_sizes` where no so small ones grow into `last`.
 pub fn pilot_shapes(last: &GptShape, operators: Operators, n_sizes: usize) -> Vec<GptShape> {
-    let shapes = spread(&operators.sources(last), last);
+    let shapes = operators.spread_sources(last);
     let mut chosen: Vec<GptShape> = Vec::new();
     for k in 1..=n_sizes {
         let goal = last.n_params() as f64 / SIZE_RATIO.powi(k as i32);

@@ -1,10 +1,10 @@
 //! The best chain of stages: a shortest path over shapes.
 
-use super::shapes::{Operators, spread};
+use super::shapes::Operators;
 use crate::{GrowthPoint, StageStart, TrainingCost};
 use measure::GptShape;
 use rayon::prelude::*;
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
 /// A growth between two shapes of a list.
 #[derive(Clone, Copy, Debug)]
@@ -144,8 +144,12 @@ fn growth(
     large: &GptShape,
 ) -> Option<GrowthPoint> {
     let found = cost.growth_point(start, small.n_params() as f64, large.n_params() as f64).ok()?;
-    let untrained = (small.n_vocab as f64).ln();
-    (found.loss < untrained).then_some(found)
+    (found.loss < untrained_loss(small)).then_some(found)
+}
+
+/// Loss of a model that knows nothing: ln V, nats per token.
+pub(crate) fn untrained_loss(shape: &GptShape) -> f64 {
+    (shape.n_vocab as f64).ln()
 }
 
 /// The best paths with 0, 1, ... growths to one shape.
@@ -157,8 +161,7 @@ pub(crate) fn best_paths(
     chains: Chains,
     end: impl Fn(f64) -> Option<End>,
 ) -> Vec<Option<Path>> {
-    let sources = operators.sources(last);
-    let mut shapes = spread(&sources, last);
+    let mut shapes = operators.spread_sources(last);
     shapes.push(*last);
     let last_place = shapes.len() - 1;
     let graph = Graph::new(cost, shapes, operators, most_growths);
@@ -167,7 +170,7 @@ pub(crate) fn best_paths(
             let path = graph.path(last_place, n, &end)?;
             Some(match chains {
                 Chains::Spread => path,
-                Chains::All => refine(cost, path, &sources, operators, &end),
+                Chains::All => refine(cost, path, operators, &end),
             })
         })
         .collect()
@@ -177,7 +180,6 @@ pub(crate) fn best_paths(
 fn refine(
     cost: &TrainingCost,
     mut path: Path,
-    sources: &[GptShape],
     operators: Operators,
     end: &impl Fn(f64) -> Option<End>,
 ) -> Path {
@@ -185,23 +187,27 @@ fn refine(
     // What spares next to nothing more is not worth an odd proportion.
     const LEAST_GAIN: f64 = 1e-3;
     const MOST_ROUNDS: usize = 4;
+    let last = path.shapes[path.shapes.len() - 1];
     for _ in 0..MOST_ROUNDS {
         let before = path.spared;
         for k in 0..path.shapes.len() - 1 {
             let here = path.shapes[k].n_params() as f64;
-            let near = sources.iter().filter(|shape| {
-                let ratio = shape.n_params() as f64 / here;
-                ratio < NEAR && ratio > 1.0 / NEAR
-            });
             // Under a law of N, shapes of one N are worth the same: the first of them that grows so stands for all.
-            let mut tried = HashSet::new();
-            for shape in near {
-                let mut shapes = path.shapes.clone();
-                shapes[k] = *shape;
-                let grows = shapes.windows(2).all(|pair| operators.reach(&pair[0], &pair[1]));
-                if !grows || !tried.insert(shape.n_params()) {
-                    continue;
+            let mut near: BTreeMap<u64, GptShape> = BTreeMap::new();
+            operators.each_source(&last, |shape| {
+                let n_params = shape.n_params();
+                let ratio = n_params as f64 / here;
+                let grows = || {
+                    (k == 0 || operators.reach(&path.shapes[k - 1], &shape))
+                        && operators.reach(&shape, &path.shapes[k + 1])
+                };
+                if ratio < NEAR && ratio > 1.0 / NEAR && !near.contains_key(&n_params) && grows() {
+                    near.insert(n_params, shape);
                 }
+            });
+            for shape in near.into_values() {
+                let mut shapes = path.shapes.clone();
+                shapes[k] = shape;
                 if let Some(found) = evaluate(cost, shapes, operators, end)
                     && found.spared > path.spared + LEAST_GAIN * path.spared.abs()
                 {

@@ -1,6 +1,7 @@
 use measure::GptShape;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Which widths a growth may start from.
@@ -118,7 +119,14 @@ impl Operators {
         found
     }
 
-    fn each_source(self, last: &GptShape, mut take: impl FnMut(GptShape)) {
+    /// Of the shapes that grow into `last` those that are nearest to it in proportion, a few for each doubling of N, by increasing N.
+    pub fn spread_sources(self, last: &GptShape) -> Vec<GptShape> {
+        let mut spread = Spread::to(last);
+        self.each_source(last, |shape| spread.take(shape));
+        spread.found()
+    }
+
+    pub(super) fn each_source(self, last: &GptShape, mut take: impl FnMut(GptShape)) {
         let slices = if self.feed_forward { 1 } else { FF_SLICES };
         for n_layers in 1..=last.n_layers {
             for parts in 1..=last.n_heads {
@@ -207,25 +215,57 @@ pub(crate) fn nearest(shapes: impl Iterator<Item = GptShape>, n_params: f64) -> 
     shapes.min_by(|a, b| away(a).total_cmp(&away(b)))
 }
 
-/// Of many shapes those that are nearest in proportion to `last`, itself if it is among them, a few for each doubling of N.
+/// Of many shapes those that are nearest in proportion to `last`, itself if it is among them, a few for each doubling of N, by
+/// increasing N.
 pub(crate) fn spread(shapes: &[GptShape], last: &GptShape) -> Vec<GptShape> {
-    let proportions = |shape: &GptShape| {
-        let per_width = |n: usize| (n as f64 / shape.d_model as f64).ln();
-        [shape.n_layers, shape.d_attention(), shape.d_ff].map(per_width)
-    };
-    let due = proportions(last);
-    let away = |shape: &GptShape| -> f64 {
-        proportions(shape).iter().zip(due).map(|(found, due)| (found - due).abs()).sum()
-    };
-    let bin = |shape: &GptShape| {
-        let octaves = (last.n_params() as f64 / shape.n_params() as f64).log2();
-        (octaves * BINS_PER_OCTAVE).round() as i64
-    };
-    let nearest = |group: &[GptShape]| {
-        let own = group.iter().find(|shape| *shape == last);
-        own.or_else(|| group.iter().min_by(|a, b| away(a).total_cmp(&away(b)))).copied()
-    };
-    shapes.chunk_by(|a, b| bin(a) == bin(b)).filter_map(nearest).collect()
+    let mut spread = Spread::to(last);
+    for shape in shapes {
+        spread.take(*shape);
+    }
+    spread.found()
+}
+
+/// A spread of shapes that come one after the other, of which there may be very many.
+struct Spread {
+    last: GptShape,
+    proportions: [f64; 3],
+    /// The nearest in proportion of each part of an octave, from the largest N on, with how far it is away.
+    nearest: BTreeMap<i64, (f64, GptShape)>,
+}
+
+impl Spread {
+    fn to(last: &GptShape) -> Self {
+        Self { last: *last, proportions: proportions(last), nearest: BTreeMap::new() }
+    }
+
+    fn take(&mut self, shape: GptShape) {
+        let octaves = (self.last.n_params() as f64 / shape.n_params() as f64).log2();
+        let bin = (octaves * BINS_PER_OCTAVE).round() as i64;
+        let apart = proportions(&shape).into_iter().zip(self.proportions);
+        let away = if shape == self.last {
+            -1.0
+        } else {
+            apart.map(|(found, due)| (found - due).abs()).sum()
+        };
+        let rank = |away: f64, shape: &GptShape| (away, shape.n_params());
+        let is_nearer = self
+            .nearest
+            .get(&bin)
+            .is_none_or(|(least, nearest)| rank(away, &shape) < rank(*least, nearest));
+        if is_nearer {
+            self.nearest.insert(bin, (away, shape));
+        }
+    }
+
+    fn found(self) -> Vec<GptShape> {
+        self.nearest.into_values().rev().map(|(_, shape)| shape).collect()
+    }
+}
+
+/// Layers, attention and feed-forward units over the width, as logarithms.
+fn proportions(shape: &GptShape) -> [f64; 3] {
+    let per_width = |n: usize| (n as f64 / shape.d_model as f64).ln();
+    [shape.n_layers, shape.d_attention(), shape.d_ff].map(per_width)
 }
 
 /// Shapes of one proportion: a width of so many heads, and as many blocks as the aspect asks for.
@@ -362,6 +402,7 @@ mod tests {
         let last = gpt(36, 20);
         let all = Operators::IN_PROPORTION.sources(&last);
         let few = spread(&all, &last);
+        assert_eq!(Operators::IN_PROPORTION.spread_sources(&last), few);
         assert!(few.len() > 40 && few.len() < 64, "{} of {}", few.len(), all.len());
         assert!(few.is_sorted_by_key(GptShape::n_params));
         let blocks_per_width = |shape: &GptShape| shape.n_layers as f64 / shape.d_model as f64;
