@@ -1,6 +1,7 @@
 //! `staged bench growth`: how fast the loss falls after each way of growing, against the target size
 //! from scratch at the same loss.
 
+use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::{figures, output, shapes, train};
 use anyhow::{Context, Result, bail};
@@ -17,8 +18,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use trainer::{Learner, Trial, TrialPoint, open_corpus, prepare_text};
+use trainer::{Event, Learner, Trial, TrialPoint, open_corpus, prepare_text};
 
 /// Updates from one evaluation to the next.
 const EVERY: u64 = 40;
@@ -202,7 +202,11 @@ impl GrowthBench {
             .with_context(|| format!("{} cannot be made", self.out.display()))?;
         let begun = self.out.join("curves.csv").exists();
         self.settings(&schedule, begun)?;
-        prepare_text(&schedule, &self.out, begun, &mut |_| (), &AtomicBool::new(false))?;
+        let mut progress = Progress::new();
+        let shown = &mut |event: &Event| progress.show(event);
+        let prepared = prepare_text(&schedule, &self.out, begun, shown, train::stop_on_signals()?);
+        progress.end();
+        prepared?;
         let corpus = Arc::new(open_corpus(&schedule, &self.out)?);
         let mut measured = Measured::open(&self.out.join("curves.csv"))?;
         for seed in &self.seeds {

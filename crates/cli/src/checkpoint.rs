@@ -173,6 +173,7 @@ pub type NewestOf = fn(&CheckpointStore) -> Result<(Option<Checkpoint>, Vec<Skip
 
 /// A checkpoint folder by its own path or by that of its run, then the newest one, and the run that it lies in.
 pub fn locate(path: &Path, newest_of: NewestOf) -> Result<(PathBuf, Option<PathBuf>)> {
+    std::fs::read_dir(path).with_context(|| format!("{} cannot be read", path.display()))?;
     if path.join(STATE_FILE).exists() {
         let whole = path.canonicalize().with_context(|| path.display().to_string())?;
         // A schedule elsewhere above may be anybody's.

@@ -31,11 +31,18 @@ pub struct Compare {
     #[arg(long, num_args = 1.., value_name = "RUN")]
     pilots: Vec<PathBuf>,
     /// More losses at which to compare, nats per token, separated by commas
-    #[arg(long, value_delimiter = ',', value_name = "NATS")]
+    #[arg(long, value_delimiter = ',', value_name = "NATS", value_parser = nats)]
     loss: Vec<f64>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+fn nats(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(loss) if loss > 0.0 && loss.is_finite() => Ok(loss),
+        _ => Err("must be a loss above 0, nats per token".into()),
+    }
 }
 
 impl Compare {
@@ -68,9 +75,8 @@ pub fn sides(
     let others = others.iter().map(|path| others_at(path, &sides)).collect::<Result<Vec<_>>>()?;
     let others: Vec<RunRecord> = others.into_iter().flatten().collect();
     // Into a stage before the last one a growth comes while the rate is stable, in a run whose rate decays too.
-    let of_ends = staged[0].decays()
-        && (staged[0].schedule.stages().len() < 3 || others.iter().all(RunRecord::decays));
-    if let Some(other) = others.first().filter(|_| of_ends) {
+    let tells_nothing = staged[0].decays() && staged[0].schedule.stages().len() < 3;
+    if let Some(other) = others.iter().find(|other| tells_nothing || other.decays()) {
         bail!(
             "--others {}: it is for the dynamics after growths at a stable rate, into stages before the last one of a run whose rate \
              decays, against runs at a constant rate; leave it out",
@@ -230,10 +236,11 @@ pub fn print(found: &Comparison) -> Result<()> {
             _ => "no prediction".to_string(),
         };
         output::line(&format!(
-            "stage {} ({}, N = {}) ends after {:.0} steps and {:.3e} FLOPs at loss {:.4}; {predicted}",
+            "stage {} ({}, N = {}) {} after {:.0} steps and {:.3e} FLOPs at loss {:.4}; {predicted}",
             stage.stage + 1,
             stage.shape,
             output::count(stage.n_params),
+            if stage.is_over { "ends" } else { "is under way," },
             stage.step,
             stage.compute,
             stage.actual_loss,

@@ -23,6 +23,9 @@ pub struct Sides {
     pub pilot_compute: f64,
 }
 
+/// What is said of a loss that the staged runs come to earlier than that.
+pub const BEFORE_LAST_GROWTH: &str = ", before the last growth";
+
 /// Everything that is found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
@@ -61,6 +64,13 @@ impl Comparison {
             (1, _) => "one staged seed",
             _ => "one baseline seed",
         }
+    }
+
+    /// What is to be known beside the numbers, and why there is no saving, for people.
+    pub fn remarks(&self) -> Vec<String> {
+        let notes = self.notes.iter().map(|note| format!("note: {note}"));
+        let none = self.no_saving.iter().map(|why| format!("no saving can be computed: {why}"));
+        notes.chain(none).chain(self.at_least.map(|least| least.text())).collect()
     }
 
     /// The interval of a saving over the seeds, or why it has none.
@@ -103,6 +113,8 @@ pub struct SavingAt {
     pub at: String,
     #[serde(flatten)]
     pub found: Saving,
+    /// Whether the staged runs come to this loss before their last growth: the saving is that of a smaller model.
+    pub before_last_growth: bool,
     /// With attention's products and the output head counted on both sides, which 6 N D leaves out; absent where a run has no checkpoint.
     pub saving_exact: Option<f64>,
 }
@@ -168,7 +180,9 @@ pub struct StageFound {
     pub stage: usize,
     pub shape: String,
     pub n_params: u64,
-    /// Steps and compute at its end, means.
+    /// Whether all runs are at its end.
+    pub is_over: bool,
+    /// Steps and compute at its end, or so far, means.
     pub step: f64,
     pub compute: f64,
     /// At its end.
@@ -229,7 +243,8 @@ impl Sides {
         let grew: Option<Vec<f64>> = self.staged.iter().map(grown).collect();
         let grew = grew.map_or(f64::INFINITY, |grew| mean(&grew));
         for saving in savings.iter_mut().filter(|saving| saving.found.compute <= grew) {
-            saving.at.push_str(", before the last growth");
+            saving.before_last_growth = true;
+            saving.at.push_str(BEFORE_LAST_GROWTH);
         }
         let last = savings.last().filter(|saving| saving.found.compute <= grew)?;
         Some(format!(

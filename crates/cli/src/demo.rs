@@ -289,10 +289,12 @@ impl Demo {
             );
         }
         if !self.resume && output::is_taken(folder) {
-            bail!(
-                "{}: is not empty; add --resume to go on with a demo there, or choose another --out",
-                folder.display()
-            );
+            let hint = if folder.join(SETTINGS_FILE).exists() {
+                "add --resume to go on with the demo there, or choose another --out"
+            } else {
+                "choose another --out"
+            };
+            bail!("{}: is not empty; {hint}", folder.display());
         }
         Ok(folder.clone())
     }

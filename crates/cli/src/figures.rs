@@ -34,7 +34,11 @@ fn size(n: f64) -> String {
         n if n >= 1e3 => (n / 1e3, "k"),
         n => (n, ""),
     };
-    let decimals = if value < 10.0 { 2 } else { 1 };
+    let decimals = match value {
+        _ if unit.is_empty() => 0,
+        value if value < 10.0 => 2,
+        _ => 1,
+    };
     format!("N = {value:.decimals$} {unit}").trim_end().to_string()
 }
 
@@ -100,7 +104,7 @@ pub fn learning_curves(schedule: &Schedule) -> Result<Figure> {
         layers.push(Layer::Line {
             points,
             color: Color::Series(i),
-            stroke: Stroke::Thin,
+            stroke: told_apart(i, Stroke::Thin),
             label: Some(format!("{} from scratch", size(*n))),
         });
     }
@@ -407,6 +411,12 @@ pub fn write(figure: &Figure, path: &Path) -> Result<()> {
     Ok(figure.write(&measure::led_to(path))?)
 }
 
+/// The stroke of a line by its number: where colours come again, it tells lines apart.
+fn told_apart(i: usize, first: Stroke) -> Stroke {
+    let strokes = [first, Stroke::Dashed, Stroke::Dotted];
+    strokes[(i / Color::SERIES) % strokes.len()]
+}
+
 /// Runs that a legend has room for.
 const MOST_NAMED: usize = 12;
 
@@ -428,9 +438,7 @@ pub fn runs(paths: &[PathBuf]) -> Result<Figure> {
         let own = last_of(&folders[i]);
         let is_alone = folders.iter().filter(|other| last_of(other) == own).count() == 1;
         let name = own.filter(|_| is_alone).unwrap_or_else(|| path.display().to_string());
-        // Where colours come again, the stroke tells runs apart.
-        let strokes = [Stroke::Solid, Stroke::Dashed, Stroke::Dotted];
-        let stroke = strokes[(i / Color::SERIES) % strokes.len()];
+        let stroke = told_apart(i, Stroke::Solid);
         let label = (i < MOST_NAMED).then_some(name);
         layers.push(Layer::Line { points, color: Color::Series(i), stroke, label });
     }

@@ -113,6 +113,9 @@ impl Fit {
             stable_only: self.stable_only,
             drop_highest: self.drop_highest,
         };
+        if let Some(out) = &self.out {
+            output::check_ending(out, "json", "a law")?;
+        }
         let is_law: fn(&str) -> bool = is_law;
         let targets = |out: &PathBuf| [(out.clone(), is_law), (points_path(out), is_points as _)];
         for (target, is_own) in self.out.iter().flat_map(targets) {
@@ -128,15 +131,9 @@ impl Fit {
                 );
             }
             output::check_replaced(&target, is_own, "no law of staged fit, or no points of one")?;
-            if let Some(figure) = &self.figure {
-                figures::check_target(figure)?;
-                if output::is_one_target(figure, &target) {
-                    bail!(
-                        "--figure: {} is where the law or its points go; choose another name",
-                        figure.display()
-                    );
-                }
-            }
+        }
+        if let Some(figure) = &self.figure {
+            figures::check_target(figure)?;
         }
         let observations = source.read()?;
         if self.isoflop {
@@ -164,6 +161,9 @@ impl Fit {
                 out.display(),
                 points_path(out).display()
             ))?;
+            if let Some(figure) = &self.figure {
+                output::line(&format!("figure: {}", figure.display()))?;
+            }
         }
         Ok(())
     }

@@ -74,11 +74,14 @@ impl Import {
     fn tokenizer(&self) -> Result<Tokenizer> {
         let beside = self.model.join(TOKENIZER_FILE);
         let choice = match &self.tokenizer {
-            Some(text) => match text.parse()? {
-                TokenizerChoice::Bpe(_) => {
+            Some(text) => match text.parse() {
+                Ok(TokenizerChoice::Bpe(_)) => {
                     bail!("--tokenizer {text}: a model that is there has a vocabulary of its own")
                 }
-                choice => choice,
+                Ok(choice) => choice,
+                Err(_) => bail!(
+                    "--tokenizer {text}: must be bytes, gpt2:FOLDER or the path of a tokenizer.json"
+                ),
             },
             None if beside.exists() => TokenizerChoice::File(beside),
             None if !self.model.join("config.json").exists() => {

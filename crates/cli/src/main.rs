@@ -37,6 +37,7 @@ mod sweep;
 mod table;
 mod train;
 
+use anyhow::bail;
 use clap::error::ContextKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::error::Error;
@@ -132,10 +133,31 @@ fn due(source: &(dyn Error + 'static)) -> Option<String> {
     Some(format!("must be from {least} to {}", most.strip_prefix('=')?))
 }
 
+/// Errs for a name that JSON cannot hold, before anything is done.
+fn check_names_for_json() -> anyhow::Result<()> {
+    let words: Vec<_> = std::env::args_os().collect();
+    let is_json = words.iter().any(|word| word == "--json");
+    match words.iter().find(|word| is_json && word.to_str().is_none()) {
+        Some(word) => bail!("--json: the name {} must be UTF-8", word.display()),
+        None => Ok(()),
+    }
+}
+
 fn main() -> ExitCode {
     allocator::keep_memory();
     let command = arguments().command;
-    let result = panics::as_errors(|| match command {
+    let result = panics::as_errors(|| check_names_for_json().and_then(|()| run(command)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Demo(demo) => demo.run(),
         Command::Fit(fit) => fit.run(),
         Command::Sweep(sweep) => sweep.run(),
@@ -152,12 +174,5 @@ fn main() -> ExitCode {
         Command::Import(import) => import.run(),
         Command::Bench(bench) => bench.run(),
         Command::Data(data) => data.run(),
-    });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::error(&format!("{error:#}"));
-            ExitCode::from(EXIT_ERROR)
-        }
     }
 }

@@ -65,6 +65,14 @@ pub fn check_target(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Errs unless a file's name has the ending by which it is known when it is read again.
+pub fn check_ending(path: &Path, ending: &str, what: &str) -> Result<()> {
+    if path.extension().is_none_or(|found| found != ending) {
+        bail!("{}: {what} is written as .{ending}", path.display());
+    }
+    Ok(())
+}
+
 /// Errs where a file is there already that is neither empty nor of the kind that is to take its place.
 pub fn check_replaced(path: &Path, is_own: impl Fn(&str) -> bool, other: &str) -> Result<()> {
     let may_go = |text: String| text.is_empty() || is_own(&text);
@@ -77,18 +85,6 @@ pub fn check_replaced(path: &Path, is_own: impl Fn(&str) -> bool, other: &str) -
 /// Whether two paths lead to one file or folder that is there.
 pub fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
-}
-
-/// Whether two files that may not be there yet would be one.
-pub fn is_one_target(one: &Path, other: &Path) -> bool {
-    let place = |path: &Path| {
-        let path = measure::led_to(path);
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-        path.file_name().map(|name| folder.join(name))
-    };
-    one == other || place(one).is_some() && place(one) == place(other)
 }
 
 /// The first path that leads to a file or folder that one before it leads to.

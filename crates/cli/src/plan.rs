@@ -51,7 +51,7 @@ pub struct Plan {
     #[arg(long)]
     shape: Option<String>,
     /// Final loss of the given shape: a multiple of its asymptote (1.1x), its loss after so many tokens per parameter from scratch
-    /// (20tpp), its compute-optimal loss (optimal; time-optimal with --throughput), or nats per token [default: optimal]
+    /// (20tpp), its compute-optimal loss (optimal; the time-optimal one with --throughput), or nats per token [default: optimal]
     #[arg(
         long,
         value_name = "STOP",
@@ -239,6 +239,9 @@ impl Plan {
             if let Some(out) = &self.out {
                 output::line(&format!("schedule: {}", out.display()))?;
             }
+            if let Some(figure) = &self.figure {
+                output::line(&format!("figure: {}", figure.display()))?;
+            }
         }
         if self.out.is_some() && planned.lacks_template {
             output::note(&format!("note: to train it: {}", plan_report::LACKS_TEMPLATE));
@@ -253,6 +256,7 @@ impl Plan {
         }
         let Some(out) = &self.out else { return Ok(()) };
         output::check_target(out)?;
+        output::check_ending(out, "toml", "a schedule")?;
         if self.template.as_ref().is_some_and(|template| output::is_same_file(template, out)) {
             bail!("-o: {} is the template; choose another name", out.display());
         }

@@ -1,10 +1,9 @@
 use crate::compare::sides;
-use crate::comparison::Sides;
+use crate::comparison::{Comparison, Sides};
 use crate::law::fit_of;
 use crate::run_figure::predicted_against_actual;
 use crate::run_record::{run_folders, runs_at};
 use crate::{figures, fit, output};
-use ::plot::Figure;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use schedule::Schedule;
@@ -90,11 +89,16 @@ impl Plot {
             let law = fit_of(&text, &first.display().to_string())?;
             figures::fit_quality(&law, &fit::points_path(first))?
         } else if staged {
-            story(&sides(first, &self.sources[1..], &[], &self.pilots)?)?
+            let sides = sides(first, &self.sources[1..], &[], &self.pilots)?;
+            let found = compared(&sides)?;
+            for text in found.iter().flat_map(Comparison::remarks) {
+                output::note(&text);
+            }
+            predicted_against_actual(&sides.staged, &sides.scratch, found.as_ref())
         } else {
             figures::runs(&runs_in(&self.sources)?)?
         };
-        figures::write(&figure, &out)?;
+        figures::write(&figure, &out).with_context(|| first.display().to_string())?;
         output::line(&format!("figure: {}", out.display()))
     }
 }
@@ -108,7 +112,11 @@ fn runs_in(sources: &[PathBuf]) -> Result<Vec<PathBuf>> {
             Ok(vec![path.clone()])
         }
     };
-    Ok(sources.iter().map(of_one).collect::<Result<Vec<_>>>()?.concat())
+    let found = sources.iter().map(of_one).collect::<Result<Vec<_>>>()?.concat();
+    if let Some(path) = output::given_twice(&found) {
+        bail!("{}: is given twice", path.display());
+    }
+    Ok(found)
 }
 
 /// Whether a folder holds a run of several stages or with a prediction, or such runs.
@@ -123,9 +131,7 @@ fn is_staged(path: &Path) -> Result<bool> {
         .is_some_and(|schedule| schedule.stages().len() > 1 || schedule.prediction().is_some()))
 }
 
-/// Predicted against actual loss, with the saving where there are baselines; of several seeds prediction and growths are the
-/// first one's, and the saving is over all.
-pub fn story(sides: &Sides) -> Result<Figure> {
-    let comparison = if sides.scratch.is_empty() { None } else { Some(sides.compare(&[])?) };
-    Ok(predicted_against_actual(&sides.staged, &sides.scratch, comparison.as_ref()))
+/// What the baselines tell, where there are any.
+fn compared(sides: &Sides) -> Result<Option<Comparison>> {
+    (!sides.scratch.is_empty()).then(|| sides.compare(&[])).transpose()
 }

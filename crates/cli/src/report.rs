@@ -1,9 +1,9 @@
 use crate::compare::sides;
-use crate::comparison::{Comparison, Sides};
+use crate::comparison::{BEFORE_LAST_GROWTH, Comparison, Sides};
 use crate::output::percent;
 use crate::run_figure::predicted_against_actual;
 use crate::{compare, figures, output};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use measure::{Flops, PfDays};
 use serde_json::Value;
@@ -39,9 +39,7 @@ impl Report {
     pub fn run(self) -> Result<()> {
         let out = self.out.unwrap_or_else(|| self.run.join("report.html"));
         output::check_target(&out)?;
-        if out.extension().is_none_or(|end| end != "html") {
-            bail!("{}: a report is written as .html", out.display());
-        }
+        output::check_ending(&out, "html", "a report")?;
         // Reports of earlier builds have the style alone.
         let is_report = |text: &str| text.contains(GENERATOR) || text.contains(STYLE);
         output::check_replaced(&out, is_report, "no report of staged")?;
@@ -117,12 +115,6 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
         let exact = last
             .saving_exact
             .map(|exact| format!("{} with attention and the output head counted", percent(exact)));
-        let predicted = found
-            .predicted_saving
-            .map_or(String::new(), |saving| format!(" The plan predicted {}.", percent(saving)));
-        let advice = sides.staged[0].schedule.prediction().and_then(|plan| plan.advice.as_ref());
-        let advice =
-            advice.map_or(String::new(), |advice| format!(" It advised: {}.", escaped(advice)));
         let with_pilots = (found.pilot_compute > 0.0)
             .then(|| format!("{} with the pilot runs counted", found.with_pilots(last)));
         let counted: Vec<String> = exact.into_iter().chain(with_pilots).collect();
@@ -130,11 +122,23 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
             if counted.is_empty() { String::new() } else { format!("; {}", counted.join(", ")) };
         let _ = writeln!(
             text,
-            "<p><span class=\"number\">{}</span> {what} at loss {:.4}, against the same shape from scratch, \
-             {over_seeds}{interval}{counted}.{predicted}{advice}</p>",
+            "<p><span class=\"number\">{}</span> {what} at loss {:.4}{}, against the same shape from scratch, \
+             {over_seeds}{interval}{counted}.</p>",
             percent(last.found.saving),
             last.found.loss,
+            if last.before_last_growth { BEFORE_LAST_GROWTH } else { "" },
         );
+    }
+    let predicted = found
+        .predicted_saving
+        .map(|saving| format!("The plan predicted a saving of {}.", percent(saving)));
+    let advice = sides.staged[0].schedule.prediction().and_then(|plan| plan.advice.as_ref());
+    let advice = advice.map(|advice| format!("It advised: {}.", escaped(advice)));
+    let pilots =
+        (found.pilot_compute > 0.0).then(|| format!("Its pilot runs took {}.", found.pilots()));
+    let planned: Vec<String> = predicted.into_iter().chain(advice).chain(pilots).collect();
+    if !planned.is_empty() {
+        let _ = writeln!(text, "<p>{}</p>", planned.join(" "));
     }
     if let Some(stage) = found.stages.last() {
         let predicted = stage.predicted_loss.map_or(String::new(), |loss| {
@@ -142,7 +146,8 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
         });
         let _ = writeln!(
             text,
-            "<p>Final held-out loss{} {:.4} nats per token{predicted}, after {} ({}).</p>",
+            "<p>{} held-out loss{} {:.4} nats per token{predicted}, after {} ({}).</p>",
+            if stage.is_over { "Final" } else { "Not at its end:" },
             if found.decays { "" } else { ", smoothed," },
             stage.actual_loss,
             Flops(stage.compute),
@@ -207,7 +212,7 @@ fn stages(found: &Comparison) -> String {
         vec![
             format!("{}: {}", stage.stage + 1, stage.shape),
             output::count(stage.n_params),
-            format!("{:.0}", stage.step),
+            format!("{:.0}{}", stage.step, if stage.is_over { "" } else { ", under way" }),
             format!("{:.3e}", stage.compute),
             stage.predicted_loss.map_or("-".into(), |loss| format!("{loss:.4}")),
             format!("{:.4}", stage.actual_loss),

@@ -125,6 +125,20 @@ fn growth_points(run: &RunRecord, over: Over) -> Vec<(f64, f64)> {
     ends.filter_map(|end| Some((over.of(end), drawn(run, end)?))).collect()
 }
 
+/// The line along which savings are taken between ends: straight in ln C over ln L, so bent on linear axes.
+fn between_ends(ends: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    const PARTS: u32 = 20;
+    let part = |pair: &[(f64, f64)]| {
+        let [from, to] = [pair[0], pair[1]];
+        let at = |k: u32| {
+            let share = f64::from(k) / f64::from(PARTS);
+            (from.0 * (to.0 / from.0).powf(share), from.1 * (to.1 / from.1).powf(share))
+        };
+        (0..PARTS).map(at).collect::<Vec<_>>()
+    };
+    ends.windows(2).flat_map(part).chain(ends.last().copied()).collect()
+}
+
 fn lines(over: Over, runs: &[RunRecord], scratch: &[RunRecord]) -> Vec<Layer> {
     let mut layers = Vec::new();
     let staged = &runs[0];
@@ -147,6 +161,7 @@ fn lines(over: Over, runs: &[RunRecord], scratch: &[RunRecord]) -> Vec<Layer> {
             let points: Vec<(f64, f64)> = runs.into_iter().filter_map(end).collect();
             let (color, radius) = (Color::Series(1), 3.5);
             layers.push(Layer::Points { points: points.clone(), color, radius, label: None });
+            let points = between_ends(&points);
             layers.push(Layer::Line { points, color, stroke: Stroke::Solid, label: label.take() });
         }
     }
@@ -191,9 +206,11 @@ fn panel(over: Over, all: &[RunRecord], scratch: &[RunRecord]) -> Panel {
     let runs = || scratch.iter().chain(all);
     let last = runs().filter_map(|run| run.curve.points.last()).map(|point| over.of(point));
     let predicted = staged.schedule.prediction().map(|prediction| prediction.final_loss);
-    let ends = runs().map(|run| lowest(run, f64::INFINITY)).chain(predicted);
-    let lowest = ends.fold(f64::INFINITY, f64::min);
-    let highest = top(staged, scratch, start).unwrap_or(lowest);
+    let ends: Vec<f64> =
+        runs().map(|run| lowest(run, f64::INFINITY)).filter(|end| end.is_finite()).collect();
+    let lowest = ends.iter().copied().chain(predicted).fold(f64::INFINITY, f64::min);
+    // Every run is to be seen, also one that ends above all that the staged one shows.
+    let highest = ends.into_iter().chain(top(staged, scratch, start)).fold(lowest, f64::max);
     Panel {
         title: match over {
             Over::Compute if predicted.is_none() => "Held-out loss".to_string(),
@@ -219,7 +236,10 @@ fn close_up(all: &[RunRecord], scratch: &[RunRecord], found: &Comparison) -> Opt
     // Runs that go on much longer would leave no room for the savings.
     let longer =
         ends().filter(|end| *end >= PAST * last.found.compute_from_scratch.max(last.found.compute));
-    let most = longer.reduce(f64::min).unwrap_or(ends().fold(0.0, f64::max));
+    let mut most = longer.reduce(f64::min).unwrap_or(ends().fold(0.0, f64::max));
+    if !staged.decays() {
+        most = most.min(PAST * last.found.compute_from_scratch.max(last.found.compute));
+    }
     let from = (CLOSE * last.found.compute_from_scratch).min(0.9 * last.found.compute);
     let top = top(if staged.decays() { staged } else { baseline }, scratch, from)?;
     let predicted = staged.schedule.prediction().map_or(f64::INFINITY, |plan| plan.final_loss);
@@ -247,9 +267,10 @@ fn close_up(all: &[RunRecord], scratch: &[RunRecord], found: &Comparison) -> Opt
             color: Color::Series(2 + i),
             stroke: Stroke::Solid,
             label: Some(format!(
-                "{:.1} % {what} at {:.3}",
+                "{:.1} % {what} at {:.3}{}",
                 100.0 * one.found.saving.abs(),
-                one.found.loss
+                one.found.loss,
+                if one.before_last_growth { ", before growing" } else { "" }
             )),
         });
     }

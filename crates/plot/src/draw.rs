@@ -55,6 +55,11 @@ impl Pen {
         self.0 * pixels
     }
 
+    /// Whether it is that of the bitmap.
+    fn draws_pixels(self) -> bool {
+        self.0 == PNG_SCALE
+    }
+
     fn length(self, pixels: f64) -> i32 {
         (f64::from(self.0) * pixels).round() as i32
     }
@@ -239,6 +244,14 @@ where
                 } else if let Some((dash, gap)) = broken {
                     let (dash, gap) = (dash as u32, gap as u32);
                     chart.draw_series(DashedLineSeries::new(piece, dash, gap, style))?;
+                } else if pen.draws_pixels() {
+                    // The bitmap's outline of a whole line shoots far beyond the sharp corners of a noisy curve.
+                    let dots = if width > 1 { &piece[..] } else { &[] };
+                    let radius = pen.length(0.5 * f64::from(width));
+                    let dots = dots.iter().map(|at| Circle::new(*at, radius, color.rgb().filled()));
+                    chart.draw_series(dots)?;
+                    let parts = piece.windows(2).map(|part| PathElement::new(part.to_vec(), style));
+                    chart.draw_series(parts)?;
                 } else {
                     chart.draw_series(LineSeries::new(piece, style))?;
                 }
@@ -361,6 +374,37 @@ pub(crate) fn place(panel: &Panel, pair: (f64, f64)) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Axis, Color};
+
+    /// A noisy curve has the same height in pixels as in an SVG: no corner shoots beyond it.
+    #[test]
+    fn corners_of_a_line_stay_where_they_are() {
+        let high =
+            |i: u32| if i.is_multiple_of(2) { 0.45 } else { 0.45 + 1e-3 * f64::from(i % 100) };
+        let points = (0..1000).map(|i| (f64::from(i), high(i))).collect();
+        let panel = Panel {
+            title: String::new(),
+            x: Axis::linear("x"),
+            y: Axis { range: Some((0.0, 1.0)), ..Axis::linear("y") },
+            layers: vec![Layer::line(points, Color::Series(1), "noise").without_label()],
+        };
+        let figure = Figure { panels: vec![panel], columns: 1 };
+        let pen = Pen(PNG_SCALE);
+        let (width, height) = size(&figure, pen);
+        let mut pixels = vec![0; 3 * (width * height) as usize];
+        let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
+        assert!(figure_on(&figure, &area, pen).is_ok());
+        drop(area);
+        let RGBColor(red, green, blue) = Color::Series(1).rgb();
+        let is_line = |row: &[u8]| row.chunks(3).any(|pixel| pixel == [red, green, blue]);
+        let rows: Vec<usize> = pixels
+            .chunks(3 * width as usize)
+            .enumerate()
+            .filter_map(|(row, pixels)| is_line(pixels).then_some(row))
+            .collect();
+        let drawn = (rows[rows.len() - 1] - rows[0]) as f64 / f64::from(height);
+        assert!((0.05..0.12).contains(&drawn), "{drawn}");
+    }
 
     #[test]
     fn a_line_is_cut_where_it_leaves_and_not_bridged() {

@@ -4,9 +4,14 @@ use super::{Sides, listed, seeds};
 use crate::run_record::{RunRecord, check_same_data, check_same_measure};
 use anyhow::{Result, bail};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 const WARMUP: &str = "learning_rate.warmup_steps";
+const SHAPE: &str = "learning_rate.shape";
+const DECAYING_SHARE: &str =
+    "the decaying share of the steps (learning_rate.shape, decay_fraction)";
+const FINAL_FRACTION: &str = "learning_rate.final_fraction";
 
 impl Sides {
     /// Errs unless the sides can be compared.
@@ -68,35 +73,45 @@ impl Sides {
     /// In what the baseline is another recipe than the staged runs, and what else is to be known beside the numbers.
     pub(super) fn notes(&self) -> Vec<String> {
         let first = &self.staged[0];
-        let recipe = |run: &RunRecord| {
+        let recipe = |run: &RunRecord| -> BTreeMap<String, String> {
             let (rate, batch) = (run.schedule.learning_rate(), run.schedule.batch());
-            [
+            let ramp = run.schedule.ramp().map_or("none".to_string(), |ramp| ramp.to_string());
+            let single = [
                 ("learning_rate.peak", rate.peak.to_string()),
-                ("learning_rate.shape", format!("{:?}", rate.shape).to_lowercase()),
-                (
-                    "the decaying share of the steps (learning_rate.shape, decay_fraction)",
-                    rate.decaying_share().to_string(),
-                ),
-                ("learning_rate.final_fraction", rate.final_fraction.to_string()),
+                (SHAPE, format!("{:?}", rate.shape).to_lowercase()),
+                (DECAYING_SHARE, rate.decaying_share().to_string()),
+                (FINAL_FRACTION, rate.final_fraction.to_string()),
                 (WARMUP, rate.warmup_steps.to_string()),
-                ("optimizer", settings(&run.schedule.optimizer())),
-                ("parametrization", settings(&run.schedule.parametrization())),
-                ("machine.precision", settings(&run.schedule.machine().precision)),
                 ("batch.tokens", batch.final_tokens().to_string()),
-                (
-                    "batch.ramp",
-                    run.schedule.ramp().map_or("none".to_string(), |ramp| ramp.to_string()),
-                ),
-            ]
+                ("batch.ramp", ramp),
+            ];
+            let single = single.map(|(key, value)| (key.to_string(), value));
+            let (optimizer, parametrization) =
+                (run.schedule.optimizer(), run.schedule.parametrization());
+            let precision = [("precision", run.schedule.machine().precision)];
+            single
+                .into_iter()
+                .chain(settings("optimizer", &optimizer))
+                .chain(settings("parametrization", &parametrization))
+                .chain(settings("machine", &BTreeMap::from(precision)))
+                .collect()
         };
         let mut notes = BTreeSet::new();
         let of = |run: &RunRecord| format!("in {}", run.folder.display());
         let scratch = self.scratch.iter().map(|run| (run, false, "from scratch".to_string()));
         let others = self.others.iter().map(|run| (run, true, of(run)));
         for (run, is_smaller, which) in scratch.chain(others) {
-            for ((key, here), (_, there)) in recipe(run).into_iter().zip(recipe(first)) {
-                // That of a smaller model is its own; its slope is looked at far behind it.
-                let is_its_own = is_smaller && key == WARMUP;
+            let (here, there) = (recipe(run), recipe(first));
+            let keys: BTreeSet<&String> = here.keys().chain(there.keys()).collect();
+            for key in keys {
+                let value = |of: &BTreeMap<String, String>| {
+                    of.get(key).map_or("none".to_string(), String::clone)
+                };
+                let (here, there) = (value(&here), value(&there));
+                // A smaller model's warm-up is its own, far before its slope is looked at, and it is at a constant rate where the staged
+                // run's decays behind it.
+                let is_its_own = is_smaller
+                    && [WARMUP, SHAPE, DECAYING_SHARE, FINAL_FRACTION].contains(&key.as_str());
                 if here != there && !is_its_own {
                     notes.insert(format!("{key} is {here} {which} and {there} in the staged runs"));
                 }
@@ -130,7 +145,9 @@ impl Sides {
     }
 }
 
-/// Settings by their keys in a schedule.
-fn settings(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+/// Settings of a table by their keys in a schedule.
+fn settings(table: &str, value: &impl Serialize) -> Vec<(String, String)> {
+    let plain = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    let Ok(Value::Object(found)) = serde_json::to_value(value) else { return Vec::new() };
+    found.into_iter().map(|(key, value)| (format!("{table}.{key}"), plain(value))).collect()
 }

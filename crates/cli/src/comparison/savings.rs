@@ -59,11 +59,23 @@ impl Sides {
                     let computes = staged.iter().map(|curve| curve.compute_at(loss));
                     let exact =
                         self.saving_exact(saving.saving, saving.compute_from_scratch, computes);
-                    found.push(SavingAt { at, found: saving, saving_exact: exact });
+                    let before_last_growth = false;
+                    found.push(SavingAt {
+                        at,
+                        found: saving,
+                        before_last_growth,
+                        saving_exact: exact,
+                    });
                 }
-                None if at == "asked for" => bail!(
-                    "--loss {loss}: not every run reaches it after its first evaluation; they all reach {end:.4}"
-                ),
+                None if at == "asked for" => {
+                    let first = |curve: &SmoothCurve| curve.first_loss();
+                    let most =
+                        staged.iter().chain(&scratch).map(first).fold(f64::INFINITY, f64::min);
+                    let least = highest(SmoothCurve::lowest_loss);
+                    bail!(
+                        "--loss {loss}: must be from {least:.4} to {most:.4} nats per token, which all runs reach after their first evaluation"
+                    )
+                }
                 None => {}
             }
         }
@@ -101,7 +113,8 @@ impl Sides {
         };
         if let Some(found) = saving_of_ends(&staged, &scratch, self.pilot_compute) {
             let saving_exact = exact(found.saving, found.compute_from_scratch);
-            return Ok(SavingAt { at: "final losses".to_string(), found, saving_exact });
+            let (at, before_last_growth) = ("final losses".to_string(), false);
+            return Ok(SavingAt { at, found, before_last_growth, saving_exact });
         }
         let why = format!(
             "the staged runs end at a loss of {}; {}",

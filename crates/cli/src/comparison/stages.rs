@@ -69,12 +69,19 @@ impl Sides {
         let shape = self.staged[0].schedule.stages()[stage].shape(1);
         let (mut steps, mut computes, mut losses) = (Vec::new(), Vec::new(), Vec::new());
         let (mut predicted, mut largest): (Vec<f64>, Option<f64>) = (Vec::new(), None);
+        let mut is_over = true;
         for run in &self.staged {
             let Some(end) = run.end_of(stage) else { continue };
+            let newest = run.curve.points.last().map_or(0, |point| point.stage);
+            is_over &= newest > stage || run.unfinished().is_none();
             let is_last = stage + 1 == run.schedule.stages().len();
             let run_end = run.end().ok().filter(|_| run.decays() && is_last);
             let points: Vec<(f64, f64)> = if let Some(end) = run_end {
                 vec![(end.compute, end.loss)]
+            } else if run.smooth.is_none() && run.decays() {
+                // Too few evaluations to smooth; as measured they count here too.
+                let of_stage = run.curve.evaluated().filter(|(point, _)| point.stage == stage);
+                of_stage.map(|(point, loss)| (point.compute_flops, loss)).collect()
             } else {
                 let points = run.smooth.iter().flat_map(SmoothCurve::points);
                 // A curve's compute went through its logarithm and back.
@@ -109,6 +116,7 @@ impl Sides {
             stage,
             shape: shape.to_string(),
             n_params: shape.n_params(),
+            is_over,
             step: mean(&steps),
             compute: mean(&computes),
             predicted_loss: (!predicted.is_empty()).then(|| mean(&predicted)),

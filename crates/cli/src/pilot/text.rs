@@ -1,6 +1,6 @@
 //! One token file for runs on one text.
 
-use crate::progress::warned;
+use crate::progress::Progress;
 use crate::{output, train};
 use anyhow::{Context, Result, bail};
 use corpus::CorpusError;
@@ -43,13 +43,11 @@ pub fn with_prepared_tokens(recipe: Schedule, folder: &Path, resume: bool) -> Re
         output::write_file(&path, &serde_json::to_string_pretty(&record)?)?;
     }
     let is_new = !tokens.exists();
-    let warn = &mut |event: &Event| {
-        if let Some(text) = warned(event) {
-            output::note(&text);
-        }
-    };
+    let mut progress = Progress::new();
+    let shown = &mut |event: &Event| progress.show(event);
     let prepared =
-        prepare_text(&recipe, folder, resume, warn, train::stop_on_signals()?).map(|_| ());
+        prepare_text(&recipe, folder, resume, shown, train::stop_on_signals()?).map(|_| ());
+    progress.end();
     if let Err(error) = prepared.and_then(|()| open_corpus(&recipe, folder).map(drop)) {
         let is_anothers = matches!(error, TrainError::Corpus(CorpusError::Busy { .. }));
         if is_new && !is_anothers {

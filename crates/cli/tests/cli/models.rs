@@ -24,7 +24,7 @@ fn a_run_is_exported_once_and_whole() {
     assert!(own.contains("the run would take it for a checkpoint of its own"), "{own}");
     let own = world.bad("import out/model --tokenizer bytes -o run/checkpoints/step-00000099");
     assert!(own.contains("the run would take it for a checkpoint of its own"), "{own}");
-    assert!(world.bad("export absent -o other").contains("absent: neither a checkpoint"));
+    assert!(world.bad("export absent -o other").contains("absent cannot be read"));
     assert!(!world.path("other").exists());
 }
 

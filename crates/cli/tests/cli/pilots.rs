@@ -116,7 +116,7 @@ fn pilot_runs_go_on_only_where_there_are_some() {
     world.good("train recipe.toml --out finished");
     for folder in ["foreign", "finished"] {
         let found = world.bad(&format!("pilot recipe.toml --share 0.5 -o {folder} --resume"));
-        let message = format!("{folder}: holds no pilot runs to go on with");
+        let message = format!("{folder}: is not empty and holds no pilot runs");
         assert!(found.contains(&message), "{found}");
     }
     assert_eq!(fs::read_to_string(world.path("foreign/law.json")).unwrap(), "{}");

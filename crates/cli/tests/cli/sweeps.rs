@@ -69,11 +69,8 @@ fn a_sweep_that_cannot_be_made_leaves_nothing() {
         ("--peaks 0.01,-1", "--peaks: learning_rate.peak = -1: must be positive"),
         ("--shape 2x", "--shape 2x: must be LAYERSxWIDTHxHEADS"),
         ("--length 0.0001", "must be from 0.001 to 1000"),
-        ("-o taken", "taken: is not empty; add --resume to go on with runs of a sweep"),
-        (
-            "-o taken --resume",
-            "taken: holds no runs of a sweep to go on with; choose another folder",
-        ),
+        ("-o taken", "taken: is not empty and holds no runs of a sweep; choose another folder"),
+        ("-o taken --resume", "taken: is not empty and holds no runs of a sweep"),
         ("--text book.txt", "book.txt"),
     ] {
         let found = world.bad(&format!("sweep stable.toml {arguments}"));

@@ -36,7 +36,7 @@ fn bad_points_are_explained_and_leave_no_trace() {
         ("fit points.csv --columns size=N -o new.json".into(), "must be one of n_params, tokens"),
         (
             format!("fit points.csv {COLUMNS} -o partial.points.csv"),
-            "partial.points.csv: is there already, and no law of staged fit",
+            "partial.points.csv: a law is written as .json",
         ),
         (fit("points.csv --figure new.pdf"), "new.pdf: figures are written as .svg or .png"),
         (fit("points.csv --last-only"), "no column says which rows are of one run"),
@@ -44,10 +44,7 @@ fn bad_points_are_explained_and_leave_no_trace() {
             format!("fit table.points.csv {COLUMNS} -o table.json"),
             "table.points.csv is one of the files that are fitted",
         ),
-        (
-            format!("fit points.csv {COLUMNS} -o new.svg --figure ./new.svg"),
-            "./new.svg is where the law or its points go",
-        ),
+        (format!("fit points.csv {COLUMNS} -o new.svg"), "new.svg: a law is written as .json"),
         (fit("points.csv").replace("loss=L", "loss=L,loss=D"), "loss=L and loss=D: must be one"),
         (fit("points.csv").replace("loss=L", "loss=D"), "tokens and loss are the same column"),
         (fit("twins.csv"), "twins.csv: two columns are named \"L\", numbers 3 and 4"),
@@ -97,10 +94,7 @@ fn bad_plans_and_figures_are_explained_and_leave_no_trace() {
             "new.pdf: figures are written as .svg or .png",
         ),
         ("plan --shape gpt2 -o small", "small: is a folder; name a file"),
-        (
-            "plan --shape gpt2 -o points.csv",
-            "points.csv: is there already, and no planned schedule",
-        ),
+        ("plan --shape gpt2 -o points.csv", "points.csv: a schedule is written as .toml"),
         ("plan --shape gpt2 --law partial.json", "partial.json: parameters.N_c is missing"),
         (
             "plan --shape gpt2 --law batch.json",
@@ -187,12 +181,12 @@ fn options_that_would_do_nothing_and_broken_laws_are_refused() {
     for name in ["half_flat", "sum_alone"] {
         world.good(&format!("plan --shape gpt2 --stop 1.3x --stages 2 --law {name}.json"));
     }
-    let curve = fs::read(world.path("small/metrics.csv")).unwrap();
+    let points = fs::read(world.path("good.points.csv")).unwrap();
     let on_points = |rest: &str| format!("fit points.csv {COLUMNS} {rest}");
     let cases = [
         (on_points("--skip 0.5"), "--skip 0.5: points.csv: no column says which rows are of one"),
         (on_points("--stable-only"), "--stable-only: points.csv is no metrics.csv"),
-        ("fit small big -o small/metrics.csv".into(), "is one of the files that are fitted"),
+        ("fit good.points.csv -o good.json".into(), "is one of the files that are fitted"),
         ("plan --shape gpt2 --law drawn.json".into(), "drawn.json: draws: each must have 4 finite"),
         (
             "plan --budget 1e18 --law vocabless.json".into(),
@@ -219,5 +213,5 @@ fn options_that_would_do_nothing_and_broken_laws_are_refused() {
         assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");
         assert!(text.contains(message), "{arguments}: {text}");
     }
-    assert_eq!(fs::read(world.path("small/metrics.csv")).unwrap(), curve);
+    assert_eq!(fs::read(world.path("good.points.csv")).unwrap(), points);
 }

@@ -10,6 +10,7 @@ fn what_would_be_left_out_or_written_over_is_refused() {
     write_recipes(&world);
     fs::create_dir(world.path("empty")).unwrap();
     world.write("thesis.html", "<html>precious</html>");
+    world.write("notes.json", "[]");
     world.write("torn/2/metrics.csv", "");
     world.write("loose/3", "");
     std::os::unix::fs::symlink("gone", world.path("loose/2")).unwrap();
@@ -46,13 +47,20 @@ fn what_would_be_left_out_or_written_over_is_refused() {
         ),
         (
             "fit staged",
-            "staged: is a folder of runs; name those of them that are to be fitted: staged/1 staged/2",
+            "staged: is a folder of runs; name those of them that are meant: staged/1 staged/2",
         ),
         ("fit scratch/1 scratch/1/metrics.csv", "scratch/1/metrics.csv: is given twice"),
+        ("fit scratch/1 scratch/2 -o tiny.toml", "tiny.toml: a law is written as .json"),
         (
-            "fit scratch/1 scratch/2 -o tiny.toml",
-            "tiny.toml: is there already, and no law of staged fit",
+            "fit scratch/1 scratch/2 -o notes.json",
+            "notes.json: is there already, and no law of staged fit",
         ),
+        ("plan --budget 1e12 -o tiny.toml", "tiny.toml: is there already, and no planned schedule"),
+        ("plan --budget 1e12 -o plan.svg", "plan.svg: a schedule is written as .toml"),
+        ("plan --curves scratch staged/1", "--curves: scratch: is a folder of runs; name those"),
+        ("eval nowhere", "nowhere cannot be read"),
+        ("plot scratch/1 scratch/1 -o x.svg", "scratch/1: is given twice"),
+        ("demo --out scratch", "scratch: is not empty; choose another --out"),
         ("demo --resume --out nowhere", "nowhere: holds no demo to go on with"),
         ("demo --resume --out staged/1", "staged/1: holds no demo to go on with"),
         ("demo --resume --out old", "old: holds a demo of another version of staged"),
@@ -60,7 +68,10 @@ fn what_would_be_left_out_or_written_over_is_refused() {
             "demo --resume --minutes 3 --out new",
             "new: holds a demo with --minutes 2 on the synthetic language",
         ),
-        ("pilot stable.toml --share 0.9 -o staged/1", "staged/1: is not empty; add --resume"),
+        (
+            "pilot stable.toml --share 0.9 -o staged/1",
+            "staged/1: is not empty and holds no pilot runs",
+        ),
     ];
     for (arguments, message) in cases {
         let found = world.bad(arguments);
@@ -137,7 +148,7 @@ fn what_cannot_be_compared_is_explained() {
             "compare scratch/1 scratch",
             "scratch/1: is there twice, on one side of the comparison or",
         ),
-        ("compare staged scratch --loss 0.1", "--loss 0.1: not every run reaches it"),
+        ("compare staged scratch --loss 0.1", "--loss 0.1: must be from "),
         ("plot staged scratch -o x.gif", "figures are written as .svg or .png"),
         ("plot staged scratch --show curves -o x.svg", "--show: staged is no schedule"),
         ("report staged scratch -o x.pdf", "x.pdf: a report is written as .html"),
@@ -223,7 +234,7 @@ fn what_cannot_be_compared_is_explained() {
     let slow = wide.replace("seed = 1\n", "seed = 3\n").replace("peak = 0.01", "peak = 0.02");
     write_run(&world.path("rates/3"), &slow, &rows);
     let found = world.bad("compare staged rates");
-    assert!(found.contains("`peak = 0.02` there, `peak = 0.01` here"), "{found}");
+    assert!(found.contains("`peak = 0.02` in rates/3, `peak = 0.01` in rates/1"), "{found}");
     world.write("elsewhere.toml", STAGED.replace("language_seed = 1", "language_seed = 2"));
     world.good("train elsewhere.toml --from-scratch --seed 9 --out foreign");
     let found = world.bad("compare staged foreign");

@@ -239,7 +239,7 @@ fn a_stage_is_compared_with_its_prediction_to_its_end() {
         world.good(&format!("report {name} scratch{i} -o report.html"));
         let page = fs::read_to_string(world.path("report.html")).unwrap();
         assert!(
-            page.contains("The plan predicted 20.0 %. It advised: grow, but &lt; 1."),
+            page.contains("The plan predicted a saving of 20.0 %. It advised: grow, but &lt; 1."),
             "{page}"
         );
         for (stage, end) in found["stages"].as_array().unwrap().iter().zip([59, 99]) {
