@@ -14,6 +14,7 @@ use crate::fit::interval;
 use crate::growth::least;
 use crate::{GrowthPoint, ScalingError, StageStart, TrainingCost};
 use measure::{GptShape, MOST_STEPS};
+use std::collections::BTreeMap;
 
 /// A saving below this is not worth a growth.
 pub const LEAST_SAVING: f64 = 0.01;
@@ -311,9 +312,13 @@ fn cheaper_alone(request: &Request, last: &GptShape, loss: f64, paid: f64) -> Op
     if is_asked || !matches!(request.last, FinalShape::Given(_)) {
         return None;
     }
-    let smaller = request.operators.sources(last).into_iter();
-    let costs = smaller.filter_map(|shape| {
-        let cost = request.cost.compute_at(shape.n_params() as f64, loss).ok()?;
+    // One shape stands for all of its N.
+    let mut smaller: BTreeMap<u64, GptShape> = BTreeMap::new();
+    request.operators.each_source(last, |shape| {
+        smaller.entry(shape.n_params()).or_insert(shape);
+    });
+    let costs = smaller.into_iter().filter_map(|(n_params, shape)| {
+        let cost = request.cost.compute_at(n_params as f64, loss).ok()?;
         (cost < paid).then_some((shape, cost))
     });
     let mut costs: Vec<(GptShape, f64)> = costs.collect();
