@@ -40,7 +40,7 @@ pub struct FitBench {
     #[arg(long, conflicts_with = "grid")]
     pilots: bool,
     /// Share of the noise's variance that the lengths of one size have in common, since they share their stable part
-    #[arg(long, default_value_t = 0.75, value_parser = share, requires = "pilots")]
+    #[arg(long, default_value_t = 0.5, value_parser = share, requires = "pilots")]
     shared: f64,
     /// Print the result as JSON
     #[arg(long)]

@@ -149,9 +149,7 @@ fn compute_of_pilots(paths: &[PathBuf], staged: &[RunRecord]) -> Result<f64> {
 
 /// Prints the tables.
 pub fn print(found: &Comparison) -> Result<()> {
-    for note in &found.notes {
-        output::note(&format!("note: {note}"));
-    }
+    found.remarks().for_each(|remark| output::note(&remark));
     output::line(&format!(
         "{} staged against {} from scratch; pilot runs {}",
         runs(found.runs, &found.seeds),
@@ -192,11 +190,8 @@ pub fn print(found: &Comparison) -> Result<()> {
             "exact: with attention's products and the output head counted, which 6 N D leaves out",
         )?;
     }
-    if let Some(why) = &found.no_saving {
-        output::line(&format!("no saving can be computed: {why}"))?;
-    }
-    if let Some(least) = &found.at_least {
-        output::line(&least.text())?;
+    for text in found.without_saving() {
+        output::line(&text)?;
     }
     if let Some(predicted) = found.predicted_saving {
         output::line(&format!(

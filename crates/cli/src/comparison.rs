@@ -66,11 +66,15 @@ impl Comparison {
         }
     }
 
-    /// What is to be known beside the numbers, and why there is no saving, for people.
-    pub fn remarks(&self) -> Vec<String> {
-        let notes = self.notes.iter().map(|note| format!("note: {note}"));
+    /// What is to be known beside the numbers, for people.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        self.notes.iter().map(|note| format!("note: {note}"))
+    }
+
+    /// Why there is no saving, and what is known instead, for people.
+    pub fn without_saving(&self) -> impl Iterator<Item = String> {
         let none = self.no_saving.iter().map(|why| format!("no saving can be computed: {why}"));
-        notes.chain(none).chain(self.at_least.map(|least| least.text())).collect()
+        none.chain(self.at_least.map(|least| least.text()))
     }
 
     /// The interval of a saving over the seeds, or why it has none.

@@ -10,7 +10,7 @@ use crate::run_record::{
 use crate::table::Table;
 use anyhow::{Context, Result, bail};
 use measure::LearningCurve;
-use scaling::{FittedRecipe, Observation, Quantity, is_one_value};
+use scaling::{ENOUGH_RUNS, FittedRecipe, Observation, Quantity, is_one_value};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use trainer::RunFolder;
@@ -108,12 +108,19 @@ impl Source {
         let branches: Vec<BranchedRun> = branches.collect();
         count_once(&mut found.points, &branches);
         if self.last_only {
-            self.select(&mut found)?;
-            join_branches(&mut found.points, &branches);
+            // Each end counts; but those of one trunk say less than as many runs of their own.
+            let mut joined = found.points.clone();
+            join_branches(&mut joined, &branches);
+            let trunks = joined.chunk_by(|a, b| a.run == b.run).count();
+            if !branches.is_empty() && trunks < ENOUGH_RUNS {
+                found.warnings.push(format!(
+                    "intervals from the ends of {trunks} runs and of what branched off them are rough and too narrow: they share most of their noise"
+                ));
+            }
         } else {
             join_branches(&mut found.points, &branches);
-            self.select(&mut found)?;
         }
+        self.select(&mut found)?;
         if found.points.is_empty() {
             bail!(
                 "no points are left to fit, of --drop-highest {}, --skip {} and what else chooses them",

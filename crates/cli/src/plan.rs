@@ -30,7 +30,7 @@ const GPT2_VOCABULARY: usize = 50_257;
     staged plan --shape gpt2-large --stop 1.1x --law kaplan-authors --operators depth\n  \
     staged plan --law runs/pilots/law.json --template recipe.toml --shape 4x64x4 --stop 10tpp --operators feed-forward,head-size --grow-by 0.35\n  \
     staged plan --curves runs/small runs/big\n\n\
-    In the table, L start and L end are the losses at a stage's start and end; slope is d ln L / d ln C at its end; ratio is its steps from \
+    In the table, L start and L end are the losses at a stage's start and end; slope is d ln L / d ln C of its size from scratch at its end; ratio is its steps from \
     scratch over the next stage's, to that end loss; LR step is the step of the learning-rate schedule at which it starts; hidden LR is the \
     peak learning rate of its hidden matrices: under mu-P the schedule's, divided by width over base width.")]
 pub struct Plan {

@@ -91,8 +91,8 @@ impl Plot {
         } else if staged {
             let sides = sides(first, &self.sources[1..], &[], &self.pilots)?;
             let found = compared(&sides)?;
-            for text in found.iter().flat_map(Comparison::remarks) {
-                output::note(&text);
+            if let Some(found) = &found {
+                found.remarks().chain(found.without_saving()).for_each(|text| output::note(&text));
             }
             predicted_against_actual(&sides.staged, &sides.scratch, found.as_ref())
         } else {

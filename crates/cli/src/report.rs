@@ -134,8 +134,9 @@ fn summary(sides: &Sides, found: &Comparison) -> String {
         .map(|saving| format!("The plan predicted a saving of {}.", percent(saving)));
     let advice = sides.staged[0].schedule.prediction().and_then(|plan| plan.advice.as_ref());
     let advice = advice.map(|advice| format!("It advised: {}.", escaped(advice)));
-    let pilots =
-        (found.pilot_compute > 0.0).then(|| format!("Its pilot runs took {}.", found.pilots()));
+    // Beside savings they are told in any case.
+    let are_untold = found.pilot_compute > 0.0 && found.savings.is_empty();
+    let pilots = are_untold.then(|| format!("The pilot runs took {}.", found.pilots()));
     let planned: Vec<String> = predicted.into_iter().chain(advice).chain(pilots).collect();
     if !planned.is_empty() {
         let _ = writeln!(text, "<p>{}</p>", planned.join(" "));

@@ -99,7 +99,8 @@ impl Axis {
         } else {
             // Labels with powers of ten are long.
             let is_long = !PLAIN.contains(&ends.0) || !PLAIN.contains(&ends.1);
-            even_ticks(ends.0, ends.1, if is_long { MOST_TICKS / 2 + 2 } else { MOST_TICKS })
+            let few = even_ticks(ends.0, ends.1, MOST_TICKS / 2 + 2);
+            if is_long && few.len() > 2 { few } else { even_ticks(ends.0, ends.1, MOST_TICKS) }
         };
         let inside = values.into_iter().filter(|value| *value >= ends.0 && *value <= ends.1);
         inside.map(f64::log10).collect()
@@ -197,7 +198,8 @@ mod tests {
         assert_eq!(labels(&linear, 0.0, 2.4e5), ["0", "5×10⁴", "10⁵", "1.5×10⁵", "2×10⁵"]);
         assert_eq!(labels(&log, 0.9e-4, 30.0)[3..], ["10⁻¹", "1", "10¹"]);
         assert_eq!(labels(&log, 1e3, 2e4), ["1000", "2000", "5000", "10000", "20000"]);
-        assert_eq!(labels(&log, 1.06e12, 3.76e12), ["2×10¹²", "3×10¹²"]);
+        assert_eq!(labels(&log, 0.9e12, 3.76e12), ["10¹²", "2×10¹²", "3×10¹²"]);
+        assert!(labels(&log, 5.25e11, 1.43e12).len() > 2);
         assert_eq!(labels(&log, 2.3, 3.45), ["2.4", "2.6", "2.8", "3", "3.2", "3.4"]);
         assert_eq!(labels(&linear, -0.07, 0.13), ["-0.05", "0", "0.05", "0.1"]);
         assert_eq!(labels(&linear, 0.0, 3e6).last().unwrap(), "3×10⁶");

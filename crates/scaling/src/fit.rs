@@ -10,6 +10,7 @@ mod problem;
 mod report;
 mod search;
 
+pub use bootstrap::ENOUGH_RUNS;
 pub(crate) use bootstrap::interval;
 pub use error::FitError;
 pub use form::{LawForm, Quantity};

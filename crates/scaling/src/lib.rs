@@ -22,8 +22,9 @@ pub use batch::{BatchPolicy, CriticalBatch};
 pub use cost::{GrownAt, Pace, StageStart, TrainingCost};
 pub use error::ScalingError;
 pub use fit::{
-    CrossCheck, Estimate, Fit, FitError, FitOptions, FittedLaw, FittedRecipe, HUBER_DELTA, IsoFlop,
-    LawForm, LeftOut, NoOptimum, Observation, Optimum, Quantity, Range, Residuals, is_one_value,
+    CrossCheck, ENOUGH_RUNS, Estimate, Fit, FitError, FitOptions, FittedLaw, FittedRecipe,
+    HUBER_DELTA, IsoFlop, LawForm, LeftOut, NoOptimum, Observation, Optimum, Quantity, Range,
+    Residuals, is_one_value,
 };
 pub use growth::{Chain, GrownRun, GrowthPoint};
 pub use power_law::PowerLaw;

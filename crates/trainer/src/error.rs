@@ -33,9 +33,9 @@ pub enum TrainError {
     State(#[from] state::StateError),
     /// The model is larger than the machine's memory.
     #[error(
-        "{shape} takes {needed:.1} GiB, {activations:.1} of them for the activations of {passes} passes of {tokens} tokens side by side, and \
-         there are {there:.1} GiB of memory; train a smaller shape, or with a smaller batch.micro_batch, machine.recompute = true or \
-         fewer machine.threads"
+        "{shape} takes {needed:.1} GiB, {activations:.1} of them for activations ({tokens} tokens at a time, {passes} times side by side), and \
+         there are {there:.1} GiB of memory; train a smaller shape, or with smaller micro-batches, activations recomputed or fewer threads \
+         (batch.micro_batch, machine.recompute, machine.threads)"
     )]
     Memory {
         /// The largest shape.

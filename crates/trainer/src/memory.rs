@@ -73,16 +73,27 @@ pub(crate) fn check_memory(
 
 const GIB: f64 = (1 << 30) as f64;
 
-/// Bytes of memory that the process may have, as Linux tells them: the machine's, or the least that a control group it is in is limited to.
+/// Bytes of memory that the process may have, as Linux tells them: the machine's, or the least that a control group of either version
+/// that it is in is limited to.
 fn memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let group = group.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    let limit = |group: &Path| {
-        let file = Path::new("/sys/fs/cgroup").join(group).join("memory.max");
-        fs::read_to_string(file).ok()?.trim().parse().ok()
-    };
-    Path::new(group).ancestors().filter_map(limit).chain([1024 * kibibytes]).min()
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    // Lines are `0::/PATH` of version 2 and `NUMBER:CONTROLLERS:/PATH` of version 1.
+    let limits = groups.lines().filter_map(|line| {
+        let (controllers, group) = line.split_once(':')?.1.split_once(":/")?;
+        let file = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => return None,
+        };
+        Path::new(group).ancestors().filter_map(|group| limit(file, group)).min()
+    });
+    limits.chain([1024 * kibibytes]).min()
+}
+
+/// The limit of a group: the file of that name in its folder, below a root. None where there is no such file or it says `max`.
+fn limit((root, file): (&str, &str), group: &Path) -> Option<u64> {
+    fs::read_to_string(Path::new(root).join(group).join(file)).ok()?.trim().parse().ok()
 }

@@ -71,7 +71,12 @@ impl Sides {
                     let first = |curve: &SmoothCurve| curve.first_loss();
                     let most =
                         staged.iter().chain(&scratch).map(first).fold(f64::INFINITY, f64::min);
-                    let least = highest(SmoothCurve::lowest_loss);
+                    // To limits that hold as they are printed.
+                    let least = (1e4 * highest(SmoothCurve::lowest_loss)).ceil() / 1e4;
+                    let most = (1e4 * most).floor() / 1e4;
+                    if least >= most {
+                        bail!("--loss {loss}: {}", self.no_common_loss().why);
+                    }
                     bail!(
                         "--loss {loss}: must be from {least:.4} to {most:.4} nats per token, which all runs reach after their first evaluation"
                     )

@@ -71,7 +71,10 @@ impl Sides {
         let (mut predicted, mut largest): (Vec<f64>, Option<f64>) = (Vec::new(), None);
         let mut is_over = true;
         for run in &self.staged {
-            let Some(end) = run.end_of(stage) else { continue };
+            let Some(end) = run.end_of(stage) else {
+                is_over = false;
+                continue;
+            };
             let newest = run.curve.points.last().map_or(0, |point| point.stage);
             is_over &= newest > stage || run.unfinished().is_none();
             let is_last = stage + 1 == run.schedule.stages().len();

@@ -160,7 +160,7 @@ fn bad_input_is_explained_and_leaves_no_trace() {
             "train batch.toml --out new",
             "batch.tokens = 16000000000000000000: must be a positive multiple",
         ),
-        ("train vast.toml --out new", "of them for the activations of "),
+        ("train vast.toml --out new", "of them for activations ("),
         ("train text_as_tokens.toml --out new", "good.txt: no token file"),
         ("eval run --tokens good.txt", "good.txt: no token file"),
         ("eval run --tokens wide.bin", "wide.bin: has token 999 in a vocabulary of 256"),

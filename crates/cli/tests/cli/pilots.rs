@@ -233,6 +233,8 @@ fn steps_that_pilot_runs_share_are_paid_once() {
     let world = World::empty();
     write_recipes(&world);
     let of_branches = world.json("pilot stable.toml --share 0.5 --sizes 2 -o branches");
+    let warnings = of_branches["warnings"].to_string();
+    assert!(warnings.contains("ends of 2 runs and of what branched off them"), "{warnings}");
     assert!(of_branches["compute"].as_f64().unwrap() < 0.51 * budget(), "{of_branches}");
     let tokens = |law: &Value| law["ranges"][1]["greatest"].as_f64().unwrap();
     assert!(tokens(&of_branches) > 1.3 * tokens(&pilots_of_ends(&world)), "{of_branches}");

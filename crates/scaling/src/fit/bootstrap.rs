@@ -12,7 +12,7 @@ use rayon::prelude::*;
 const MOST_DRAWS: usize = 1000;
 
 /// Runs from which on whole runs are drawn.
-pub(crate) const ENOUGH_RUNS: usize = 6;
+pub const ENOUGH_RUNS: usize = 6;
 
 /// Pieces of each curve, where there are fewer.
 const PIECES: usize = 6;

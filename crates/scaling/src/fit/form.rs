@@ -192,6 +192,19 @@ impl LawForm {
         in_terms + usize::from(self.has_outer_power())
     }
 
+    /// The published parameters that an exponent, by its place, is needed for.
+    pub(crate) fn of_exponent(self, place: usize) -> &'static [&'static str] {
+        match (self, place) {
+            (Self::Tokens | Self::Steps, 0) => &["a", "A"],
+            (Self::Tokens | Self::Steps | Self::FixedTokens, _) => &["b", "B"],
+            (Self::KaplanTokens | Self::KaplanSteps, 0) => &["a_N", "N_c"],
+            (Self::KaplanTokens, _) => &["a_N", "N_c", "a_D", "D_c"],
+            (Self::KaplanSteps, _) => &["a_S", "S_c"],
+            (Self::Params | Self::Data | Self::Compute, _) => self.parameter_names(),
+            (Self::MixedTokens, _) => &[],
+        }
+    }
+
     /// Exponents that the search starts from, one axis for each.
     pub(crate) fn starts(self) -> Vec<Vec<f64>> {
         const TERM: [f64; 5] = [0.1, 0.25, 0.4, 0.6, 0.9];

@@ -3,12 +3,12 @@ use super::bootstrap::{ENOUGH_RUNS, bootstrap, interval, quantile};
 use super::form::{LawForm, Quantity, joined};
 use super::observations::{Observation, Points, same};
 use super::problem::{Problem, Solution, objective};
-use super::search::{LN_EXPONENTS, Search, plain_search, search};
+use super::search::{Search, plain_search, search, untold_exponents};
 use crate::{FittedLaw, GrownRun, TrainingCost};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Resamples whose parameters are kept in the law, for the intervals of what is planned with it.
 const KEPT_DRAWS: usize = 400;
@@ -220,6 +220,11 @@ impl Fit {
             draws: Vec::new(),
             warnings: parts.iter().flat_map(Part::warnings).collect(),
         };
+        for part in &parts {
+            let untold = untold_exponents(&part.problem, part.best()).into_iter();
+            let names = untold.flat_map(|place| part.problem.form.of_exponent(place));
+            fit.leave_undetermined(names.copied().collect());
+        }
         fit.warnings.extend(fit.warn(&points, &residuals));
         if draws.len() < n_draws {
             fit.warnings.push(format!(
@@ -229,6 +234,26 @@ impl Fit {
         }
         fit.draws = draws.into_iter().take(KEPT_DRAWS).collect();
         Ok(fit)
+    }
+
+    /// Takes the intervals from parameters that nothing tells: resamples stay where the search began.
+    fn leave_undetermined(&mut self, names: BTreeSet<&'static str>) {
+        // A summand that is 0 is warned of by itself.
+        if names.iter().any(|name| self.parameters[*name].value == 0.0) {
+            return;
+        }
+        for name in names {
+            let Some(one) = self.parameters.get_mut(name) else { continue };
+            *one = Estimate::of(one.value, Vec::new());
+            let value = if name.starts_with(['a', 'b']) {
+                format!("{:.4}", one.value)
+            } else {
+                format!("{:.3e}", one.value)
+            };
+            self.warnings.push(format!(
+                "poorly determined: {name} is {value}, and the law goes through the points as well with others"
+            ));
+        }
     }
 
     /// The best values, in the order of their names.
@@ -302,17 +327,9 @@ impl Fit {
             if let Some(scale) = scale.filter(|scale| self.parameters[*scale].value == 0.0) {
                 warnings.push(format!("nothing tells {name}: {scale} is 0"));
             }
-            let is_exponent = name.starts_with(['a', 'b']);
-            if is_exponent && one.value > LN_EXPONENTS.1.exp() {
-                warnings.push(format!(
-                    "poorly determined: {name} is {:.1}, and would do as well at any such size: what it stands for is over within the data",
-                    one.value
-                ));
-                continue;
-            }
             let (Some(low), Some(high)) = (one.low, one.high) else { continue };
             // Scales and factors stretch over decades where their exponents are known well.
-            if (is_exponent || name.starts_with('E')) && high - low > one.value.abs() {
+            if name.starts_with(['a', 'b', 'E']) && high - low > one.value.abs() {
                 warnings.push(format!(
                     "poorly determined: {name} is {:.4}, 95 % interval {low:.4} to {high:.4}",
                     one.value

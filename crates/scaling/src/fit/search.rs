@@ -23,7 +23,11 @@ const PLAIN_RESTARTS: usize = 20;
 const SAME_MINIMUM: f64 = 1e-6;
 
 /// ln of the exponents that are searched, at least and at most.
-pub(crate) const LN_EXPONENTS: (f64, f64) = (-9.0, 2.5);
+const LN_EXPONENTS: (f64, f64) = (-9.0, 2.5);
+
+fn are_within(ln_exponents: &[f64]) -> bool {
+    ln_exponents.iter().all(|ln| (LN_EXPONENTS.0..LN_EXPONENTS.1).contains(ln))
+}
 
 /// What many starts found.
 #[derive(Clone, Debug)]
@@ -90,7 +94,7 @@ impl<'a> Projected<'a> {
         if last.ln_exponents != ln_exponents {
             last.ln_exponents = ln_exponents.to_vec();
             // Beyond these bounds a step is far too long and powers overflow.
-            if ln_exponents.iter().any(|ln| !(LN_EXPONENTS.0..LN_EXPONENTS.1).contains(ln)) {
+            if !are_within(ln_exponents) {
                 last.solution.scaled_objective = f64::INFINITY;
                 last.gradient = vec![0.0; ln_exponents.len()];
                 return (f64::INFINITY, last.gradient.clone());
@@ -179,13 +183,29 @@ impl<F: Fn(&[f64]) -> (f64, Vec<f64>)> Gradient for Scaled<F> {
 /// The minimum that a start leads to.
 pub(crate) fn from_start(problem: &Problem, start: &Solution) -> Solution {
     let projected = Projected::new(problem, start.clone());
-    // Newton's method may have left the bounds for a start beyond them, where nothing tells an exponent.
-    let (least, most) = LN_EXPONENTS;
-    let within = |exponent: &f64| exponent.ln().clamp(least + 1e-6, most - 1e-6);
-    let ln_exponents = start.exponents.iter().map(within).collect();
+    let ln_exponents = start.exponents.iter().map(|exponent| exponent.ln()).collect();
     lbfgs(|at| projected.at(at), ln_exponents, PROJECTED_STEPS, 1e-5);
     let found = projected.last.into_inner().best;
-    polish(problem, &found)
+    let polished = polish(problem, &found);
+    // Where nothing tells an exponent, Newton's method goes on without an end.
+    let ln_exponents: Vec<f64> = polished.exponents.iter().map(|exponent| exponent.ln()).collect();
+    if are_within(&ln_exponents) { polished } else { found }
+}
+
+/// The exponents of a solution, by their places, that nothing tells: with others, and the coefficients that are best for them, the law
+/// goes through the points as well, or it is at the end of what is searched.
+pub(crate) fn untold_exponents(problem: &Problem, found: &Solution) -> Vec<usize> {
+    const ASIDE: f64 = 0.5;
+    const AS_WELL: f64 = 1.01;
+    let ln_exponents: Vec<f64> = found.exponents.iter().map(|exponent| exponent.ln()).collect();
+    let is_as_well = |place: usize, aside: f64| {
+        let mut moved = ln_exponents.clone();
+        moved[place] += aside;
+        let (objective, _) = Projected::new(problem, found.clone()).at(&moved);
+        !are_within(&moved) || objective <= AS_WELL * found.scaled_objective
+    };
+    let places = 0..found.exponents.len();
+    places.filter(|place| is_as_well(*place, ASIDE) || is_as_well(*place, -ASIDE)).collect()
 }
 
 /// Newton's method over all parameters at once, from close by.
@@ -233,7 +253,7 @@ pub(crate) fn plain_search(problem: &Problem) -> Option<Search> {
         let best = RefCell::new((f64::INFINITY, start));
         let function = |at: &[f64]| {
             let (objective, gradient) = plain_objective(problem, at);
-            if objective < best.borrow().0 {
+            if objective < best.borrow().0 && are_within(&at[problem.form.terms().len()..]) {
                 *best.borrow_mut() = (objective, at.to_vec());
             }
             (objective, gradient)

@@ -113,6 +113,21 @@ fn a_table_becomes_a_law_a_plan_a_schedule_and_figures() {
 }
 
 /// A law whose size decides nothing says so, and its plans print no number that means nothing.
+/// Ends that pilot runs have, under laws of one form and of the mean of two.
+#[test]
+fn intervals_of_pilot_laws_are_measured() {
+    let found = World::empty().json("bench fit --pilots --repeats 2 --bootstraps 20");
+    let told = |row: &Value| (row["law"].clone(), row["truth"].clone(), row["points"].clone());
+    let rows: Vec<_> = found.as_array().unwrap().iter().map(told).collect();
+    let due = [
+        ("fixed-tokens", "tokens"),
+        ("kaplan-tokens", "kaplan-tokens"),
+        ("mixed-tokens", "tokens"),
+        ("mixed-tokens", "kaplan-tokens"),
+    ];
+    assert_eq!(rows, due.map(|(law, truth)| (law.into(), truth.into(), 6.into())));
+}
+
 #[test]
 fn a_law_that_one_quantity_decides_is_warned_of() {
     let world = World::empty();
