@@ -237,21 +237,25 @@ where
                 Stroke::Dotted => Some((pen.length(2.0), pen.length(3.0))),
             };
             let places: Vec<_> = points.iter().map(|point| place(panel, *point)).collect();
-            for piece in pieces(&places, x, y) {
+            let mut drawn = pieces(&places, x, y);
+            if pen.draws_pixels() {
+                let parts = drawn.iter().flat_map(|piece| {
+                    without_sharp_corners(piece, |place| chart.backend_coord(&place))
+                });
+                drawn = parts.collect();
+            }
+            for piece in drawn {
+                if pen.draws_pixels() && broken.is_none() && width > 1 {
+                    let (ends, radius) = ([piece[0], piece[piece.len() - 1]], pen.length(1.0));
+                    let dots = ends.map(|at| Circle::new(at, radius, color.rgb().filled()));
+                    chart.draw_series(dots)?;
+                }
                 if let [alone] = piece[..] {
                     let dot = Circle::new(alone, pen.length(f64::from(width)), style.filled());
                     chart.draw_series(std::iter::once(dot))?;
                 } else if let Some((dash, gap)) = broken {
                     let (dash, gap) = (dash as u32, gap as u32);
                     chart.draw_series(DashedLineSeries::new(piece, dash, gap, style))?;
-                } else if pen.draws_pixels() {
-                    // The bitmap's outline of a whole line shoots far beyond the sharp corners of a noisy curve.
-                    let dots = if width > 1 { &piece[..] } else { &[] };
-                    let radius = pen.length(0.5 * f64::from(width));
-                    let dots = dots.iter().map(|at| Circle::new(*at, radius, color.rgb().filled()));
-                    chart.draw_series(dots)?;
-                    let parts = piece.windows(2).map(|part| PathElement::new(part.to_vec(), style));
-                    chart.draw_series(parts)?;
                 } else {
                     chart.draw_series(LineSeries::new(piece, style))?;
                 }
@@ -371,6 +375,42 @@ pub(crate) fn place(panel: &Panel, pair: (f64, f64)) -> Option<(f64, f64)> {
     panel.x.place(pair.0).zip(panel.y.place(pair.1))
 }
 
+/// A line in parts that end where it turns sharply, and without points that are of one place with the one before: the bitmap's outline
+/// of a line has its corners where the edges meet, which is far beyond a sharp one.
+fn without_sharp_corners(
+    line: &[(f64, f64)],
+    pixel: impl Fn((f64, f64)) -> (i32, i32),
+) -> Vec<Vec<(f64, f64)>> {
+    const LEAST_COSINE: f64 = 0.5;
+    const ONE_PLACE: f64 = 2.0;
+    let way = |from: (f64, f64), to: (f64, f64)| {
+        let (from, to) = (pixel(from), pixel(to));
+        (f64::from(to.0 - from.0), f64::from(to.1 - from.1))
+    };
+    let length = |(x, y): (f64, f64)| x.hypot(y);
+    let mut parts: Vec<Vec<(f64, f64)>> = vec![line[..1].to_vec()];
+    for (i, to) in line.iter().enumerate().skip(1) {
+        let last = parts.len() - 1;
+        let part = &mut parts[last];
+        let at = part[part.len() - 1];
+        let next = way(at, *to);
+        if length(next) < ONE_PLACE && i + 1 < line.len() {
+            continue;
+        }
+        let is_sharp = part.len() > 1 && {
+            let before = way(part[part.len() - 2], at);
+            let product = before.0 * next.0 + before.1 * next.1;
+            product < LEAST_COSINE * length(before) * length(next)
+        };
+        if is_sharp {
+            parts.push(vec![at, *to]);
+        } else {
+            part.push(*to);
+        }
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,31 +419,49 @@ mod tests {
     /// A noisy curve has the same height in pixels as in an SVG: no corner shoots beyond it.
     #[test]
     fn corners_of_a_line_stay_where_they_are() {
-        let high =
-            |i: u32| if i.is_multiple_of(2) { 0.45 } else { 0.45 + 1e-3 * f64::from(i % 100) };
-        let points = (0..1000).map(|i| (f64::from(i), high(i))).collect();
-        let panel = Panel {
-            title: String::new(),
-            x: Axis::linear("x"),
-            y: Axis { range: Some((0.0, 1.0)), ..Axis::linear("y") },
-            layers: vec![Layer::line(points, Color::Series(1), "noise").without_label()],
-        };
-        let figure = Figure { panels: vec![panel], columns: 1 };
-        let pen = Pen(PNG_SCALE);
-        let (width, height) = size(&figure, pen);
-        let mut pixels = vec![0; 3 * (width * height) as usize];
-        let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
-        assert!(figure_on(&figure, &area, pen).is_ok());
-        drop(area);
-        let RGBColor(red, green, blue) = Color::Series(1).rgb();
-        let is_line = |row: &[u8]| row.chunks(3).any(|pixel| pixel == [red, green, blue]);
-        let rows: Vec<usize> = pixels
-            .chunks(3 * width as usize)
-            .enumerate()
-            .filter_map(|(row, pixels)| is_line(pixels).then_some(row))
-            .collect();
-        let drawn = (rows[rows.len() - 1] - rows[0]) as f64 / f64::from(height);
-        assert!((0.05..0.12).contains(&drawn), "{drawn}");
+        let noise = |i: u32| 0.45 + 1e-3 * f64::from(i * 7919 % 101);
+        let points: Vec<(f64, f64)> = (0..1000).map(|i| (f64::from(i), noise(i))).collect();
+        for stroke in [Stroke::Solid, Stroke::Dashed, Stroke::Thin] {
+            let line = Layer::Line {
+                points: points.clone(),
+                color: Color::Series(1),
+                stroke,
+                label: None,
+            };
+            let panel = Panel {
+                title: String::new(),
+                x: Axis::linear("x"),
+                y: Axis { range: Some((0.0, 1.0)), ..Axis::linear("y") },
+                layers: vec![line],
+            };
+            let figure = Figure { panels: vec![panel], columns: 1 };
+            let pen = Pen(PNG_SCALE);
+            let (width, height) = size(&figure, pen);
+            let mut pixels = vec![0; 3 * (width * height) as usize];
+            let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
+            assert!(figure_on(&figure, &area, pen).is_ok());
+            drop(area);
+            let RGBColor(red, green, blue) = Color::Series(1).rgb();
+            let is_line = |row: &[u8]| row.chunks(3).any(|pixel| pixel == [red, green, blue]);
+            let rows: Vec<usize> = pixels
+                .chunks(3 * width as usize)
+                .enumerate()
+                .filter_map(|(row, pixels)| is_line(pixels).then_some(row))
+                .collect();
+            let drawn = (rows[rows.len() - 1] - rows[0]) as f64 / f64::from(height);
+            assert!((0.06..0.1).contains(&drawn), "{stroke:?}: {drawn}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_in_parts_between_its_sharp_corners() {
+        let line = [(0.0, 0.0), (9.0, 1.0), (10.0, 1.0), (20.0, 4.0), (15.0, 9.0), (16.0, 9.0)];
+        let parts = without_sharp_corners(&line, |(x, y)| (x as i32, y as i32));
+        assert_eq!(
+            parts,
+            [vec![line[0], line[1], line[3]], vec![line[3], line[4]], vec![line[4], line[5]]]
+        );
+        assert_eq!(without_sharp_corners(&line[..1], |_| (0, 0)), [vec![line[0]]]);
     }
 
     #[test]
