@@ -114,7 +114,7 @@ impl Source {
             let trunks = joined.chunk_by(|a, b| a.run == b.run).count();
             if !branches.is_empty() && trunks < ENOUGH_RUNS {
                 found.warnings.push(format!(
-                    "intervals from the ends of {trunks} runs and of what branched off them are rough and too narrow: they share most of their noise"
+                    "intervals from the ends of {trunks} runs and of what branched off them are rough and too narrow: they share part of their noise"
                 ));
             }
         } else {
