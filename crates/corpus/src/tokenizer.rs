@@ -1,21 +1,16 @@
+mod bpe;
+mod words;
+
 use crate::byte_level::Words;
-use crate::text::{Cleaning, TextOptions, TextPieces};
+use crate::text::Cleaning;
 use crate::{CorpusError, TokenFileInfo};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
-use tokenizers::models::TrainerWrapper;
-use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{
-    AddedToken, DecoderWrapper, ModelWrapper, PreTokenizerWrapper, Tokenizer as Trained,
-};
+use tokenizers::{DecoderWrapper, ModelWrapper, PreTokenizerWrapper, Tokenizer as Trained};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What GPT-2 puts between documents.
@@ -23,9 +18,6 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// Most tokens that a BPE is trained for.
 const LARGEST_BPE: usize = 1_000_000;
-
-/// Time between two looks at a BPE that is being trained.
-const WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// Which tokenizer to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +99,8 @@ impl Tokenizer {
     ) -> Result<Self, CorpusError> {
         match choice {
             TokenizerChoice::Bytes => Ok(Self::bytes()),
-            TokenizerChoice::Bpe(n_vocab) => watch_training(*n_vocab, texts, cleaning, watch),
-            TokenizerChoice::Gpt2(folder) => gpt2(folder),
+            TokenizerChoice::Bpe(n_vocab) => bpe::watch_training(*n_vocab, texts, cleaning, watch),
+            TokenizerChoice::Gpt2(folder) => bpe::gpt2(folder),
             TokenizerChoice::File(path) => Self::from_file(path),
         }
     }
@@ -272,9 +264,10 @@ impl Tokenizer {
         };
         match &self.kind {
             Kind::Bytes => Ok(text.iter().map(|byte| u32::from(*byte)).collect()),
-            Kind::Words(n_words) => {
-                utf8()?.split_whitespace().map(|word| number_of_word(word, *n_words)).collect()
-            }
+            Kind::Words(n_words) => utf8()?
+                .split_whitespace()
+                .map(|word| words::number_of_word(word, *n_words))
+                .collect(),
             Kind::Trained { trained, by_words: true } => encode_words(trained, utf8()?),
             Kind::Trained { trained, by_words: false } => {
                 Ok(trained.encode_fast(utf8()?, false).map_err(library)?.get_ids().to_vec())
@@ -294,7 +287,7 @@ impl Tokenizer {
             }
             Kind::Words(_) => {
                 let words: Vec<String> =
-                    tokens.iter().map(|token| word_of_number(*token as usize)).collect();
+                    tokens.iter().map(|token| words::word_of_number(*token as usize)).collect();
                 Ok(words.join(" "))
             }
             Kind::Trained { trained, .. } => trained.decode(tokens, false).map_err(library),
@@ -323,165 +316,14 @@ fn library(error: tokenizers::Error) -> CorpusError {
     CorpusError::Tokenizer(error.to_string())
 }
 
-fn byte_level(trained: &mut Trained) {
-    let plain = ByteLevel::new(false, true, true);
-    trained.with_pre_tokenizer(Some(plain)).with_decoder(Some(plain));
-}
-
-fn gpt2(folder: &Path) -> Result<Tokenizer, CorpusError> {
-    let file = |name: &str| {
-        let path = folder.join(name);
-        std::fs::metadata(&path).map_err(CorpusError::io(&path))?;
-        Ok(path.to_string_lossy().into_owned())
-    };
-    let bpe = BPE::from_file(&file("encoder.json")?, &file("vocab.bpe")?)
-        .build()
-        .map_err(|error| CorpusError::file(folder, format!("not GPT-2's vocabulary: {error}")))?;
-    let mut trained = Trained::new(bpe);
-    byte_level(&mut trained);
-    trained.add_special_tokens([AddedToken::from(END_OF_TEXT, true)]).map_err(library)?;
-    Ok(Tokenizer::trained(trained))
-}
-
-/// Trains a BPE on a thread of its own, for the library tells nobody how far it is and cannot be broken off.
-fn watch_training(
-    n_vocab: usize,
-    texts: &[PathBuf],
-    cleaning: Cleaning,
-    watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
-) -> Result<Tokenizer, CorpusError> {
-    let texts = texts.to_vec();
-    let read = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&read);
-    let (sender, trained) = mpsc::channel();
-    std::thread::spawn(move || {
-        // Nobody waits for it any more where it was broken off.
-        let _ = sender.send(train_bpe(n_vocab, &texts, cleaning, &counter));
-    });
-    loop {
-        match trained.recv_timeout(WATCH_EVERY) {
-            Ok(tokenizer) => return tokenizer,
-            Err(RecvTimeoutError::Timeout) => {
-                if watch(read.load(Ordering::Relaxed)).is_break() {
-                    return Err(CorpusError::Stopped);
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(CorpusError::Tokenizer("the training of the BPE failed".to_string()));
-            }
-        }
-    }
-}
-
-fn train_bpe(
-    n_vocab: usize,
-    texts: &[PathBuf],
-    cleaning: Cleaning,
-    read: &AtomicU64,
-) -> Result<Tokenizer, CorpusError> {
-    let mut trained = Trained::new(BPE::default());
-    byte_level(&mut trained);
-    let mut trainer: TrainerWrapper = BpeTrainer::builder()
-        .vocab_size(n_vocab)
-        .show_progress(false)
-        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-        .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
-        .build()
-        .into();
-    let options = TextOptions { cleaning, whole_words: true, piece_bytes: 1 << 20 };
-    // One file is open at a time, of however many.
-    let pieces = texts.iter().flat_map(|path| {
-        let (pieces, refused) = match TextPieces::open(path, options) {
-            Ok(pieces) => (Some(pieces), None),
-            Err(error) => (None, Some(Err(error))),
-        };
-        pieces.into_iter().flatten().chain(refused)
-    });
-    // The trainer takes text that cannot fail, so the first failure ends it and is kept aside.
-    let failure = std::sync::Mutex::new(None);
-    let lines = pieces.map_while(|piece| match piece {
-        Ok(piece) => {
-            read.fetch_add(piece.source_bytes, Ordering::Relaxed);
-            String::from_utf8(piece.bytes).ok()
-        }
-        Err(error) => {
-            if let Ok(mut failure) = failure.lock() {
-                failure.get_or_insert(error);
-            }
-            None
-        }
-    });
-    trained.train(&mut trainer, lines).map_err(library)?;
-    if let Some(error) = failure.into_inner().ok().flatten() {
-        return Err(error);
-    }
-    Ok(Tokenizer::trained(trained))
-}
-
-const CONSONANTS: &[u8] = b"bdfghjklmnprstvz";
-const VOWELS: &[u8] = b"aeiou";
-const N_SYLLABLES: usize = CONSONANTS.len() * VOWELS.len();
-
-/// The spelling of a word of the synthetic language: its number in base 80, a syllable a digit.
-fn word_of_number(number: usize) -> String {
-    let digit = number % N_SYLLABLES;
-    let syllable = [CONSONANTS[digit / VOWELS.len()], VOWELS[digit % VOWELS.len()]];
-    let last = syllable.map(char::from).iter().collect::<String>();
-    match number / N_SYLLABLES {
-        0 => last,
-        rest => word_of_number(rest) + &last,
-    }
-}
-
-fn number_of_word(word: &str, n_words: usize) -> Result<u32, CorpusError> {
-    let digit = |syllable: &[u8]| {
-        let place =
-            |letters: &[u8], at: usize| letters.iter().position(|l| syllable.get(at) == Some(l));
-        Some(place(CONSONANTS, 0)? * VOWELS.len() + place(VOWELS, 1)?)
-    };
-    let number = word.as_bytes().chunks(2).try_fold(0usize, |number, syllable| {
-        number.checked_mul(N_SYLLABLES)?.checked_add(digit(syllable)?)
-    });
-    // A word has no leading zeros.
-    let is_it = |number: &usize| *number < n_words && word_of_number(*number) == word;
-    number.filter(is_it).map(|number| number as u32).ok_or_else(|| {
-        CorpusError::Choice(format!(
-            "\"{word}\" is not a word of the synthetic language; its words are like \"{}\" and \"{}\"",
-            word_of_number(0),
-            word_of_number(n_words - 1),
-        ))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use rand::{RngExt, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
-    use tokenizers::models::bpe::BpeBuilder;
+    use tokenizers::models::bpe::{BPE, BpeBuilder};
 
     const TEXT: &str = "It was the best of times, it was the worst of times.\n\n\
                         It was the age of wisdom, it was the age of foolishness.\n";
-
-    #[test]
-    fn a_bpe_whose_training_is_broken_off_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("text");
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let text: String = (0..1_000_000)
-            .map(|i| if i % 9 == 8 { ' ' } else { rng.random_range('a'..='z') })
-            .collect();
-        std::fs::write(&path, text).unwrap();
-        let mut seen = Vec::new();
-        let choice = TokenizerChoice::Bpe(50_000);
-        let stopped = Tokenizer::choose(&choice, &[path], Cleaning::default(), &mut |read| {
-            seen.push(read);
-            ControlFlow::Break(())
-        });
-        assert!(matches!(stopped, Err(CorpusError::Stopped)));
-        assert!(seen.len() == 1 && seen[0] <= 1_000_000, "{seen:?}");
-    }
 
     fn trained_on(text: &str) -> Tokenizer {
         let folder = tempfile::tempdir().unwrap();

@@ -78,7 +78,7 @@ impl Axis {
     /// Where its labels stand, in places.
     pub(crate) fn ticks(&self, span: &Range<f64>) -> Vec<f64> {
         if self.scale == Scale::Linear {
-            return even_ticks(span.start, span.end, MOST_TICKS);
+            return even_ticks(span.start, span.end);
         }
         let decades = span.end - span.start;
         if decades >= 3.0 {
@@ -97,10 +97,7 @@ impl Axis {
         } else if decades >= 0.7 {
             in_decades(&[1.0, 2.0, 5.0])
         } else {
-            // Labels with powers of ten are long.
-            let is_long = !PLAIN.contains(&ends.0) || !PLAIN.contains(&ends.1);
-            let few = even_ticks(ends.0, ends.1, MOST_TICKS / 2 + 2);
-            if is_long && few.len() > 2 { few } else { even_ticks(ends.0, ends.1, MOST_TICKS) }
+            even_ticks(ends.0, ends.1)
         };
         let inside = values.into_iter().filter(|value| *value >= ends.0 && *value <= ends.1);
         inside.map(f64::log10).collect()
@@ -132,9 +129,9 @@ impl Axis {
     }
 }
 
-/// Multiples of 1, 2 or 5 times a power of ten, so many at most.
-fn even_ticks(from: f64, to: f64, most: usize) -> Vec<f64> {
-    let rough = (to - from) / (most - 1) as f64;
+/// Multiples of 1, 2 or 5 times a power of ten.
+fn even_ticks(from: f64, to: f64) -> Vec<f64> {
+    let rough = (to - from) / (MOST_TICKS - 1) as f64;
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(|step| step * power >= rough);
     let step = step.unwrap_or(10.0) * power;
@@ -198,8 +195,6 @@ mod tests {
         assert_eq!(labels(&linear, 0.0, 2.4e5), ["0", "5×10⁴", "10⁵", "1.5×10⁵", "2×10⁵"]);
         assert_eq!(labels(&log, 0.9e-4, 30.0)[3..], ["10⁻¹", "1", "10¹"]);
         assert_eq!(labels(&log, 1e3, 2e4), ["1000", "2000", "5000", "10000", "20000"]);
-        assert_eq!(labels(&log, 0.9e12, 3.76e12), ["10¹²", "2×10¹²", "3×10¹²"]);
-        assert!(labels(&log, 5.25e11, 1.43e12).len() > 2);
         assert_eq!(labels(&log, 2.3, 3.45), ["2.4", "2.6", "2.8", "3", "3.2", "3.4"]);
         assert_eq!(labels(&linear, -0.07, 0.13), ["-0.05", "0", "0.05", "0.1"]);
         assert_eq!(labels(&linear, 0.0, 3e6).last().unwrap(), "3×10⁶");
@@ -208,7 +203,7 @@ mod tests {
         for (from, to) in [(2.792_03, 2.792_08), (1.0001e12, 1.0006e12)] {
             let mut found = labels(&log, from, to);
             found.dedup();
-            assert!(found.len() >= 3, "{found:?}");
+            assert!(found.len() > 3, "{found:?}");
         }
     }
 

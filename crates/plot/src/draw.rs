@@ -1,4 +1,5 @@
 use crate::PlotError;
+use crate::axis::Axis;
 use crate::figure::{Figure, Layer, Panel, Stroke};
 use crate::legend::{LETTER, PLOT, label_of, legend_at, shortened, shown};
 use plotters::coord::Shift;
@@ -149,7 +150,7 @@ where
         .x_label_area_size(pen.size(44))
         .y_label_area_size(pen.size(66))
         .build_cartesian_2d(
-            Ticked { span: x.clone(), ticks: panel.x.ticks(&x) },
+            Ticked { span: x.clone(), ticks: ticks_apart(&panel.x, &x) },
             Ticked { span: height.clone(), ticks: panel.y.ticks(&height) },
         )?;
     axes(panel, &mut chart, &x, &height, pen)?;
@@ -169,12 +170,30 @@ where
     Ok(())
 }
 
+/// Half of what the label at a place takes, pixels.
+fn half_width(axis: &Axis, place: f64, span: &Range<f64>) -> f64 {
+    let letters = axis.label_at(place, span).chars().count() as f64;
+    0.5 * LETTER * f64::from(FONT_SIZE - 2) * letters
+}
+
+/// Where the labels of a horizontal axis stand: of its ticks every one, or every second, third, ..., so that no label runs into the
+/// next one.
+fn ticks_apart(axis: &Axis, span: &Range<f64>) -> Vec<f64> {
+    let all = axis.ticks(span);
+    let is_apart = |pair: &[f64]| {
+        let between = (pair[1] - pair[0]) / (span.end - span.start) * PLOT.0;
+        between >= half_width(axis, pair[0], span) + half_width(axis, pair[1], span)
+    };
+    let every = |n: usize| all.iter().copied().step_by(n).collect::<Vec<f64>>();
+    let found = (1..=all.len()).map(every).find(|ticks| ticks.windows(2).all(is_apart));
+    found.unwrap_or(all)
+}
+
 /// What the last label of the horizontal axis needs beside the panel, pixels.
 fn margin_right(panel: &Panel, x: &Range<f64>) -> u32 {
     const LEAST: f64 = 18.0;
-    let Some(last) = panel.x.ticks(x).last().copied() else { return LEAST as u32 };
-    let letters = panel.x.label_at(last, x).chars().count() as f64;
-    let half = 0.5 * LETTER * f64::from(FONT_SIZE - 2) * letters;
+    let Some(last) = ticks_apart(&panel.x, x).last().copied() else { return LEAST as u32 };
+    let half = half_width(&panel.x, last, x);
     let from_end = (x.end - last) / (x.end - x.start) * PLOT.0;
     (half - from_end).max(LEAST).ceil() as u32
 }
@@ -414,7 +433,7 @@ fn without_sharp_corners(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Axis, Color};
+    use crate::Color;
 
     /// A noisy curve has the same height in pixels as in an SVG: no corner shoots beyond it.
     #[test]
@@ -451,6 +470,20 @@ mod tests {
             let drawn = (rows[rows.len() - 1] - rows[0]) as f64 / f64::from(height);
             assert!((0.06..0.1).contains(&drawn), "{stroke:?}: {drawn}");
         }
+    }
+
+    #[test]
+    fn labels_do_not_run_into_one_another() {
+        let log = Axis::log("x");
+        let labels = |from: f64, to: f64| {
+            let span = from.log10()..to.log10();
+            let places = ticks_apart(&log, &span);
+            places.iter().map(|place| log.label_at(*place, &span)).collect::<Vec<_>>()
+        };
+        assert_eq!(labels(0.9e12, 3.76e12), ["10¹²", "2×10¹²", "3×10¹²"]);
+        assert!(labels(5.25e11, 1.43e12).len() > 2);
+        assert_eq!(labels(2.3, 3.45), ["2.4", "2.6", "2.8", "3", "3.2", "3.4"]);
+        assert_eq!(labels(1.0001e12, 1.0006e12).len(), 3);
     }
 
     #[test]
